@@ -1,0 +1,48 @@
+"""igpt: generative pre-training from pixels. The public names, imported when first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Palette": "igpt.palette",
+    "PixelTransformer": "igpt.transformer",
+    "TransformerConfig": "igpt.transformer",
+    "PRESETS": "igpt.transformer",
+    "next_pixel_loss": "igpt.objectives",
+    "generate": "igpt.sampling",
+    "ImageDataModule": "igpt.data",
+    "TensorImages": "igpt.data",
+    "LabelledImages": "igpt.data",
+    "Autoregressive": "igpt.modules",
+    "PixelModule": "igpt.modules",
+    "load": "igpt.checkpoint",
+    "UserError": "igpt.errors",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from igpt.checkpoint import load as load
+    from igpt.data import ImageDataModule as ImageDataModule
+    from igpt.data import LabelledImages as LabelledImages
+    from igpt.data import TensorImages as TensorImages
+    from igpt.errors import UserError as UserError
+    from igpt.modules import Autoregressive as Autoregressive
+    from igpt.modules import PixelModule as PixelModule
+    from igpt.objectives import next_pixel_loss as next_pixel_loss
+    from igpt.palette import Palette as Palette
+    from igpt.sampling import generate as generate
+    from igpt.transformer import PRESETS as PRESETS
+    from igpt.transformer import PixelTransformer as PixelTransformer
+    from igpt.transformer import TransformerConfig as TransformerConfig
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'igpt' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,7 @@
+"""Lightning callbacks: what happens beside training."""
+
+from igpt.callbacks.layer_features import LayerFeatures
+from igpt.callbacks.sample_grid import SampleGrid
+from igpt.callbacks.throughput import ImagesPerSecond
+
+__all__ = ["ImagesPerSecond", "LayerFeatures", "SampleGrid"]

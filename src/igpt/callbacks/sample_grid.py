@@ -1,0 +1,53 @@
+"""Pictures in TensorBoard after each validation: samples from nothing, and completed halves beside their originals."""
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from igpt.data import ImageDataModule
+from igpt.modules.autoregressive import Autoregressive
+from igpt.pictures import enlarge, grid
+
+
+class SampleGrid(pl.Callback):
+    """Logs `samples` and `completions` to TensorBoard; the seed is fixed, so that pictures can be compared over time.
+
+    Args:
+        num: images drawn from nothing; 0 draws none.
+        completions: validation images whose lower half is drawn anew; 0 draws none.
+        every_n_validations: draw at every n-th validation only, where drawing is slow.
+        seed: of the drawing.
+    """
+
+    def __init__(self, num: int = 16, completions: int = 8, every_n_validations: int = 1, seed: int = 0) -> None:
+        self.num = num
+        self.completions = completions
+        self.every_n_validations = every_n_validations
+        self.seed = seed
+        self._validations = 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw and log, on the main process, except in the sanity check."""
+        if trainer.sanity_checking or not isinstance(pl_module, Autoregressive):
+            return
+        self._validations += 1
+        if (self._validations - 1) % self.every_n_validations or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for name, picture in self._pictures(trainer, pl_module).items():
+                    logger.experiment.add_image(name, picture, trainer.global_step)
+
+    def _pictures(self, trainer: pl.Trainer, module: Autoregressive) -> dict[str, Tensor]:
+        pictures = {}
+        if self.num:
+            drawn = module.palette.decode(module.draw_new(self.num, seed=self.seed)).cpu()
+            pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))), module.resolution)
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if self.completions:
+            indices = range(min(self.completions, data.size("val")))
+            originals = torch.stack([data.split("val")[index][0] for index in indices]).to(module.device)
+            rows, _ = module.complete(originals, seed=self.seed)
+            pictures["completions"] = enlarge(grid(rows.flatten(0, 1).cpu(), rows.shape[1]), module.resolution)
+        return pictures

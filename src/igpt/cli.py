@@ -1,0 +1,121 @@
+"""The `igpt` command: finds the verb with the standard library alone, and imports only what that verb needs.
+
+Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted.
+`--debug` anywhere shows the traceback.
+"""
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TextIO
+
+from igpt import __version__
+from igpt.errors import UserError
+
+VERBS = {
+    "palette": "build a colour palette from the training pixels of any data module",
+    "fit": "train a model from a config",
+    "validate": "loss on the validation split",
+    "test": "loss on the test split",
+    "predict": "write features of every layer for every split",
+    "probe": "accuracy of the features of every layer",
+    "sample": "draw new images, or complete given ones",
+}
+TRAINER_VERBS = ("fit", "validate", "test", "predict")
+
+
+def help_text() -> str:
+    """What `igpt --help` prints."""
+    verbs = "\n".join(f"  {name:10}{text}" for name, text in VERBS.items())
+    return (
+        "igpt: generative pre-training from pixels\n\n"
+        f"usage: igpt VERB [options]\n\nverbs:\n{verbs}\n\n"
+        "  igpt VERB --help    the options of a verb\n"
+        "  igpt --version      the version\n"
+        "  --debug             anywhere: show the traceback of an error\n\n"
+        "everyday:\n"
+        "  igpt fit --config configs/digits_ar.yaml\n"
+        "  igpt probe --ckpt runs/digits_ar/checkpoints/last.ckpt\n"
+        "  igpt sample --ckpt runs/digits_ar/checkpoints/last.ckpt --num 16 --out samples.png\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0 if arguments else 2
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        print(f"igpt {__version__}")
+        return 0
+    if verb not in VERBS:
+        return complain(f"igpt: {unknown(verb)}")
+    try:
+        quiet()
+        runner(verb)(rest)
+        return 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return complain(f"igpt {verb}: interrupted", 130)
+    except UserError as error:
+        if debug:
+            raise
+        return complain("\n".join(f"igpt {verb}: {line}" for line in str(error).splitlines()))
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
+
+
+def unknown(verb: str) -> str:
+    """The line for a verb that does not exist."""
+    near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(VERBS)}"
+    return f"there is no verb '{verb}'; {hint}"
+
+
+def complain(text: str, code: int = 2) -> int:
+    """Print to stderr and return the exit code."""
+    print(text, file=sys.stderr)
+    return code
+
+
+def runner(verb: str) -> Callable[[list[str]], None]:
+    """The function that takes the rest of the command line, imported only now."""
+    if verb in TRAINER_VERBS:
+        run: Callable[[str, list[str]], None] = import_module("igpt.commands.trainer").run
+    else:
+        run = import_module("igpt.commands").run
+    return lambda rest: run(verb, rest)
+
+
+def quiet() -> None:
+    """Warnings as one line each; adverts and one deprecation inside the libraries are dropped, nothing else."""
+    warnings.showwarning = one_line_warning
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+    os.environ.setdefault("TQDM_MININTERVAL", "0.5")
+
+
+def one_line_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Stand-in for `warnings.showwarning`."""
+    print(f"igpt: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

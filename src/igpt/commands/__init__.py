@@ -1,0 +1,24 @@
+"""The verbs that are plain typed functions: signature and docstring are the options and the help."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+
+def run(verb: str, arguments: list[str]) -> None:
+    """Parse `arguments` for the function of `verb` and call it.
+
+    Raises:
+        UserError: an option is unknown or its value is off.
+    """
+    from igpt.commands.parsing import CommandParser
+    from igpt.plugins import load_plugins
+
+    load_plugins()
+    function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{verb}"), verb)
+    parser = CommandParser(prog=f"igpt {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
+    parser.add_function_arguments(function, sub_configs=False)
+    values = parser.instantiate_classes(parser.parse_args(arguments))
+    values.pop("config", None)
+    function(**vars(values))

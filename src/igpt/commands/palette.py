@@ -1,0 +1,86 @@
+"""`igpt palette`: from the training pixels of any data module to a palette file, its figures and a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igpt.data import ImageDataModule
+from igpt.errors import UserError
+from igpt.files import atomic_path
+from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
+
+SHOWN = 8  # images in the before/after picture
+
+
+def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -> None:
+    """Build a colour palette by k-means over the training pixels of any data module (paper, section 3.2).
+
+    Writes NAME.npy (float32 (k, 3) in [-1, 1], the released format), NAME.json (quality) and NAME.png (the colours,
+    and pictures before and after).
+
+    Args:
+        data: whose training images to use, such as Digits, SamplePhotos, CIFAR10 or a plug-in's class.
+        out: file to write, ending in .npy.
+        colors: number of colours, k; 512 in the paper.
+        seed: of the clustering; the same seed gives the same file.
+
+    Raises:
+        UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours.
+    """
+    target = Path(out)
+    if target.suffix != ".npy":
+        raise UserError(f"--out {out} must end in .npy")
+    data.prepare_data()
+    counts, examples = count_pixels(data)
+    fitted = fit_palette(counts, colors, seed)
+    report = {"k": fitted.k, "seed": seed, **palette_quality(fitted, counts), "sha256": fitted.sha256}
+    fitted.save(target)
+    with atomic_path(target.with_suffix(".json")) as path:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    with atomic_path(target.with_suffix(".png")) as path:
+        draw(fitted, examples, report, path)
+    quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
+    print(
+        f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours; "
+        f"{quality}, {report['unused_colors']} unused\n"
+        f"wrote {target}, {target.with_suffix('.json').name}, {target.with_suffix('.png').name}"
+    )
+
+
+def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
+    """Count the colours of the training split, batch by batch; also return its first images, for the picture."""
+    counts, examples = ColorCounts(), []
+    for images, _ in data.loader("train"):
+        counts.add(images)
+        if sum(map(len, examples)) < SHOWN:
+            examples.append(images)
+    return counts, torch.cat(examples)[:SHOWN]
+
+
+def draw(palette: Palette, examples: Tensor, report: dict[str, Any], path: Path) -> None:
+    """The colours, sorted by lightness, above rows of images before and after."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1.6, 1, 1])
+    rgb = palette.rgb().cpu()
+    order = (rgb.float() @ torch.tensor([0.299, 0.587, 0.114])).argsort()
+    columns = min(64, palette.k)
+    rows = -(-palette.k // columns)
+    swatch = torch.full((rows * columns, 3), 255, dtype=torch.uint8)
+    swatch[: palette.k] = rgb[order]
+    top.imshow(swatch.view(rows, columns, 3).numpy(), aspect="auto", interpolation="nearest")
+    quality = "lossless" if report["psnr"] is None else f"mean squared error {report['mse']:.2f}, {report['psnr']:.1f} dB"
+    top.set_title(f"{palette.k} colours by lightness: {quality}", fontsize=10)
+    for axis, images, title in (
+        (middle, examples, "before: 24-bit pixels"),
+        (bottom, palette.decode(palette.encode(examples)).cpu(), "after: palette colours"),
+    ):
+        axis.imshow(torch.cat(list(images), dim=2).permute(1, 2, 0).numpy(), interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+    for axis in (top, middle, bottom):
+        axis.set_axis_off()
+    figure.savefig(path, dpi=130)

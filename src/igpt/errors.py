@@ -1,0 +1,12 @@
+"""The one exception that means "the user's words or files are off" (exit code 2, one line, no traceback)."""
+
+
+class UserError(Exception):
+    """Bad option, missing file, wrong shape. The message names the option or file and says what to do about it."""
+
+
+class UserErrors(UserError):
+    """Several independent things are off; each line of the message stands for one of them."""
+
+    def __init__(self, problems: list[UserError]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))

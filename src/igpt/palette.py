@@ -1,0 +1,224 @@
+"""The colour palette: fit on pixels, encode images to tokens, decode tokens to images (paper, section 3.2).
+
+Shapes: B images, R resolution, T = R * R tokens in raster order, k colours.
+The file format is the released one: float32 `(k, 3)`, colours in [-1, 1], `RGB = rint(127.5 (c + 1))`.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from igpt.errors import UserError
+from igpt.files import atomic_path
+from igpt.kmeans import two_nearest, weighted_kmeans
+
+RGB_CODES = 1 << 24
+MAX_COLORS = 1 << 15  # the table holds int16
+MAX_POINTS = 1 << 20  # more unique colours than this are merged in cells of 2 x 2 x 2 before clustering
+TABLE_CHUNK = 1 << 20
+NEAR_TIE = 0.25  # squared 0..255 units; far above the rounding error of float32 distances (about 0.02)
+
+
+class Palette(nn.Module):
+    """k colours as a buffer, and the exact nearest colour of every 24-bit RGB value as a lazily built table.
+
+    Args:
+        colors: float32 `(k, 3)` in [-1, 1].
+
+    Raises:
+        UserError: the colours have another shape or range.
+    """
+
+    colors: Tensor
+
+    def __init__(self, colors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("colors", check_colors(colors, "palette"))
+        self._table: Tensor | None = None  # derived, so never in the state dict
+
+    @classmethod
+    def blank(cls, k: int) -> "Palette":
+        """A palette still to be filled from a state dict; its colours are NaN until then."""
+        palette = cls(torch.zeros(k, 3))
+        palette.colors.fill_(math.nan)
+        return palette
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the colours are still to come."""
+        return bool(self.colors.isnan().any())
+
+    @property
+    def k(self) -> int:
+        """Number of colours, which is the vocabulary size of the transformer."""
+        return self.colors.shape[0]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the float32 little-endian bytes of the colours: the palette's name in checkpoints and shards."""
+        return hashlib.sha256(self.colors.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Palette":
+        """Read a `.npy` palette file.
+
+        Raises:
+            UserError: no such file, not an array, or an array of another shape or range.
+        """
+        try:
+            array = np.load(path, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise UserError(f"palette file {path} does not exist; build one with 'igpt palette --out {path}'") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"palette file {path} is not a NumPy array file (.npy); build one with 'igpt palette'") from error
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise UserError(f"palette file {path} does not hold one float array (k, 3); build one with 'igpt palette'")
+        return cls(check_colors(torch.from_numpy(array.astype(np.float32)), f"palette file {path}"))
+
+    def save(self, path: str | Path) -> None:
+        """Write the released format: float32 `(k, 3)` in [-1, 1]."""
+        with atomic_path(path) as temporary:
+            np.save(temporary, self.colors.detach().cpu().numpy().astype(np.float32))
+
+    def rgb(self) -> Tensor:
+        """The colours as uint8 `(k, 3)`."""
+        return torch.round(127.5 * (self.colors + 1)).clamp(0, 255).to(torch.uint8)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, 3, R, R)` to tokens int64 `(B, R * R)`, raster order; ties go to the lower index."""
+        return self.nearest(images.flatten(2).movedim(1, -1))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, R * R)` to images uint8 `(B, 3, R, R)`."""
+        side = math.isqrt(tokens.shape[1])
+        return self.rgb()[tokens].movedim(-1, 1).unflatten(2, (side, side))
+
+    def nearest(self, rgb: Tensor) -> Tensor:
+        """Index int64 `(...)` of the colour nearest to each uint8 colour `(..., 3)`."""
+        red, green, blue = rgb.to(torch.int32).unbind(-1)
+        return self._lookup()[(red << 16) | (green << 8) | blue].long()
+
+    def _lookup(self) -> Tensor:
+        if self._table is None:
+            self._table = torch.from_numpy(nearest_table(self.colors.cpu().numpy()))
+        self._table = self._table.to(self.colors.device)
+        return self._table
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        self._table = None  # other colours may come in
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def check_colors(colors: Tensor, name: str) -> Tensor:
+    """Return `colors` if they are a palette, else raise a UserError that begins with `name`."""
+    if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= colors.shape[0] <= MAX_COLORS:
+        shape = tuple(colors.shape)
+        raise UserError(f"{name} has shape {shape}, not (k, 3) with 1 <= k <= {MAX_COLORS}; build one with 'igpt palette'")
+    if not colors.is_meta and not bool((colors.abs() <= 1.0 + 1e-6).all()):  # also false for NaN
+        raise UserError(f"{name} has values outside [-1, 1]; colours are stored as RGB / 127.5 - 1")
+    return colors.float()
+
+
+def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Exact nearest colour, int16 `(2^24,)`, indexed by `red << 16 | green << 8 | blue`.
+
+    FAISS finds the two nearest in float32; where these lie so close that rounding could decide, float64 decides, and
+    on a true tie the lower index wins.
+    """
+    scaled = (colors.astype(np.float64) * 127.5).astype(np.float32)
+    exact = colors.astype(np.float64) * 127.5
+    table = np.empty(RGB_CODES, dtype=np.int16)
+    for start in range(0, RGB_CODES, TABLE_CHUNK):
+        rgb = unpack(np.arange(start, start + TABLE_CHUNK)) - np.float32(127.5)
+        squared, nearest = two_nearest(rgb, scaled)
+        chosen = nearest[:, 0].astype(np.int16)
+        close = np.flatnonzero(squared[:, 1] - squared[:, 0] < NEAR_TIE)
+        for part in np.array_split(close, len(close) // 8192 + 1):
+            distance = ((rgb[part, None, :].astype(np.float64) - exact) ** 2).sum(-1)
+            chosen[part] = distance.argmin(1)
+        table[start : start + TABLE_CHUNK] = chosen
+    return table
+
+
+def unpack(codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """24-bit codes `(N,)` to colours float32 `(N, 3)` in 0..255."""
+    return np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1).astype(np.float32)
+
+
+class ColorCounts:
+    """How often each 24-bit colour occurs, counted batch by batch; 128 MiB however many images pass through."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(RGB_CODES, dtype=np.int64)
+
+    def add(self, images: Tensor) -> None:
+        """Count the pixels of images uint8 `(B, 3, H, W)`."""
+        red, green, blue = images.to(torch.int32).unbind(1)
+        codes, counts = torch.unique((red << 16) | (green << 8) | blue, return_counts=True)
+        self.counts[codes.numpy()] += counts.numpy()
+
+    def colors(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Codes and counts of the colours that occur, both `(U,)`, by rising code."""
+        codes = np.flatnonzero(self.counts)
+        return codes, self.counts[codes]
+
+
+def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
+    """k-means over all counted pixels, in RGB, as in section 3.2 of the paper.
+
+    Raises:
+        UserError: there are fewer different colours than `k`, or `k` is out of range.
+    """
+    if not 1 <= k <= MAX_COLORS:
+        raise UserError(f"--colors {k} is out of range; choose 1 to {MAX_COLORS}")
+    codes, weights = counts.colors()
+    if len(codes) < k:
+        raise UserError(f"--colors {k}: the images have only {len(codes)} different colours; choose at most {len(codes)}")
+    if len(codes) == k:  # nothing to cluster: the palette is the set of colours
+        centroids = unpack(codes)
+    else:
+        points, mass = merge_cells(codes, weights) if len(codes) > MAX_POINTS else (unpack(codes), weights)
+        centroids = weighted_kmeans(points, mass.astype(np.float32), k, seed)
+    return Palette(torch.from_numpy((centroids / 127.5 - 1).astype(np.float32).clip(-1, 1)))
+
+
+def merge_cells(
+    codes: NDArray[np.int64], weights: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Replace the colours of each 2 x 2 x 2 cell by their weighted mean: at most 2^21 points, however many images."""
+    cells, inverse = np.unique(codes & 0xFEFEFE, return_inverse=True)
+    mass = np.bincount(inverse, weights)
+    points = np.empty((len(cells), 3), dtype=np.float32)
+    for channel, shift in enumerate((16, 8, 0)):
+        points[:, channel] = np.bincount(inverse, weights * ((codes >> shift) & 255)) / mass
+    return points, mass
+
+
+def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | int | None]:
+    """Quality over all counted pixels.
+
+    `mse` is the mean over pixels of the squared RGB distance, in 0..255 units; `psnr` is in dB over the channels, None
+    where nothing was lost.
+    """
+    codes, weights = counts.colors()
+    colors = palette.colors.cpu().numpy().astype(np.float64) * 127.5 + 127.5
+    error, used = 0.0, np.zeros(palette.k, dtype=bool)
+    for start in range(0, len(codes), TABLE_CHUNK):
+        rgb = unpack(codes[start : start + TABLE_CHUNK])
+        token = palette.nearest(torch.from_numpy(rgb.astype(np.uint8))).numpy()
+        error += float(((rgb - colors[token]) ** 2).sum(1) @ weights[start : start + TABLE_CHUNK])
+        used[token] = True
+    pixels = int(weights.sum())
+    mse = error / pixels
+    return {
+        "pixels": pixels,
+        "unique_colors": len(codes),
+        "mse": mse,
+        "psnr": 10 * math.log10(255**2 / (mse / 3)) if mse > 1e-6 else None,
+        "unused_colors": int((~used).sum()),
+    }

@@ -1,0 +1,166 @@
+"""Multinomial logistic regression on fixed features by L-BFGS, all layers and strengths at once (paper, section 2.4).
+
+For features x of layer l and strength s the objective is, in float, with W `(D, K)` and bias b `(K,)`,
+
+    mean over images of -log softmax(W'x + b)[label]  +  s / 2 * |W|^2      (the bias is not penalised)
+
+The problems share nothing but the loop, so every one of them keeps its own history, step and verdict, and finished
+ones only wait. The first guess of the inverse Hessian is `(0.25 X'X/N + s)^-1`, from one eigendecomposition a layer:
+features of trained networks are so correlated that without it L-BFGS needs many times the steps.
+
+Shapes: L layers, S strengths, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+HISTORY = 10
+MAX_STEPS = 300
+ARMIJO = 1e-4
+MAX_HALVINGS = 20
+CURVATURE = 0.25
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Fitted probes: `weight (L, S, D, K)`, `bias (L, S, K)`, the `objective (L, S)` reached, and steps taken."""
+
+    weight: Tensor
+    bias: Tensor
+    objective: Tensor
+    steps: int
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class logits `(L, S, N, K)` of features `(L, N, D)`."""
+        return torch.einsum("lnd,lsdk->lsnk", features, self.weight) + self.bias[:, :, None]
+
+
+def fit_probes(features: Tensor, labels: Tensor, strengths: list[float], num_classes: int, tolerance: float = 1e-5) -> Probes:
+    """Fit a probe for every layer and strength.
+
+    Args:
+        features: float `(L, N, D)`; the work is done in its dtype.
+        labels: int64 `(N,)` in 0..num_classes-1.
+        strengths: penalties s, all positive; scikit-learn's C is `1 / (s N)`.
+        tolerance: a problem is done when its preconditioned gradient norm falls below it (about the square root of
+            the distance to the optimum).
+    """
+    problem = _Problem(features, labels, strengths, num_classes)
+    x = features.new_zeros(problem.count, problem.width * num_classes)
+    value, gradient = problem.evaluate(x)
+    memory = _Memory(problem.count, x.shape[1], x)
+    step = torch.ones_like(value)
+    halvings = torch.zeros_like(value)
+    active = torch.ones_like(value, dtype=torch.bool)
+    direction, slope = _descent(memory, problem, gradient)
+    steps = 0
+    for steps in range(1, MAX_STEPS + 1):
+        trial = x + step[:, None] * direction
+        new_value, new_gradient = problem.evaluate(trial)
+        rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
+        accept = active & (new_value <= value + ARMIJO * step * slope + rounding)
+        memory.add(accept, trial - x, new_gradient - gradient)
+        x = torch.where(accept[:, None], trial, x)
+        gradient = torch.where(accept[:, None], new_gradient, gradient)
+        value = torch.where(accept, new_value, value)
+        halvings = torch.where(accept, 0, halvings + 1)
+        step = torch.where(accept, 1.0, step / 2)
+        direction_new, slope_new = _descent(memory, problem, gradient)
+        direction = torch.where(accept[:, None], direction_new, direction)
+        slope = torch.where(accept, slope_new, slope)
+        active &= (-slope).clamp(min=0).sqrt() > tolerance
+        active &= halvings < MAX_HALVINGS
+        if not bool(active.any()):
+            break
+    parameters = x.view(problem.layers, problem.strengths.numel(), problem.width, num_classes)
+    return Probes(
+        parameters[:, :, :-1], parameters[:, :, -1], value.view(problem.layers, problem.strengths.numel()), steps
+    )
+
+
+def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Quasi-Newton direction `(P, n)` and its slope `(P,)`; plain preconditioned descent where it would not descend."""
+    direction = -memory.apply(gradient, problem.precondition)
+    slope = (direction * gradient).sum(1)
+    fallback = -problem.precondition(gradient)
+    bad = slope >= 0
+    return torch.where(bad[:, None], fallback, direction), torch.where(bad, (fallback * gradient).sum(1), slope)
+
+
+class _Problem:
+    """Objective, gradient and preconditioner of all P problems."""
+
+    def __init__(self, features: Tensor, labels: Tensor, strengths: list[float], num_classes: int) -> None:
+        self.layers, self.images, dimensions = features.shape
+        self.features, self.labels, self.num_classes = features, labels, num_classes
+        self.width = dimensions + 1
+        self.strengths = features.new_tensor(strengths)
+        self.count = self.layers * len(strengths)
+        ones = features.new_ones(self.images, 1)
+        eigen = []
+        for layer in range(self.layers):
+            augmented = torch.cat([features[layer], ones], dim=1)
+            eigen.append(torch.linalg.eigh(augmented.T @ augmented / self.images))
+        self.basis = torch.stack([e[1] for e in eigen])
+        spectrum = torch.stack([e[0] for e in eigen]).clamp(min=0)
+        damping = CURVATURE * spectrum[:, None, :] + self.strengths[None, :, None]
+        self.inverse = 1 / damping.clamp(min=1e-7 * float(spectrum.max()))
+
+    def precondition(self, gradient: Tensor) -> Tensor:
+        """`(0.25 X'X/N + s)^-1` applied to `(P, width * K)`."""
+        shaped = gradient.view(self.layers, -1, self.width, self.num_classes)
+        rotated = torch.einsum("lji,lsjk->lsik", self.basis, shaped) * self.inverse[..., None]
+        return torch.einsum("lij,lsjk->lsik", self.basis, rotated).reshape(gradient.shape)
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective `(P,)` and gradient `(P, width * K)`; one matrix product a layer serves all strengths."""
+        parameters = x.view(self.layers, -1, self.width, self.num_classes)
+        count = parameters.shape[1]
+        values, gradient = [], torch.empty_like(parameters)
+        for layer in range(self.layers):
+            weight, bias = parameters[layer, :, :-1], parameters[layer, :, -1]
+            flat = weight.permute(1, 0, 2).reshape(self.width - 1, -1)
+            logits = torch.addmm(bias.reshape(-1), self.features[layer], flat).view(self.images, count, -1)
+            log_p = F.log_softmax(logits, dim=-1)
+            target = self.labels[:, None, None].expand(-1, count, 1)
+            values.append(-log_p.gather(2, target)[..., 0].mean(0) + 0.5 * self.strengths * weight.square().sum((1, 2)))
+            residual = log_p.exp_().scatter_add_(2, target, -log_p.new_ones(1).expand_as(target)) / self.images
+            flat_gradient = self.features[layer].T @ residual.flatten(1)
+            gradient[layer, :, :-1] = flat_gradient.view(-1, count, self.num_classes).permute(1, 0, 2)
+            gradient[layer, :, :-1] += self.strengths[:, None, None] * weight
+            gradient[layer, :, -1] = residual.sum(0)
+        return torch.cat(values), gradient.view_as(x)
+
+
+class _Memory:
+    """The last steps and gradient changes of every problem, newest last; empty places hold zeros and do nothing."""
+
+    def __init__(self, problems: int, size: int, like: Tensor) -> None:
+        self.steps = like.new_zeros(HISTORY, problems, size)
+        self.changes = like.new_zeros(HISTORY, problems, size)
+        self.inverse_curvature = like.new_zeros(HISTORY, problems)
+
+    def add(self, accept: Tensor, step: Tensor, change: Tensor) -> None:
+        """Remember a pair for the problems that accepted it and where the curvature is positive."""
+        curvature = (step * change).sum(1)
+        keep = accept & (curvature > 1e-12 * change.square().sum(1))
+        self.steps = torch.where(keep[:, None], torch.cat([self.steps[1:], step[None]]), self.steps)
+        self.changes = torch.where(keep[:, None], torch.cat([self.changes[1:], change[None]]), self.changes)
+        rho = torch.cat([self.inverse_curvature[1:], (1 / curvature)[None]])
+        self.inverse_curvature = torch.where(keep, rho, self.inverse_curvature)
+
+    def apply(self, gradient: Tensor, precondition: "torch._C._FunctionBase | object") -> Tensor:
+        """The two-loop recursion: the inverse Hessian's estimate applied to `(P, n)`."""
+        q, alphas = gradient, []
+        for i in reversed(range(HISTORY)):
+            alpha = self.inverse_curvature[i] * (self.steps[i] * q).sum(1)
+            q = q - alpha[:, None] * self.changes[i]
+            alphas.append(alpha)
+        r: Tensor = precondition(q)  # type: ignore[operator]
+        for i, alpha in zip(range(HISTORY), reversed(alphas), strict=True):
+            beta = self.inverse_curvature[i] * (self.changes[i] * r).sum(1)
+            r = r + (alpha - beta)[:, None] * self.steps[i]
+        return r
