@@ -21,6 +21,7 @@ class CIFAR10(ImageDataModule):
         num_workers: loader processes; the images are in memory, so 0 is fast.
         seed: of the validation split and the training order.
         val_share: share of the training images that validate.
+
     """
 
     num_classes = 10
@@ -45,6 +46,7 @@ class CIFAR10(ImageDataModule):
 
         Raises:
             UserError: they are not there and cannot be had; says where to put which file.
+
         """
         try:
             self.dataset(self.root, train=True, download=False)
@@ -54,7 +56,9 @@ class CIFAR10(ImageDataModule):
 
     def _download(self) -> None:
         name, file = self.dataset.__name__, self.dataset.filename
-        mend = f"put {file} (md5 {self.dataset.tgz_md5}) into {self.root}/ or name its folder with --data.init_args.root"
+        mend = (
+            f"put {file} (md5 {self.dataset.tgz_md5}) into {self.root}/ or name its folder with --data.init_args.root"
+        )
         if not self.download:
             raise UserError(f"{name} is not in {self.root}/ and download is false; {mend}")
         try:

@@ -40,6 +40,7 @@ class SamplePhotos(ImageDataModule):
         num_workers: loader processes.
         seed: of the training order.
         stride: pixels between neighbouring patches.
+
     """
 
     num_classes = 2
@@ -62,6 +63,5 @@ class SamplePhotos(ImageDataModule):
         test_left, val_left = width - TEST_WIDTH, width - TEST_WIDTH - VAL_WIDTH
         columns = {"train": (0, val_left), "val": (val_left, test_left), "test": (test_left, width)}
         return {
-            name: Patches(photos, left, right, self.resolution, self.stride)
-            for name, (left, right) in columns.items()
+            name: Patches(photos, left, right, self.resolution, self.stride) for name, (left, right) in columns.items()
         }

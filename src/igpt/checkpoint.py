@@ -27,6 +27,7 @@ class Loaded:
 
         Raises:
             UserError: the checkpoint knows none, or its class is not installed.
+
         """
         if self.data_spec is None:
             raise UserError("--ckpt: this checkpoint does not say what it was trained on; name the data with --data")
@@ -39,6 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: not there, cut short, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
+
     """
     path = Path(path)
     if not path.is_file():
@@ -62,6 +64,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
 
     Raises:
         UserError: see `read_checkpoint`; or the weights do not fit the class and arguments that the file names.
+
     """
     load_plugins()
     content = read_checkpoint(path)

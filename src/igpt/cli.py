@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback)
 """
 
 import difflib
+import logging
 import os
 import sys
 import warnings
@@ -102,7 +103,10 @@ def quiet() -> None:
     """Warnings as one line each; adverts and one deprecation inside the libraries are dropped, nothing else."""
     warnings.showwarning = one_line_warning
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
-    os.environ.setdefault("TQDM_MININTERVAL", "0.5")
+    adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    adverts.addFilter(lambda record: "Tip:" not in record.getMessage())
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log file wants a line now and then, not one a step
 
 
 def one_line_warning(

@@ -85,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Raises:
         UserError: a value out of range.
+
     """
 
     num_classes: int = 0
@@ -116,6 +117,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
         Raises:
             UserError: files are missing; the message says where to put which.
+
         """
 
     def setup(self, stage: str | None = None) -> None:
@@ -146,7 +148,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Batches of one split; shuffled loaders drop the incomplete last batch, others keep every image."""
         if shuffle and self.size(name) < self.batch_size:
             raise UserError(
-                f"data.batch_size {self.batch_size} is larger than the {name} split ({self.size(name)} images); lower it"
+                f"data.batch_size {self.batch_size} exceeds the {name} split of {self.size(name)} images; lower it"
             )
         return DataLoader(
             self.split(name),

@@ -5,7 +5,7 @@ class UserError(Exception):
     """Bad option, missing file, wrong shape. The message names the option or file and says what to do about it."""
 
 
-class UserErrors(UserError):
+class UserErrors(UserError):  # noqa: N818  the plural of UserError
     """Several independent things are off; each line of the message stands for one of them."""
 
     def __init__(self, problems: list[UserError]) -> None:

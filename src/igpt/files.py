@@ -16,6 +16,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
     Raises:
         UserError: the folder cannot be made or written to.
+
     """
     target = Path(target)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")

@@ -25,12 +25,14 @@ def weighted_kmeans(points: Floats, weights: Floats, k: int, seed: int) -> Float
     centroids = lloyd(points, weights, plus_plus_start(points, weights, k, rng), LLOYD_ROUNDS)
     best, best_error = centroids, np.inf
     for _ in range(MAX_SWEEPS):
-        squared, nearest = two_nearest(points, centroids)
+        squared, nearest = nearest_of(points, centroids, 2)
         error = float(squared[:, 0].astype(np.float64) @ weights)
         improved = error < best_error * (1 - TOLERANCE)
         if error < best_error:
             best, best_error = centroids, error
         if not improved:
+            break
+        if k == 1:
             break
         moved = respend(points, weights, centroids, squared, nearest)
         centroids = lloyd(points, weights, moved, LLOYD_ROUNDS)
@@ -53,8 +55,8 @@ def plus_plus_start(points: Floats, weights: Floats, k: int, rng: np.random.Gene
 
 def lloyd(points: Floats, weights: Floats, start: Floats, rounds: int) -> Floats:
     """Run `rounds` of Lloyd's algorithm from `start` in FAISS."""
-    import torch  # noqa: F401  faiss loaded before torch deadlocks forked workers
     import faiss
+    import torch  # noqa: F401  faiss loaded before torch deadlocks forked workers
 
     dimensions, k = points.shape[1], len(start)
     kmeans = faiss.Kmeans(
@@ -64,31 +66,24 @@ def lloyd(points: Floats, weights: Floats, start: Floats, rounds: int) -> Floats
     return np.array(kmeans.centroids, dtype=np.float32)
 
 
-def two_nearest(points: Floats, centroids: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Squared distances and indices, both `(N, 2)`, of the nearest and the second nearest centroid."""
-    import torch  # noqa: F401  see lloyd
+def nearest_of(points: Floats, centroids: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Squared distances and indices, both `(N, min(count, k))`, of the nearest centroids, the nearest first."""
     import faiss
+    import torch  # noqa: F401  see lloyd
 
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
-    squared, nearest = index.search(points, 2 if len(centroids) > 1 else 1)
-    if len(centroids) == 1:
-        squared = np.concatenate([squared, np.full_like(squared, np.inf)], axis=1)
-        nearest = np.concatenate([nearest, nearest], axis=1)
+    squared, nearest = index.search(points, min(count, len(centroids)))
     return squared, nearest
 
 
-def respend(
-    points: Floats, weights: Floats, centroids: Floats, squared: Floats, nearest: NDArray[np.int64]
-) -> Floats:
+def respend(points: Floats, weights: Floats, centroids: Floats, squared: Floats, nearest: NDArray[np.int64]) -> Floats:
     """Move centroids from clusters that are cheap to drop to clusters that gain more by a split."""
     k, dimensions = centroids.shape
-    if k < 2:
-        return centroids
     label, weight = nearest[:, 0], weights.astype(np.float64)
 
     def per_cluster(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(label, values, minlength=k)
+        return np.bincount(label, values, minlength=k).astype(np.float64)
 
     mass = per_cluster(weight)
     drop_cost = per_cluster(weight * (squared[:, 1] - squared[:, 0]))

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from igpt.errors import UserError
 from igpt.files import atomic_path
-from igpt.kmeans import two_nearest, weighted_kmeans
+from igpt.kmeans import nearest_of, weighted_kmeans
 
 RGB_CODES = 1 << 24
 MAX_COLORS = 1 << 15  # the table holds int16
 MAX_POINTS = 1 << 20  # more unique colours than this are merged in cells of 2 x 2 x 2 before clustering
-TABLE_CHUNK = 1 << 20
-NEAR_TIE = 0.25  # squared 0..255 units; far above the rounding error of float32 distances (about 0.02)
+TABLE_CHUNK = 1 << 15
+BLOCK_CANDIDATES = 16
+BLOCK_REACH = 2 * 1.5 * 3**0.5 + 0.5  # a block's diagonal, and slack for float32 distances
+COLOR_CHUNK = 1 << 20
 
 
 class Palette(nn.Module):
@@ -32,6 +34,7 @@ class Palette(nn.Module):
 
     Raises:
         UserError: the colours have another shape or range.
+
     """
 
     colors: Tensor
@@ -69,13 +72,18 @@ class Palette(nn.Module):
 
         Raises:
             UserError: no such file, not an array, or an array of another shape or range.
+
         """
         try:
             array = np.load(path, allow_pickle=False)
         except FileNotFoundError as error:
-            raise UserError(f"palette file {path} does not exist; build one with 'igpt palette --out {path}'") from error
+            raise UserError(
+                f"palette file {path} does not exist; build one with 'igpt palette --out {path}'"
+            ) from error
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"palette file {path} is not a NumPy array file (.npy); build one with 'igpt palette'") from error
+            raise UserError(
+                f"palette file {path} is not a NumPy array file (.npy); build one with 'igpt palette'"
+            ) from error
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             raise UserError(f"palette file {path} does not hold one float array (k, 3); build one with 'igpt palette'")
         return cls(check_colors(torch.from_numpy(array.astype(np.float32)), f"palette file {path}"))
@@ -96,7 +104,8 @@ class Palette(nn.Module):
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens `(B, R * R)` to images uint8 `(B, 3, R, R)`."""
         side = math.isqrt(tokens.shape[1])
-        return self.rgb()[tokens].movedim(-1, 1).unflatten(2, (side, side))
+        images: Tensor = self.rgb()[tokens].movedim(-1, 1).unflatten(2, (side, side))
+        return images
 
     def nearest(self, rgb: Tensor) -> Tensor:
         """Index int64 `(...)` of the colour nearest to each uint8 colour `(..., 3)`."""
@@ -111,14 +120,16 @@ class Palette(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._table = None  # other colours may come in
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 def check_colors(colors: Tensor, name: str) -> Tensor:
     """Return `colors` if they are a palette, else raise a UserError that begins with `name`."""
     if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= colors.shape[0] <= MAX_COLORS:
         shape = tuple(colors.shape)
-        raise UserError(f"{name} has shape {shape}, not (k, 3) with 1 <= k <= {MAX_COLORS}; build one with 'igpt palette'")
+        raise UserError(
+            f"{name} has shape {shape}, not (k, 3) with 1 <= k <= {MAX_COLORS}; build one with 'igpt palette'"
+        )
     if not colors.is_meta and not bool((colors.abs() <= 1.0 + 1e-6).all()):  # also false for NaN
         raise UserError(f"{name} has values outside [-1, 1]; colours are stored as RGB / 127.5 - 1")
     return colors.float()
@@ -127,22 +138,42 @@ def check_colors(colors: Tensor, name: str) -> Tensor:
 def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
     """Exact nearest colour, int16 `(2^24,)`, indexed by `red << 16 | green << 8 | blue`.
 
-    FAISS finds the two nearest in float32; where these lie so close that rounding could decide, float64 decides, and
-    on a true tie the lower index wins.
+    The cube is cut into blocks of 4 x 4 x 4 colours. FAISS lists the palette colours nearest to a block's centre; only
+    those no farther than the nearest one plus the block's diagonal can be nearest to a colour of the block. One such
+    candidate settles the block; among several, float64 decides for each colour, ties going to the lower index.
     """
-    scaled = (colors.astype(np.float64) * 127.5).astype(np.float32)
-    exact = colors.astype(np.float64) * 127.5
-    table = np.empty(RGB_CODES, dtype=np.int16)
-    for start in range(0, RGB_CODES, TABLE_CHUNK):
-        rgb = unpack(np.arange(start, start + TABLE_CHUNK)) - np.float32(127.5)
-        squared, nearest = two_nearest(rgb, scaled)
-        chosen = nearest[:, 0].astype(np.int16)
-        close = np.flatnonzero(squared[:, 1] - squared[:, 0] < NEAR_TIE)
-        for part in np.array_split(close, len(close) // 8192 + 1):
-            distance = ((rgb[part, None, :].astype(np.float64) - exact) ** 2).sum(-1)
-            chosen[part] = distance.argmin(1)
-        table[start : start + TABLE_CHUNK] = chosen
-    return table
+    exact = colors.astype(np.float64) * 127.5 + 127.5
+    corners = 4 * np.stack(np.meshgrid(*[np.arange(64)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    squared, candidates = nearest_of(corners.astype(np.float32) + 1.5, exact.astype(np.float32), BLOCK_CANDIDATES)
+    distance = np.sqrt(squared.clip(0))
+    counts = (distance <= distance[:, :1] + BLOCK_REACH).sum(1)
+    if len(colors) > BLOCK_CANDIDATES:  # where the whole list is within reach, more may be: try all colours
+        counts[counts == BLOCK_CANDIDATES] = len(colors)
+    inside = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    labels = np.empty((len(corners), 64), dtype=np.int16)
+    for count in np.unique(counts):
+        blocks = np.flatnonzero(counts == count)
+        for part in np.array_split(blocks, len(blocks) * count // TABLE_CHUNK + 1):
+            if count == len(colors):
+                choice = np.broadcast_to(np.arange(count), (len(part), count))
+            else:
+                choice = np.sort(candidates[part, :count], axis=1)
+            labels[part] = _nearest_in_blocks(corners[part], inside, exact[choice], choice)
+    cube = labels.reshape(64, 64, 64, 4, 4, 4).transpose(0, 3, 1, 4, 2, 5)
+    return np.ascontiguousarray(cube).reshape(-1)
+
+
+def _nearest_in_blocks(
+    corners: NDArray[np.int64], inside: NDArray[np.int64], colors: NDArray[np.float64], choice: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For blocks `(N, 3)` with candidate colours `(N, C, 3)`, the index of the nearest to each of the 64 members."""
+    if choice.shape[1] == 1:
+        return choice
+    rgb = (corners[:, None] + inside).astype(np.float64)  # (N, 64, 3)
+    squared = np.zeros((len(corners), len(inside), choice.shape[1]))
+    for channel in range(3):
+        squared += (rgb[:, :, None, channel] - colors[:, None, :, channel]) ** 2
+    return np.take_along_axis(choice, squared.argmin(2), axis=1)
 
 
 def unpack(codes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -173,12 +204,15 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
 
     Raises:
         UserError: there are fewer different colours than `k`, or `k` is out of range.
+
     """
     if not 1 <= k <= MAX_COLORS:
         raise UserError(f"--colors {k} is out of range; choose 1 to {MAX_COLORS}")
     codes, weights = counts.colors()
     if len(codes) < k:
-        raise UserError(f"--colors {k}: the images have only {len(codes)} different colours; choose at most {len(codes)}")
+        raise UserError(
+            f"--colors {k}: the images have only {len(codes)} different colours; choose at most {len(codes)}"
+        )
     if len(codes) == k:  # nothing to cluster: the palette is the set of colours
         centroids = unpack(codes)
     else:
@@ -192,7 +226,7 @@ def merge_cells(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Replace the colours of each 2 x 2 x 2 cell by their weighted mean: at most 2^21 points, however many images."""
     cells, inverse = np.unique(codes & 0xFEFEFE, return_inverse=True)
-    mass = np.bincount(inverse, weights)
+    mass = np.bincount(inverse, weights).astype(np.float64)
     points = np.empty((len(cells), 3), dtype=np.float32)
     for channel, shift in enumerate((16, 8, 0)):
         points[:, channel] = np.bincount(inverse, weights * ((codes >> shift) & 255)) / mass
@@ -208,10 +242,10 @@ def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | 
     codes, weights = counts.colors()
     colors = palette.colors.cpu().numpy().astype(np.float64) * 127.5 + 127.5
     error, used = 0.0, np.zeros(palette.k, dtype=bool)
-    for start in range(0, len(codes), TABLE_CHUNK):
-        rgb = unpack(codes[start : start + TABLE_CHUNK])
+    for start in range(0, len(codes), COLOR_CHUNK):
+        rgb = unpack(codes[start : start + COLOR_CHUNK])
         token = palette.nearest(torch.from_numpy(rgb.astype(np.uint8))).numpy()
-        error += float(((rgb - colors[token]) ** 2).sum(1) @ weights[start : start + TABLE_CHUNK])
+        error += float(((rgb - colors[token]) ** 2).sum(1) @ weights[start : start + COLOR_CHUNK])
         used[token] = True
     pixels = int(weights.sum())
     mse = error / pixels

@@ -36,6 +36,7 @@ def save_picture(picture: Tensor, path: str | Path) -> None:
 
     Raises:
         UserError: the suffix names no format, or the file cannot be written.
+
     """
     with atomic_path(path) as temporary:
         try:
@@ -49,6 +50,7 @@ def open_picture(path: str | Path, resolution: int) -> Tensor:
 
     Raises:
         UserError: no such file, or it is not a picture.
+
     """
     try:
         with Image.open(path) as file:
@@ -60,6 +62,8 @@ def open_picture(path: str | Path, resolution: int) -> Tensor:
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.resize((resolution, resolution), Image.Resampling.BOX, box=(left, top, left + side, top + side))
-    return torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(resolution, resolution, 3).permute(
-        2, 0, 1
+    return (
+        torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+        .view(resolution, resolution, 3)
+        .permute(2, 0, 1)
     )

@@ -32,6 +32,7 @@ class TransformerConfig:
         vocab_size: palette colours, V.
         norm: "rms" is the released models' gain-only norm; "layer" the layer norm that the paper writes.
         sos: whether there is a start-of-sequence vector, which the autoregressive objective needs and BERT does not.
+
     """
 
     n_layers: int = 24
@@ -168,8 +169,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor, causal: bool, cache: KeyValueCache | None = None) -> Tensor:
         """`(B, S, D)` to `(B, S, D)`."""
         h = h + self.attn(self.ln_1(h), causal, cache)
-        h = h + self.mlp(self.ln_2(h))
-        return h
+        return h + self.mlp(self.ln_2(h))
 
 
 class PixelTransformer(nn.Module):
@@ -213,6 +213,7 @@ class PixelTransformer(nn.Module):
             tokens: int64 `(B, T)`.
             causal: put sos in front and drop the last pixel.
             masked: bool `(B, T)`, only when not causal; where True the token's embedding is zero, its position stays.
+
         """
         content: Tensor = self.wte(tokens)
         if causal:
@@ -236,9 +237,7 @@ class PixelTransformer(nn.Module):
         out: Tensor = self.head(self.ln_f(h))
         return out
 
-    def features(
-        self, tokens: Tensor, layers: list[int], *, causal: bool, masked: Tensor | None = None
-    ) -> Tensor:
+    def features(self, tokens: Tensor, layers: list[int], *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Mean over positions of each asked layer's normed input, `(len(layers), B, D)`, in one pass (section 2.4).
 
         Layer l < L is the input of block l behind its first norm; layer L is the final norm's output. Blocks above
@@ -272,7 +271,7 @@ class PixelTransformer(nn.Module):
             content = torch.cat([self.sos.expand(len(tokens), 1, -1), content], dim=1)
         h = content + self.wpe[done : done + content.shape[1]]
         for block, memory in zip(self.blocks, cache, strict=True):
-            h = block.forward(h, True, memory)  # type: ignore[operator]  # not the compiled call: S and T change here
+            h = block.forward(h, True, memory)  # not the compiled call: S and T change here
         return self.logits(h[:, -1:])[:, 0]
 
 

@@ -2,6 +2,7 @@
 
 from igpt.callbacks.layer_features import LayerFeatures
 from igpt.callbacks.sample_grid import SampleGrid
+from igpt.callbacks.step_checkpoint import StepCheckpoint
 from igpt.callbacks.throughput import ImagesPerSecond
 
-__all__ = ["ImagesPerSecond", "LayerFeatures", "SampleGrid"]
+__all__ = ["ImagesPerSecond", "LayerFeatures", "SampleGrid", "StepCheckpoint"]

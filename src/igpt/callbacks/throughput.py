@@ -12,7 +12,9 @@ class ImagesPerSecond(pl.Callback):
     def __init__(self) -> None:
         self._images, self._seconds, self._started = 0, 0.0, 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
 

@@ -10,6 +10,7 @@ def run(verb: str, arguments: list[str]) -> None:
 
     Raises:
         UserError: an option is unknown or its value is off.
+
     """
     from igpt.commands.parsing import CommandParser
     from igpt.plugins import load_plugins
@@ -19,6 +20,6 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = CommandParser(prog=f"igpt {verb}", description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
     parser.add_function_arguments(function, sub_configs=False)
-    values = parser.instantiate_classes(parser.parse_args(arguments))
+    values = parser.instantiate(parser.parse_args(arguments))
     values.pop("config", None)
     function(**vars(values))

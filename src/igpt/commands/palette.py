@@ -29,6 +29,7 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
 
     Raises:
         UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours.
+
     """
     target = Path(out)
     if target.suffix != ".npy":
@@ -44,18 +45,19 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
         draw(fitted, examples, report, path)
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     print(
-        f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours; "
-        f"{quality}, {report['unused_colors']} unused\n"
+        f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"
+        f"; {quality}, {report['unused_colors']} unused\n"
         f"wrote {target}, {target.with_suffix('.json').name}, {target.with_suffix('.png').name}"
     )
 
 
 def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
     """Count the colours of the training split, batch by batch; also return its first images, for the picture."""
-    counts, examples = ColorCounts(), []
+    counts = ColorCounts()
+    examples: list[Tensor] = []
     for images, _ in data.loader("train"):
         counts.add(images)
-        if sum(map(len, examples)) < SHOWN:
+        if sum(len(part) for part in examples) < SHOWN:
             examples.append(images)
     return counts, torch.cat(examples)[:SHOWN]
 
@@ -73,7 +75,9 @@ def draw(palette: Palette, examples: Tensor, report: dict[str, Any], path: Path)
     swatch = torch.full((rows * columns, 3), 255, dtype=torch.uint8)
     swatch[: palette.k] = rgb[order]
     top.imshow(swatch.view(rows, columns, 3).numpy(), aspect="auto", interpolation="nearest")
-    quality = "lossless" if report["psnr"] is None else f"mean squared error {report['mse']:.2f}, {report['psnr']:.1f} dB"
+    quality = (
+        "lossless" if report["psnr"] is None else f"mean squared error {report['mse']:.2f}, {report['psnr']:.1f} dB"
+    )
     top.set_title(f"{palette.k} colours by lightness: {quality}", fontsize=10)
     for axis, images, title in (
         (middle, examples, "before: 24-bit pixels"),
@@ -82,5 +86,5 @@ def draw(palette: Palette, examples: Tensor, report: dict[str, Any], path: Path)
         axis.imshow(torch.cat(list(images), dim=2).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=10)
     for axis in (top, middle, bottom):
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=130)

@@ -46,6 +46,7 @@ def probe(
 
     Raises:
         UserError: no such checkpoint or layer, or the data have no labels.
+
     """
     loaded = load(ckpt)
     wanted = parse_layers(layers, loaded.module.n_layers)
@@ -77,10 +78,11 @@ def probe(
 
 
 def parse_layers(text: str, n_layers: int) -> list[int]:
-    """ "all" or "0,4,8" as a sorted list of layers.
+    """Turn "all" or "0,4,8" into a sorted list of layers.
 
     Raises:
         UserError: not numbers, or no such layer.
+
     """
     if text == "all":
         return list(range(n_layers + 1))
@@ -92,7 +94,9 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
     return layers
 
 
-def collect(loaded: Loaded, data: ImageDataModule, layers: list[int], accelerator: str, precision: str) -> SplitFeatures:
+def collect(
+    loaded: Loaded, data: ImageDataModule, layers: list[int], accelerator: str, precision: str
+) -> SplitFeatures:
     """Features of the asked layers for all splits, in one pass over the images."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     callback = LayerFeatures(layers)
@@ -112,7 +116,7 @@ def collect(loaded: Loaded, data: ImageDataModule, layers: list[int], accelerato
 
 def raw_pixels(data: ImageDataModule) -> SplitFeatures:
     """The pixels themselves as features, `(1, N, 3 R R)` in 0..1, to compare with."""
-    splits = {}
+    splits: SplitFeatures = {}
     for name in SPLITS:
         batches = [(images.flatten(1).float() / 255, labels) for images, labels in data.loader(name)]
         splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
@@ -124,6 +128,7 @@ def num_classes(splits: dict[str, tuple[Tensor, Tensor]]) -> int:
 
     Raises:
         UserError: there are images without a label, or only one class.
+
     """
     labels = torch.cat([split[1] for split in splits.values()])
     if int(labels.min()) < 0:
@@ -131,5 +136,3 @@ def num_classes(splits: dict[str, tuple[Tensor, Tensor]]) -> int:
     if int(labels.max()) < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")
     return int(labels.max()) + 1
-
-

@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from igpt.callbacks import ImagesPerSecond, LayerFeatures, SampleGrid
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.callbacks import ImagesPerSecond, LayerFeatures, SampleGrid, StepCheckpoint
+from igpt.checkpoint import read_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.modules import PixelModule
+from igpt.modules.base import CHECKPOINT_KEY
 from igpt.plugins import load_plugins
 from igpt.spec import plain
 
@@ -50,22 +51,16 @@ class TrainerCLI(LightningCLI):
         """Only the verb that was asked for."""
         return {TrainerCLI.verb: LightningCLI.subcommands()[TrainerCLI.verb]}
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what the launcher hands over (Lightning's own method warns that sys.argv is not empty)."""
+        self.config = parser.parse_args(args)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the callbacks that every run has."""
         parser.add_argument("--name", type=str | None, default=None, help="run's name; the config's name if left out")
         parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "{step:07d}",
-                "checkpoint.save_top_k": -1,
-                "checkpoint.save_last": "link",
-                "checkpoint.every_n_train_steps": 1000,
-                "checkpoint.save_on_train_epoch_end": False,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint, where a file is named; options stay as the command line and the config say.
@@ -83,6 +78,7 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
         config = self.config[self.verb]
+        preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
         callbacks: list[Any] = [ImagesPerSecond()]
         if config.trainer.logger in (None, True):
             run_dir = Path(config.runs_dir) / (config.name or config_name(config) or "unnamed")
@@ -103,7 +99,6 @@ class TrainerCLI(LightningCLI):
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "predict":
             kwargs["return_predictions"] = False
-        preflight(self.model, self.datamodule, fresh=kwargs.get("ckpt_path") is None)
         return kwargs
 
 
@@ -112,10 +107,11 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
 
     Raises:
         UserErrors: a line for each thing that is missing, with what mends it.
+
     """
     problems = []
     checks = [model.check_ready] if fresh else []
-    if rank_zero_only.rank == 0:
+    if is_main_process():
         checks.append(data.prepare_data)
     for check in checks:
         try:
@@ -126,11 +122,17 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
         raise UserErrors(problems)
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes, known before any strategy is set up."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
 def compare_with_checkpoint(model: Any, path: str) -> None:
     """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
 
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
+
     """
     stored = read_checkpoint(path)[CHECKPOINT_KEY]["model"]["init_args"]
     given = model.init_args.as_dict()
@@ -155,7 +157,7 @@ def config_name(config: Any) -> str | None:
 
 def keep_earlier_run(run_dir: Path) -> None:
     """Move an earlier run of the same name aside, so that starting anew never loses one."""
-    if not run_dir.is_dir() or rank_zero_only.rank != 0:
+    if not run_dir.is_dir() or not is_main_process():
         return
     number = 1
     while (aside := run_dir.with_name(f"{run_dir.name}.{number}")).exists():

@@ -43,9 +43,7 @@ class Autoregressive(PixelModule):
         """Whole images as tokens `(B, T)` that begin with `prefix (B, P)`; see `igpt.sampling.generate`."""
         was_training = self.training
         self.eval()
-        tokens = generate(
-            self.transformer, prefix, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-        )
+        tokens = generate(self.transformer, prefix, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         self.train(was_training)
         return tokens
 
@@ -71,6 +69,7 @@ class Autoregressive(PixelModule):
         Returns:
             Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
             colours) and tokens int64 `(B, num, T)`.
+
         """
         tokens = self.encode(originals)
         side, kept = self.resolution, self.kept_rows(keep)

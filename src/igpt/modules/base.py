@@ -1,5 +1,6 @@
-"""What AR, BERT and joint training share: the palette on the device, the optimizer, the schedule, logging, the checkpoint."""
+"""What AR, BERT and joint training share: palette, optimizer, schedule, logging and the checkpoint's content."""
 
+import math
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ class PixelModule(pl.LightningModule, ABC):
 
     Raises:
         UserError: the palette is no palette, or its size is not `transformer.vocab_size`.
+
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class PixelModule(pl.LightningModule, ABC):
     @property
     def resolution(self) -> int:
         """Side of the images that this model knows."""
-        return round(self.transformer.config.n_positions**0.5)
+        return math.isqrt(self.transformer.config.n_positions)
 
     @property
     def n_layers(self) -> int:

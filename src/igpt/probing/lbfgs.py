@@ -38,7 +38,9 @@ class Probes:
         return torch.einsum("lnd,lsdk->lsnk", features, self.weight) + self.bias[:, :, None]
 
 
-def fit_probes(features: Tensor, labels: Tensor, strengths: list[float], num_classes: int, tolerance: float = 1e-5) -> Probes:
+def fit_probes(
+    features: Tensor, labels: Tensor, strengths: list[float], num_classes: int, tolerance: float = 1e-5
+) -> Probes:
     """Fit a probe for every layer and strength.
 
     Args:
@@ -47,6 +49,7 @@ def fit_probes(features: Tensor, labels: Tensor, strengths: list[float], num_cla
         strengths: penalties s, all positive; scikit-learn's C is `1 / (s N)`.
         tolerance: a problem is done when its preconditioned gradient norm falls below it (about the square root of
             the distance to the optimum).
+
     """
     problem = _Problem(features, labels, strengths, num_classes)
     x = features.new_zeros(problem.count, problem.width * num_classes)
@@ -57,7 +60,8 @@ def fit_probes(features: Tensor, labels: Tensor, strengths: list[float], num_cla
     active = torch.ones_like(value, dtype=torch.bool)
     direction, slope = _descent(memory, problem, gradient)
     steps = 0
-    for steps in range(1, MAX_STEPS + 1):
+    while steps < MAX_STEPS and bool(active.any()):
+        steps += 1
         trial = x + step[:, None] * direction
         new_value, new_gradient = problem.evaluate(trial)
         rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
@@ -73,8 +77,6 @@ def fit_probes(features: Tensor, labels: Tensor, strengths: list[float], num_cla
         slope = torch.where(accept, slope_new, slope)
         active &= (-slope).clamp(min=0).sqrt() > tolerance
         active &= halvings < MAX_HALVINGS
-        if not bool(active.any()):
-            break
     parameters = x.view(problem.layers, problem.strengths.numel(), problem.width, num_classes)
     return Probes(
         parameters[:, :, :-1], parameters[:, :, -1], value.view(problem.layers, problem.strengths.numel()), steps

@@ -37,7 +37,8 @@ def text_table(results: list[LayerResult], pixels: LayerResult) -> str:
     for result in results:
         mark = "  <- best on validation" if result is best else ""
         lines.append(
-            f"  {result.layer:>5}   {result.strength:8.0e}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+            f"  {result.layer:>5}   {result.strength:8.0e}   {result.val_accuracy:.4f}   "
+            f"{result.test_accuracy:.4f}{mark}"
         )
     lines.append(f" pixels   {pixels.strength:8.0e}   {pixels.val_accuracy:.4f}   {pixels.test_accuracy:.4f}")
     return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from igpt.cli import main
+from igpt.transformer import PixelTransformer, TransformerConfig
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    torch.set_num_threads(1)  # two test processes share two cores
+    return
+
+
+@pytest.fixture
+def tiny() -> TransformerConfig:
+    """Small enough for float64 and finite differences, odd enough that swapped sizes show."""
+    return TransformerConfig(n_layers=3, d_model=12, n_heads=3, n_positions=9, vocab_size=7)
+
+
+def randomised(config: TransformerConfig, seed: int = 0, scale: float = 0.4) -> PixelTransformer:
+    """A transformer whose every parameter is random and large enough to matter (the head is zero at first)."""
+    torch.manual_seed(seed)
+    model = PixelTransformer(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(std=scale)
+            if "ln_" in name and name.endswith("weight"):
+                parameter.add_(1.0)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the real commands on the digits."""
+
+    home: Path
+    palette: Path
+    folder: Path
+    checkpoint: Path
+    config: Path
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`igpt palette` and `igpt fit` on the digits, 30 steps of a small network, in a folder of their own."""
+    home = tmp_path_factory.mktemp("digits")
+    palette, config = home / "palettes" / "digits.npy", home / "mini.yaml"
+    config.write_text(
+        f"""
+model:
+  class_path: igpt.modules.Autoregressive
+  init_args:
+    transformer: {{n_layers: 3, d_model: 32, n_heads: 4, n_positions: 64, vocab_size: 17}}
+    palette: {palette}
+    learning_rate: 0.01
+data:
+  class_path: igpt_datamodules.Digits
+  init_args: {{batch_size: 32}}
+trainer:
+  max_steps: 30
+  val_check_interval: 15
+  check_val_every_n_epoch: null
+  log_every_n_steps: 5
+  enable_progress_bar: false
+  accelerator: cpu
+samples: {{num: 4, completions: 2}}
+checkpoint: {{every_n_train_steps: 20}}
+"""
+    )
+    assert main(["palette", "--data", "Digits", "--colors", "17", "--out", str(palette)]) == 0
+    assert main(["fit", "--config", str(config), "--runs_dir", str(home / "runs")]) == 0
+    folder = home / "runs" / "mini"
+    return Run(home, palette, folder, folder / "checkpoints" / "last.ckpt", config)
+
+
+@pytest.fixture
+def igpt(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The real command in this process: `igpt("probe", "--ckpt", ...)` gives exit code, stdout, stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return command

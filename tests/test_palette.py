@@ -1,0 +1,169 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from igpt.errors import UserError
+from igpt.palette import ColorCounts, Palette, fit_palette, merge_cells, palette_quality, unpack
+
+
+def random_palette(k, seed=0):
+    return Palette(torch.rand(k, 3, generator=torch.Generator().manual_seed(seed)) * 2 - 1)
+
+
+def random_colors(count, seed=1):
+    return torch.randint(256, (count, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force(palette, rgb):
+    colors = palette.colors.numpy().astype(np.float64) * 127.5 + 127.5
+    parts = [
+        ((part[:, None].astype(np.float64) - colors) ** 2).sum(-1).argmin(1) for part in np.array_split(rgb.numpy(), 50)
+    ]
+    return np.concatenate(parts)
+
+
+def counted(pixels):
+    """Counts of an array of colours (N, 3)."""
+    counts = ColorCounts()
+    counts.add(torch.as_tensor(pixels, dtype=torch.uint8).T[None, :, None, :])
+    return counts
+
+
+@pytest.mark.parametrize("k", [1, 2, 512])
+def test_the_table_equals_brute_force_on_100_000_random_colors(k):
+    palette, rgb = random_palette(k), random_colors(100_000)
+    np.testing.assert_array_equal(palette.nearest(rgb).numpy(), brute_force(palette, rgb))
+
+
+def test_ties_go_to_the_lower_index():
+    red, green = [-0.5, -1.0, -1.0], [-1.0, -0.5, -1.0]  # black lies exactly as far from both
+    black = torch.zeros(1, 3, dtype=torch.uint8)
+    for colors in ([red, green], [green, red], [[1.0, 1, 1], red, red, green]):
+        palette = Palette(torch.tensor(colors))
+        assert palette.nearest(black).item() == (1 if len(colors) == 4 else 0)
+
+
+def test_decoding_an_encoded_image_gives_each_pixel_its_nearest_palette_color():
+    palette = random_palette(32)
+    images = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    decoded = palette.decode(palette.encode(images))
+    flat = images.permute(0, 2, 3, 1).reshape(-1, 3)
+    expected = palette.rgb()[torch.from_numpy(brute_force(palette, flat))].view(5, 8, 8, 3).permute(0, 3, 1, 2)
+    assert torch.equal(decoded, expected)
+
+
+def test_tokens_are_in_raster_order():
+    palette = Palette(torch.tensor([[-1.0, -1, -1], [1, 1, 1], [1, -1, -1], [-1, 1, -1]]))
+    image = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    image[0, :, 0, 1] = 255
+    image[0, 0, 1, 0] = 255
+    image[0, 1, 1, 1] = 255
+    assert palette.encode(image).tolist() == [[0, 1, 2, 3]]
+
+
+def test_the_file_is_the_released_format_and_comes_back_the_same(tmp_path):
+    palette = random_palette(17)
+    palette.save(tmp_path / "p.npy")
+    array = np.load(tmp_path / "p.npy")
+    assert array.dtype == np.float32
+    assert array.shape == (17, 3)
+    assert torch.equal(Palette.load(tmp_path / "p.npy").colors, palette.colors)
+    np.testing.assert_array_equal(palette.rgb().numpy(), np.rint(127.5 * (array + 1)).astype(np.uint8))
+
+
+def test_loading_a_state_dict_brings_its_own_table():
+    one, other, rgb = random_palette(9, seed=3), random_palette(9, seed=4), random_colors(1000)
+    expected = other.nearest(rgb)
+    assert not torch.equal(one.nearest(rgb), expected)
+    one.load_state_dict(other.state_dict())
+    assert torch.equal(one.nearest(rgb), expected)
+
+
+def test_as_many_colors_as_occur_is_lossless():
+    counts = counted(random_colors(40))
+    palette = fit_palette(counts, len(counts.colors()[0]))
+    quality = palette_quality(palette, counts)
+    assert quality["mse"] == pytest.approx(0, abs=1e-6)
+    assert quality["psnr"] is None
+    assert quality["unused_colors"] == 0
+
+
+def test_fewer_different_colors_than_k_is_an_error_that_counts_them():
+    with pytest.raises(UserError, match="only 3 different colours"):
+        fit_palette(counted([[0, 0, 0], [9, 9, 9], [1, 2, 3], [9, 9, 9]]), 4)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    from sklearn.datasets import load_sample_images
+
+    return counted(np.concatenate([image.reshape(-1, 3) for image in load_sample_images().images]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sample_photos_reach_a_mean_squared_error_of_30_5_at_512_colors(photos, seed):
+    quality = palette_quality(fit_palette(photos, 512, seed), photos)
+    assert quality["pixels"] == 546_560
+    assert quality["mse"] <= 30.5
+    assert quality["psnr"] == pytest.approx(10 * math.log10(255**2 / (quality["mse"] / 3)))
+
+
+def test_the_same_seed_gives_the_same_palette_whatever_the_threads(photos):
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    results = []
+    for threads in (1, 2):
+        faiss.omp_set_num_threads(threads)
+        results.append(fit_palette(photos, 64, seed=7).colors)
+    faiss.omp_set_num_threads(before)
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], fit_palette(photos, 64, seed=8).colors)
+
+
+def test_weights_count_as_repeated_pixels():
+    pixels = np.array([[10, 10, 10]] * 30 + [[20, 10, 10]] + [[200, 0, 0]] * 5, dtype=np.uint8)
+    rgb = fit_palette(counted(pixels), 2).rgb()
+    assert sorted(rgb.tolist()) == [[10, 10, 10], [200, 0, 0]]
+
+
+def test_merging_cells_keeps_total_weight_and_mean():
+    codes = np.unique(np.random.default_rng(0).integers(0, 1 << 24, 5000))
+    weights = np.random.default_rng(1).integers(1, 50, len(codes))
+    points, mass = merge_cells(codes, weights)
+    assert mass.sum() == weights.sum()
+    np.testing.assert_allclose(mass @ points, weights @ unpack(codes).astype(np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((4, 4), np.float32), "shape"),
+        (np.zeros((0, 3), np.float32), "shape"),
+        (np.full((4, 3), 2.0, np.float32), "outside"),
+        (np.full((4, 3), np.nan, np.float32), "outside"),
+        (np.zeros((4, 3), np.int64), "float array"),
+    ],
+)
+def test_a_file_that_holds_no_palette_is_refused_by_name(tmp_path, array, words):
+    np.save(tmp_path / "wrong.npy", array)
+    with pytest.raises(UserError, match=words) as error:
+        Palette.load(tmp_path / "wrong.npy")
+    assert "wrong.npy" in str(error.value)
+
+
+def test_the_command_writes_the_same_bytes_twice_and_true_figures(digits_run, igpt, tmp_path):
+    for name in ("a", "b"):
+        code, out, _ = igpt("palette", "--data", "SamplePhotos", "--colors", 64, "--out", tmp_path / f"{name}.npy")
+        assert code == 0
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    report = json.loads((tmp_path / "a.json").read_text())
+    palette = Palette.load(tmp_path / "a.npy")
+    assert report["k"] == 64
+    assert report["sha256"] == palette.sha256
+    assert report["seed"] == 0
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert f"{report['mse']:.2f}" in out

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from tests.conftest import randomised
+
+from igpt.errors import UserError
+from igpt.sampling import filter_logits, generate
+from igpt.transformer import TransformerConfig
+
+
+def empty(count):
+    return torch.empty(count, 0, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 4])
+def test_cached_and_uncached_logits_agree(tiny, prefix):
+    model = randomised(tiny)
+    tokens = torch.randint(tiny.vocab_size, (3, tiny.n_positions), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(tokens, causal=True)
+        cache = model.new_cache()
+        logits = model.step(tokens[:, :prefix], cache)
+        for i in range(prefix, tiny.n_positions):
+            torch.testing.assert_close(logits, expected[:, i], atol=1e-5, rtol=1e-5)
+            if i + 1 < tiny.n_positions:
+                logits = model.step(tokens[:, i : i + 1], cache)
+
+
+def test_cached_and_uncached_logits_agree_where_the_fused_kernel_attends(tiny, monkeypatch):
+    monkeypatch.setattr("igpt.transformer.SHORT", 0)
+    test_cached_and_uncached_logits_agree(tiny, 4)
+
+
+def test_greedy_drawing_takes_the_likeliest_pixel_of_the_uncached_forward(tiny):
+    model = randomised(tiny)
+    drawn = generate(model, empty(2), top_k=1)
+    with torch.no_grad():
+        assert torch.equal(model(drawn, causal=True).argmax(-1), drawn)
+
+
+def test_a_seed_reproduces_the_picture_and_leaves_other_randomness_alone(tiny):
+    model = randomised(tiny)
+    state = torch.get_rng_state()
+    first, again, other = (generate(model, empty(8), seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_completion_begins_with_its_prefix(tiny):
+    prefix = torch.tensor([[1, 2, 3, 4], [6, 5, 0, 1]])
+    drawn = generate(randomised(tiny), prefix)
+    assert torch.equal(drawn[:, :4], prefix)
+    assert drawn.shape == (2, tiny.n_positions)
+
+
+def test_a_whole_image_as_prefix_comes_back_unchanged(tiny):
+    whole = torch.arange(tiny.n_positions)[None] % tiny.vocab_size
+    assert torch.equal(generate(randomised(tiny), whole), whole)
+
+
+def test_drawn_first_pixels_follow_the_model_distribution():
+    config = TransformerConfig(1, 8, 2, 4, 5)
+    model = randomised(config)
+    with torch.no_grad():
+        expected = model(torch.zeros(1, 4, dtype=torch.int64), causal=True)[0, 0].softmax(-1)
+    drawn = generate(model, empty(20_000), seed=1)[:, 0]
+    frequency = torch.bincount(drawn, minlength=5) / len(drawn)
+    torch.testing.assert_close(frequency, expected, atol=0.015, rtol=0)
+
+
+LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_p": 0.4}, [0, 1, 0, 0]),
+        ({"top_p": 0.01}, [0, 1, 0, 0]),
+        ({"temperature": 0.5}, [1 / 30, 16 / 30, 4 / 30, 9 / 30]),
+    ],
+)
+def test_temperature_top_k_and_top_p_shape_the_distribution(settings, expected):
+    torch.testing.assert_close(filter_logits(LOGITS, **settings).softmax(-1), torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_settings_that_make_no_distribution_are_refused_by_name(tiny, wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
+        generate(randomised(tiny), empty(1), **wrong)
