@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.conftest import randomised
 
 from igpt.errors import UserError
 from igpt.sampling import filter_logits, generate
 from igpt.transformer import TransformerConfig
+from tests.conftest import randomised
 
 
 def empty(count):
@@ -77,8 +77,8 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
         ({}, [0.1, 0.4, 0.2, 0.3]),
         ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
-        ({"top_p": 0.4}, [0, 1, 0, 0]),
-        ({"top_p": 0.01}, [0, 1, 0, 0]),
+        ({"top_p": 0.39}, [0.0, 1.0, 0.0, 0.0]),
+        ({"top_p": 0.01}, [0.0, 1.0, 0.0, 0.0]),
         ({"temperature": 0.5}, [1 / 30, 16 / 30, 4 / 30, 9 / 30]),
     ],
 )

@@ -90,10 +90,10 @@ def complain(text: str, code: int = 2) -> int:
     return code
 
 
-def runner(verb: str) -> Callable[[list[str]], None]:
+def runner(verb: str) -> Callable[[list[str]], object]:
     """The function that takes the rest of the command line, imported only now."""
     if verb in TRAINER_VERBS:
-        run: Callable[[str, list[str]], None] = import_module("igpt.commands.trainer").run
+        run: Callable[[str, list[str]], object] = import_module("igpt.commands.trainer").run
     else:
         run = import_module("igpt.commands").run
     return lambda rest: run(verb, rest)

@@ -169,7 +169,8 @@ class Block(nn.Module):
     def forward(self, h: Tensor, causal: bool, cache: KeyValueCache | None = None) -> Tensor:
         """`(B, S, D)` to `(B, S, D)`."""
         h = h + self.attn(self.ln_1(h), causal, cache)
-        return h + self.mlp(self.ln_2(h))
+        out: Tensor = h + self.mlp(self.ln_2(h))
+        return out
 
 
 class PixelTransformer(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -14,6 +14,7 @@ from igpt.checkpoint import read_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
+from igpt.files import atomic_path
 from igpt.modules import PixelModule
 from igpt.modules.base import CHECKPOINT_KEY
 from igpt.plugins import load_plugins
@@ -22,23 +23,34 @@ from igpt.spec import plain
 KEYWORDS = ("last", "best", "hpc", "registry")
 
 
-def run(verb: str, arguments: list[str]) -> None:
+def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
     TrainerCLI.verb = verb
-    TrainerCLI(
+    return (cli or TrainerCLI)(
         PixelModule,
         ImageDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=CommandParser,
         parser_kwargs={"prog": "igpt", verb: {"prog": f"igpt {verb}", "usage": f"igpt {verb} [options]"}},
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=[verb, *arguments],
     )
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write it whole or not at all."""
+        if trainer.log_dir is not None:
+            with atomic_path(Path(trainer.log_dir) / "config.yaml") as path:
+                path.write_text(self.parser.dump(self.config))
 
 
 class TrainerCLI(LightningCLI):

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from igpt.probing.lbfgs import fit_probes
+from igpt.probing.protocol import LayerResult, accuracy, best_layer, probe_layers, standardise
+
+
+def problem(layers=2, images=400, dimensions=12, classes=4, seed=0):
+    """Correlated features of uneven scale with labels that depend on them."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(layers, images, dimensions, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(layers, dimensions, dimensions, generator=generator, dtype=torch.float64)
+    features = features @ mixing * torch.logspace(-2, 1, dimensions, dtype=torch.float64) + 3
+    labels = (features[0] @ torch.randn(dimensions, classes, generator=generator, dtype=torch.float64)).argmax(1)
+    noise = torch.rand(images, generator=generator) < 0.2
+    labels[noise] = torch.randint(classes, (int(noise.sum()),), generator=generator)
+    return features, labels
+
+
+def objective(features, labels, weight, bias, strength):
+    """The probe's objective for one layer, in NumPy and float64."""
+    scores = features.double().numpy() @ weight.double().numpy() + bias.double().numpy()
+    top = scores.max(1, keepdims=True)
+    log_sum = np.log(np.exp(scores - top).sum(1)) + top[:, 0]
+    return (log_sum - scores[np.arange(len(labels)), labels]).mean() + strength / 2 * (
+        weight.double().numpy() ** 2
+    ).sum()
+
+
+def sklearn_optimum(features, labels, strength):
+    model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=100_000, tol=1e-10)
+    model.fit(features.double().numpy(), labels.numpy())
+    weight, bias = torch.from_numpy(model.coef_.T), torch.from_numpy(model.intercept_)
+    return objective(features, labels, weight, bias, strength)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_layer_and_strength_reaches_scikit_learns_optimum(dtype):
+    features, labels = problem()
+    strengths = [1e-1, 1e-2, 1e-4]
+    probes = fit_probes(features.to(dtype), labels, strengths, 4)
+    for layer in range(2):
+        for index, strength in enumerate(strengths):
+            ours = objective(features[layer], labels, probes.weight[layer, index], probes.bias[layer, index], strength)
+            assert ours <= sklearn_optimum(features[layer], labels, strength) + 1e-4
+            assert float(probes.objective[layer, index]) == pytest.approx(ours, abs=1e-5)
+
+
+def test_the_gradient_vanishes_at_the_solution():
+    features, labels = problem(layers=1)
+    probes = fit_probes(features, labels, [1e-3], 4, tolerance=1e-9)
+    weight = probes.weight[0, 0].clone().requires_grad_()
+    bias = probes.bias[0, 0].clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(features[0] @ weight + bias, labels) + 1e-3 / 2 * weight.square().sum()
+    loss.backward()
+    assert weight.grad.abs().max() < 1e-6
+    assert bias.grad.abs().max() < 1e-6
+
+
+def test_layers_do_not_influence_one_another():
+    features, labels = problem()
+    together = fit_probes(features, labels, [1e-2], 4)
+    alone = fit_probes(features[1:], labels, [1e-2], 4)
+    torch.testing.assert_close(together.weight[1:], alone.weight, atol=1e-4, rtol=1e-3)
+
+
+def test_features_that_are_constant_or_repeated_do_no_harm():
+    features, labels = problem(layers=1)
+    features = torch.cat([features, features[..., :3], torch.zeros(1, features.shape[1], 2).double()], dim=2)
+    probes = fit_probes(features.float(), labels, [1e-3], 4)
+    assert torch.isfinite(probes.weight).all()
+    assert float(probes.objective) <= sklearn_optimum(features[0], labels, 1e-3) + 1e-4
+
+
+def test_on_the_digits_the_probe_equals_scikit_learns_within_half_a_point():
+    images, labels = load_digits(return_X_y=True)
+    features, labels = torch.from_numpy(images / 16).float()[None], torch.from_numpy(labels)
+    train, test = slice(0, 1300), slice(1300, None)
+    probes = fit_probes(features[:, train], labels[train], [1e-3], 10)
+    ours = float(accuracy(probes.logits(features[:, test]), labels[test]))
+    theirs = LogisticRegression(C=1 / (1e-3 * 1300), max_iter=10_000).fit(
+        features[0, train].numpy(), labels[train].numpy()
+    )
+    assert ours == pytest.approx(theirs.score(features[0, test].numpy(), labels[test].numpy()), abs=0.005)
+
+
+def test_standardised_features_have_mean_zero_and_deviation_one_and_constants_vanish():
+    features, _ = problem(layers=1)
+    features[..., 0] = 5.0
+    (scaled,) = standardise(features, [features])
+    assert scaled[..., 0].abs().max() == 0
+    torch.testing.assert_close(scaled.mean(1), torch.zeros_like(scaled.mean(1)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(scaled[..., 1:].std(1, correction=0), torch.ones(1, 11, dtype=torch.float64))
+
+
+def test_the_test_split_plays_no_part_in_choosing():
+    features, labels = problem(images=600)
+    splits = {
+        "train": (features[:, :300].float(), labels[:300]),
+        "val": (features[:, 300:400].float(), labels[300:400]),
+        "test": (features[:, 400:].float(), labels[400:]),
+    }
+    results = probe_layers(splits, [0, 1], 4)
+    shuffled = {**splits, "test": (splits["test"][0], splits["test"][1].flip(0))}
+    for one, other in zip(results, probe_layers(shuffled, [0, 1], 4), strict=True):
+        assert (one.strength, one.val_accuracy) == (other.strength, other.val_accuracy)
+        assert one.test_accuracy != other.test_accuracy
+
+
+def test_the_best_layer_is_chosen_by_validation_and_ties_go_down():
+    results = [
+        LayerResult(i, 0.1, val, test, 1.0) for i, (val, test) in enumerate([(0.5, 0.9), (0.7, 0.1), (0.7, 0.8)])
+    ]
+    assert best_layer(results).layer == 1
