@@ -20,9 +20,10 @@ def test_the_probe_writes_and_prints_every_layer_beside_raw_pixels(digits_run, i
     for row in report["layers"]:
         assert f"{row['test_accuracy']:.4f}" in out
         assert row["test_accuracy"] > 0.3  # ten classes: far above chance
-    rows = list(csv.DictReader((tmp_path / "probe.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "probe.csv").read_text().splitlines()))
     assert [float(row["test_accuracy"]) for row in rows] == [row["test_accuracy"] for row in report["layers"]]
-    assert Image.open(tmp_path / "layers.png").size[0] > 400
+    with Image.open(tmp_path / "layers.png") as picture:
+        assert picture.size[0] > 400
 
 
 def test_some_layers_give_the_same_accuracy_as_all(digits_run, igpt, tmp_path):
@@ -58,7 +59,8 @@ def test_sampling_draws_the_grid_and_its_tokens(digits_run, igpt, tmp_path):
     assert "tokens/s" in out
     tokens = np.load(tmp_path / "s.npy")
     assert tokens.shape == (9, 64)
-    picture = np.asarray(Image.open(tmp_path / "s.png"))
+    with Image.open(tmp_path / "s.png") as file:
+        picture = np.asarray(file)
     factor = 8  # 8x8 images are shown 64 pixels wide
     levels = np.rint(np.arange(17) * 255 / 16)
     for index in range(9):

@@ -1,4 +1,4 @@
-"""CIFAR's own files, written by the test: pickled batches with the published names, sizes and checksums of their own."""
+"""CIFAR's own files, written by the test: pickled batches with the published names and sizes."""
 
 import hashlib
 import pickle

@@ -151,8 +151,8 @@ def test_a_checkpoint_cannot_name_a_class_from_outside(refused, digits_run, tmp_
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_difference(refused, digits_run, tmp_path):
     shutil.copy(digits_run.checkpoint, tmp_path / "other.ckpt")
-    refused("fit", "--config", digits_run.config, "--model.init_args.transformer.n_layers", 2, "--ckpt_path", "other.ckpt",
-            words=["n_layers 3 (now 2)"])  # fmt: skip
+    options = ["--model.init_args.transformer.n_layers", 2, "--ckpt_path", "other.ckpt"]
+    refused("fit", "--config", digits_run.config, *options, words=["n_layers 3 (now 2)"])
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])

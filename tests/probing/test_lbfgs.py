@@ -31,7 +31,7 @@ def objective(features, labels, weight, bias, strength):
 
 
 def sklearn_optimum(features, labels, strength):
-    model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=100_000, tol=1e-10)
+    model = LogisticRegression(C=1 / (strength * len(labels)), solver="newton-cholesky", tol=1e-10)
     model.fit(features.double().numpy(), labels.numpy())
     weight, bias = torch.from_numpy(model.coef_.T), torch.from_numpy(model.intercept_)
     return objective(features, labels, weight, bias, strength)

@@ -21,6 +21,16 @@ class CommandParser(LightningArgumentParser):
         kwargs.setdefault("usage", "%(prog)s [options]")
         super().__init__(*args, **kwargs)
 
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the classes; a UserError of one of them comes out as it is, not wrapped in a parser's message."""
+        try:
+            return super().instantiate(*args, **kwargs)
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            raise cause or error from None
+
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         """The name that Lightning still calls `instantiate` by; jsonargparse warns about it."""
         return self.instantiate(cfg, **kwargs)

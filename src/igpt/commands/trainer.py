@@ -1,6 +1,7 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
 from pathlib import Path
+from sys import stderr
 from typing import Any
 
 import lightning.pytorch as pl
@@ -91,6 +92,8 @@ class TrainerCLI(LightningCLI):
         """Make `runs/NAME` the place of everything that this run writes."""
         config = self.config[self.verb]
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
+        if self.verb == "fit":
+            check_recipe(self.datamodule, config.trainer)
         callbacks: list[Any] = [ImagesPerSecond()]
         if config.trainer.logger in (None, True):
             run_dir = Path(config.runs_dir) / (config.name or config_name(config) or "unnamed")
@@ -121,6 +124,7 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
         UserErrors: a line for each thing that is missing, with what mends it.
 
     """
+    model.check_resolution(data.resolution)
     problems = []
     checks = [model.check_ready] if fresh else []
     if is_main_process():
@@ -132,6 +136,18 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
             problems.append(error)
     if problems:
         raise UserErrors(problems)
+
+
+def check_recipe(data: ImageDataModule, trainer: Any) -> None:
+    """Look for settings that cannot train, before the run's folder is made.
+
+    Raises:
+        UserError: no number of steps is set, or a batch is larger than the training split.
+
+    """
+    if not trainer.fast_dev_run and trainer.max_steps < 1:
+        raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
+    data.train_dataloader()
 
 
 def is_main_process() -> bool:
@@ -175,4 +191,6 @@ def keep_earlier_run(run_dir: Path) -> None:
     while (aside := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
         number += 1
     run_dir.rename(aside)
-    rank_zero_warn(f"{run_dir} held an earlier run, which is now {aside}; to go on with one, use --ckpt_path last")
+    print(
+        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last", file=stderr
+    )

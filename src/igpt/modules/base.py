@@ -90,13 +90,17 @@ class PixelModule(pl.LightningModule, ABC):
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to tokens int64 `(B, T)`, on the device."""
         self.check_ready()
+        self.check_resolution(images.shape[-1])
+        return self.palette.encode(images)
+
+    def check_resolution(self, side: int) -> None:
+        """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
         n_positions = self.transformer.config.n_positions
-        if images.shape[-1] * images.shape[-2] != n_positions:
+        if side * side != n_positions:
             raise UserError(
-                f"data.init_args.resolution: the images are {images.shape[-1]}x{images.shape[-2]} but the model has "
+                f"data.init_args.resolution: the images are {side}x{side} but the model has "
                 f"transformer.n_positions {n_positions} ({self.resolution}x{self.resolution}); set one to match"
             )
-        return self.palette.encode(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
@@ -134,7 +138,7 @@ class PixelModule(pl.LightningModule, ABC):
         """Adam with warm-up over one epoch and a cosine to zero at `max_steps` (paper, section 3.4)."""
         trainer = self.trainer
         if trainer.max_steps < 1:
-            raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
+            raise UserError("trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         warmup = self.warmup_steps
         if warmup is None:
