@@ -1,7 +1,6 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
 from pathlib import Path
-from sys import stderr
 from typing import Any
 
 import lightning.pytorch as pl
@@ -192,5 +191,5 @@ def keep_earlier_run(run_dir: Path) -> None:
         number += 1
     run_dir.rename(aside)
     print(
-        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last", file=stderr
+        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last", file=sys.stderr
     )
