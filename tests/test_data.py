@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.data import ImageDataModule, TensorImages, stratified_split
+from igpt.data import ImageDataModule, SplitOptions, TensorImages, stratified_split
 from igpt.errors import UserError
 
 
@@ -28,8 +28,10 @@ class Numbered(ImageDataModule):
 
     num_classes = 2
 
-    def __init__(self, count: int = 50, batch_size: int = 8, seed: int = 0, val_share: float = 0.1) -> None:
-        super().__init__(resolution=2, batch_size=batch_size, seed=seed, val_share=val_share)
+    def __init__(
+        self, count: int = 50, batch_size: int = 8, seed: int = 0, split: SplitOptions = SplitOptions()
+    ) -> None:
+        super().__init__(resolution=2, batch_size=batch_size, seed=seed, split=split)
         self.count = count
 
     def load(self):
@@ -57,6 +59,35 @@ def test_training_order_changes_every_epoch_and_follows_the_seed():
     assert order(Numbered(seed=1).train_dataloader()) != first
 
 
+class Shifted(TensorImages):
+    """Augments by adding a random number."""
+
+    augments = True
+
+    def draw(self, index, rng):
+        image, label = self[index]
+        return image + torch.randint(1000, (1,), generator=rng).to(torch.uint8), label
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_and_not_on_workers():
+    class Augmented(Numbered):
+        def load(self):
+            loaded = super().load()
+            return {**loaded, "train": Shifted(loaded["train"].images, loaded["train"].labels)}
+
+    def passes(workers, seed=0):
+        data = Augmented(seed=seed)
+        data.num_workers = workers
+        loader = data.train_dataloader()
+        return [order(loader), order(loader)]
+
+    first, second = passes(0)
+    assert first != second
+    assert passes(2) == [first, second]
+    assert passes(0, seed=1) != [first, second]
+    assert order(Augmented().loader("val")) == order(Numbered().loader("val"))
+
+
 def test_training_drops_the_incomplete_batch_and_evaluation_does_not():
     data = Numbered()
     assert len(order(data.train_dataloader())) == 40
@@ -70,16 +101,40 @@ def test_a_batch_larger_than_the_split_is_one_line_with_both_numbers():
         Numbered(batch_size=64).train_dataloader()
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"val_share": 0.0}, {"val_share": 1.0}, {"val_share": 0.001}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"split": {"val_share": 0.0}}, {"split": {"val_share": 1.0}}, {"split": {"val_share": 0.001}}],
+)
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match=r"batch_size|val_share"):
         Numbered(**wrong).setup()
 
 
+def test_folding_gives_validation_back_to_training_and_still_validates():
+    data = Numbered(split=SplitOptions(fold_validation=True))
+    assert sorted(order(data.loader("train"))) == list(range(50))
+    assert order(data.loader("val")) == order(Numbered().loader("val"))
+
+
+def test_low_data_subsets_have_so_many_of_each_class_and_follow_their_seed():
+    subsets = [Numbered(split=SplitOptions(labels_per_class=4, subset_seed=seed)) for seed in (0, 0, 1)]
+    chosen = [order(data.loader("train")) for data in subsets]
+    assert sorted(index % 2 for index in chosen[0]) == [0] * 4 + [1] * 4
+    assert chosen[0] == chosen[1] == subsets[0].train_indices
+    assert chosen[0] != chosen[2]
+    assert not set(chosen[0]) & set(order(subsets[0].loader("val")))
+
+
+def test_more_labels_than_a_class_has_is_one_line():
+    with pytest.raises(UserError, match="labels_per_class 40"):
+        Numbered(split=SplitOptions(labels_per_class=40)).setup()
+
+
 def test_the_spec_builds_an_equal_data_module():
     spec = Numbered(count=30, seed=4).spec()
     assert spec["class_path"].endswith("Numbered")
-    assert spec["init_args"] == {"count": 30, "batch_size": 8, "seed": 4, "val_share": 0.1}
+    split = {"val_share": 0.1, "fold_validation": False, "labels_per_class": None, "subset_seed": 0}
+    assert spec["init_args"] == {"count": 30, "batch_size": 8, "seed": 4, "split": split}
 
 
 def test_a_constructor_argument_that_is_not_kept_is_named():

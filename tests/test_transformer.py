@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.conftest import randomised
-from tests.reference import numpy_igpt
 
 from igpt.errors import UserError
 from igpt.objectives import next_pixel_loss
 from igpt.transformer import PRESETS, PixelTransformer, TransformerConfig, attend, parameter_count
+from tests.conftest import randomised
+from tests.reference import numpy_igpt
 
 
 def weights_of(model):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from igpt.data import ImageDataModule, LabelledImages, TensorImages, UserError
+from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages, UserError
 from igpt_datamodules.resize import resize_all
 
 
@@ -20,7 +20,7 @@ class CIFAR10(ImageDataModule):
         batch_size: images a batch and process; 128 in the paper.
         num_workers: loader processes; the images are in memory, so 0 is fast.
         seed: of the validation split and the training order.
-        val_share: share of the training images that validate.
+        split: validation share, folding, low-data subsets.
 
     """
 
@@ -35,9 +35,9 @@ class CIFAR10(ImageDataModule):
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
-        val_share: float = 0.1,
+        split: SplitOptions = SplitOptions(),
     ) -> None:
-        super().__init__(resolution, batch_size, num_workers, seed, val_share)
+        super().__init__(resolution, batch_size, num_workers, seed, split)
         self.root = root
         self.download = download
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from igpt.data import ImageDataModule, LabelledImages, TensorImages, stratified_split
+from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages, stratified_split
 from igpt_datamodules.resize import resize_all
 
 TEST_SHARE = 0.2
@@ -20,7 +20,7 @@ class Digits(ImageDataModule):
         batch_size: images a batch and process.
         num_workers: loader processes.
         seed: of the validation split and the training order; the test split never changes.
-        val_share: share of the images outside the test split that validate.
+        split: validation share, folding, low-data subsets.
 
     """
 
@@ -33,9 +33,9 @@ class Digits(ImageDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
-        val_share: float = 0.1,
+        split: SplitOptions = SplitOptions(),
     ) -> None:
-        super().__init__(resolution, batch_size, num_workers, seed, val_share)
+        super().__init__(resolution, batch_size, num_workers, seed, split)
 
     def load(self) -> Mapping[str, LabelledImages]:
         """All digits as grey RGB images, the same fifth always kept for the test."""

@@ -5,14 +5,15 @@ says where its images are (`load`), and this file makes splits, loaders and thei
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from igpt.errors import UserError as UserError
 from igpt.spec import spec_of
@@ -23,12 +24,20 @@ NO_LABEL = -1
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Images uint8 `(3, R, R)` with integer labels; `labels` gives all of them without reading an image."""
+    """Images uint8 `(3, R, R)` with integer labels; `labels` gives all of them without reading an image.
+
+    A data set that augments sets `augments` and overrides `draw`; indexing is for evaluation and never random.
+    """
 
     labels: Sequence[int] | Tensor
+    augments: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One training image; all randomness comes from `rng`, which belongs to (seed, epoch, index)."""
+        return self[index]
 
 
 class TensorImages(LabelledImages):
@@ -46,9 +55,72 @@ class TensorImages(LabelledImages):
         return self.images[indices], self.labels[indices]
 
 
+class ChosenImages(LabelledImages):
+    """Some images of a data set, in the order of `indices`."""
+
+    def __init__(self, images: LabelledImages, indices: list[int]) -> None:
+        self.base, self.indices = images, indices
+        self.labels = torch.as_tensor(images.labels)[indices]
+        self.augments = images.augments
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.base[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """A batch, as quickly as the data set behind gives it."""
+        return fetch(self.base, [self.indices[index] for index in indices])
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One training image of the data set behind."""
+        return self.base.draw(self.indices[index], rng)
+
+
+def fetch(images: LabelledImages, indices: list[int]) -> Any:
+    """Several images: a batch where the data set can give one, else a list for `collate`."""
+    whole = getattr(images, "__getitems__", None)
+    return whole(indices) if whole else [images[index] for index in indices]
+
+
 def collate(items: Any) -> Any:
     """Stack items into a batch, unless the data set has already done so."""
     return items if isinstance(items, tuple) else default_collate(items)
+
+
+def rng_of(*key: int) -> torch.Generator:
+    """A generator that belongs to a tuple of numbers, such as (seed, epoch, index)."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone; each pass is the next epoch."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        self.epoch += 1
+        for index in torch.randperm(self.count, generator=rng_of(self.seed, epoch)).tolist():
+            yield epoch, index
+
+
+class TrainingImages(Dataset[Any]):
+    """A data set as training sees it: addressed by (epoch, index), augmented with a generator of its own for each."""
+
+    def __init__(self, images: LabelledImages, seed: int) -> None:
+        self.base, self.seed = images, seed
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitems__(self, draws: list[tuple[int, int]]) -> Any:
+        """A batch, or the list of its items."""
+        if not self.base.augments:
+            return fetch(self.base, [index for _, index in draws])
+        return [self.base.draw(index, rng_of(self.seed, epoch, index)) for epoch, index in draws]
 
 
 def stratified_split(labels: Sequence[int] | Tensor, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -70,6 +142,53 @@ def stratified_split(labels: Sequence[int] | Tensor, share: float, seed: int) ->
     return np.setdiff1d(np.arange(len(classes)), off).tolist(), off.tolist()
 
 
+def few_per_class(labels: Sequence[int] | Tensor, count: int, seed: int) -> list[int]:
+    """Indices of `count` images of every class, chosen by the seed: the low-data subsets of the paper.
+
+    Raises:
+        UserError: a class has fewer images than `count`.
+
+    """
+    classes = np.asarray(labels)
+    values, counts = np.unique(classes, return_counts=True)
+    if counts.min() < count:
+        scarce = int(values[counts.argmin()])
+        raise UserError(f"split.labels_per_class {count}: class {scarce} has only {int(counts.min())} training images")
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(classes == value))[:count] for value in values]
+    indices: list[int] = np.sort(np.concatenate(chosen)).tolist()
+    return indices
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the labelled training images are used.
+
+    Args:
+        val_share: share split off for validation, stratified by class (10 % in the paper, 4 % for ImageNet).
+        fold_validation: train on the validation images too, as for the paper's final numbers; they still validate.
+        labels_per_class: train on so many images of each class only; None is all.
+        subset_seed: which images these are.
+
+    """
+
+    val_share: float = 0.1
+    fold_validation: bool = False
+    labels_per_class: int | None = None
+    subset_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_share < 1:
+            raise UserError(f"split.val_share {self.val_share} must lie between 0 and 1")
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise UserError(f"split.labels_per_class {self.labels_per_class} must be at least 1")
+
+    @classmethod
+    def of(cls, value: "SplitOptions | dict[str, Any]") -> "SplitOptions":
+        """Accept options or their plain dict, as checkpoints hold them."""
+        return value if isinstance(value, cls) else cls(**value)  # type: ignore[arg-type]
+
+
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Base of every data module, built in or plugged in.
 
@@ -81,7 +200,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         batch_size: images a batch and process.
         num_workers: loader processes; 0 loads in the main process.
         seed: of the validation split and of the training order.
-        val_share: share of the training images split off for validation (10 % in the paper), stratified by class.
+        split: how the training images are used.
 
     Raises:
         UserError: a value out of range.
@@ -97,19 +216,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
-        val_share: float = 0.1,
+        split: SplitOptions = SplitOptions(),
     ) -> None:
         super().__init__()
         if resolution < 1 or batch_size < 1 or num_workers < 0:
             raise UserError("data: resolution and batch_size must be at least 1, num_workers at least 0")
-        if not 0 < val_share < 1:
-            raise UserError(f"data.val_share {val_share} must lie between 0 and 1")
         self.resolution = resolution
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.val_share = val_share
-        self._splits: dict[Split, Dataset[Any]] = {}
+        self.split = SplitOptions.of(split)
+        self._splits: dict[Split, LabelledImages] = {}
 
     @abstractmethod
     def load(self) -> Mapping[str, LabelledImages]:
@@ -125,45 +242,66 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._splits:
             return
         loaded = dict(self.load())
-        train = loaded["train"]
-        if "val" in loaded:
-            self._splits = {"train": train, "val": loaded["val"], "test": loaded["test"]}
+        train, val = loaded["train"], loaded.get("val")
+        kept = list(range(len(train)))
+        splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
+        if val is not None:
+            splits["val"] = val
         else:
-            kept, off = stratified_split(train.labels, self.val_share, self.seed)
-            self._splits = {"train": Subset(train, kept), "val": Subset(train, off), "test": loaded["test"]}
+            kept, off = stratified_split(train.labels, self.split.val_share, self.seed)
+            splits["val"] = ChosenImages(train, off)
+            if self.split.fold_validation:
+                kept = sorted(kept + off)
+        if self.split.labels_per_class is not None:
+            few = few_per_class(
+                torch.as_tensor(train.labels)[kept], self.split.labels_per_class, self.split.subset_seed
+            )
+            kept = [kept[index] for index in few]
+        self.train_indices = kept
+        self._splits = {**splits, "train": train if len(kept) == len(train) else ChosenImages(train, kept)}
         for name, images in self._splits.items():
-            if len(images) == 0:  # type: ignore[arg-type]
+            if len(images) == 0:
                 raise UserError(f"data: the {name} split is empty; change val_share or add images")
 
-    def split(self, name: Split) -> Dataset[Any]:
+    def images(self, name: Split) -> LabelledImages:
         """The data set of one split, set up when first asked for."""
         self.setup()
         return self._splits[name]
 
     def size(self, name: Split) -> int:
         """Number of images in a split."""
-        return len(self.split(name))  # type: ignore[arg-type]
+        return len(self.images(name))
 
-    def loader(self, name: Split, shuffle: bool = False) -> DataLoader[Any]:
-        """Batches of one split; shuffled loaders drop the incomplete last batch, others keep every image."""
-        if shuffle and self.size(name) < self.batch_size:
-            raise UserError(
-                f"data.batch_size {self.batch_size} exceeds the {name} split of {self.size(name)} images; lower it"
-            )
+    def loader(self, name: Split) -> DataLoader[Any]:
+        """Every image of one split, in a fixed order and unaugmented."""
+        return self._loader(self.images(name))
+
+    def _loader(self, images: Dataset[Any], **how: Any) -> DataLoader[Any]:
+        workers = self.num_workers
         return DataLoader(
-            self.split(name),
+            images,
             batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            num_workers=self.num_workers,
+            num_workers=workers,
             collate_fn=collate,
-            generator=torch.Generator().manual_seed(self.seed),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=workers > 0,
+            **how,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches in a new seeded order every epoch."""
-        return self.loader("train", shuffle=True)
+        """Training batches in a new seeded order every epoch, augmented; the incomplete last batch is dropped.
+
+        Raises:
+            UserError: there are fewer images than one batch.
+
+        """
+        images = self.images("train")
+        if len(images) < self.batch_size:
+            raise UserError(
+                f"data.batch_size {self.batch_size} exceeds the train split of {len(images)} images; lower it"
+            )
+        return self._loader(
+            TrainingImages(images, self.seed), sampler=EpochOrder(len(images), self.seed), drop_last=True
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""

@@ -90,7 +90,7 @@ def test_completions_keep_the_upper_half_of_test_images(digits_run, igpt, tmp_pa
     tokens = np.load(tmp_path / "c.npy")
     assert tokens.shape == (3, 2, 64)
     loaded = load(digits_run.checkpoint)
-    test = loaded.data().split("test")
+    test = loaded.data().images("test")
     for row in range(3):
         expected = loaded.module.encode(test[row][0][None]).numpy()[0, :32]
         assert (tokens[row, :, :32] == expected).all()

@@ -53,7 +53,7 @@ def test_the_test_verb_gives_the_loss_of_all_test_pixels(digits_run, igpt):
                           digits_run.checkpoint)  # fmt: skip
     assert code == 0, err
     module, data = api.load(digits_run.checkpoint).module, Digits()
-    tokens = module.encode(torch.stack([data.split("test")[i][0] for i in range(359)]))
+    tokens = module.encode(torch.stack([data.images("test")[i][0] for i in range(359)]))
     with torch.no_grad():
         expected = next_pixel_loss(module.transformer(tokens, causal=True), tokens).item()
     printed = float(next(line.split()[-1] for line in out.splitlines() if "test/loss" in line))
@@ -73,7 +73,7 @@ def test_predict_writes_the_features_of_every_split(digits_run, igpt):
 
 def test_features_are_those_of_the_transformer_itself(digits_run, igpt):
     module, data = api.load(digits_run.checkpoint).module, Digits()
-    images = torch.stack([data.split("val")[i][0] for i in range(144)])
+    images = torch.stack([data.images("val")[i][0] for i in range(144)])
     with torch.no_grad():
         expected = module.transformer.features(module.encode(images), [0, 1, 2, 3], causal=True)
     stored = digits_run.folder / "features" / "features_val.npz"

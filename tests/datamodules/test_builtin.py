@@ -16,8 +16,8 @@ def test_the_contract_is_kept(make):
 def test_digits_are_scikit_learns_and_the_test_split_never_changes():
     data, other = Digits(), Digits(seed=5)
     assert [data.size(name) for name in ("train", "val", "test")] == [1294, 144, 359]
-    images = torch.stack([data.split("test")[i][0] for i in range(359)])
-    assert torch.equal(images, torch.stack([other.split("test")[i][0] for i in range(359)]))
+    images = torch.stack([data.images("test")[i][0] for i in range(359)])
+    assert torch.equal(images, torch.stack([other.images("test")[i][0] for i in range(359)]))
     known = {np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images}
     assert all(image[0].numpy().tobytes() in known for image in images)
     assert (images[:, 0] == images[:, 1]).all()
@@ -26,7 +26,8 @@ def test_digits_are_scikit_learns_and_the_test_split_never_changes():
 def test_no_pixel_of_the_photos_is_in_two_splits():
     data = SamplePhotos(resolution=32)
     columns = {
-        name: {c for _, _, x in data.split(name).corners for c in range(x, x + 32)} for name in ("train", "val", "test")
+        name: {c for _, _, x in data.images(name).corners for c in range(x, x + 32)}
+        for name in ("train", "val", "test")
     }
     assert not columns["train"] & columns["val"]
     assert not columns["val"] & columns["test"]
@@ -34,7 +35,7 @@ def test_no_pixel_of_the_photos_is_in_two_splits():
 
 
 def test_a_patch_is_the_photo_at_its_corner():
-    patches = SamplePhotos(resolution=8).split("test")
+    patches = SamplePhotos(resolution=8).images("test")
     photo, y, x = patches.corners[100]
     expected = load_sample_images().images[photo][y : y + 8, x : x + 8]
     image, label = patches[100]

@@ -20,13 +20,13 @@ def test_cifar_files_keep_the_contract_and_the_published_sizes(kind, cifar_root)
 
 def test_a_cifar_image_is_read_channel_by_channel_in_raster_order(cifar_root):
     raw = pickle.loads((cifar_root / "cifar-10-batches-py" / "test_batch").read_bytes())
-    image, label = CIFAR10(root=str(cifar_root), download=False).split("test")[3]
+    image, label = CIFAR10(root=str(cifar_root), download=False).images("test")[3]
     np.testing.assert_array_equal(image.numpy(), raw["data"][3].reshape(3, 32, 32))
     assert label == raw["labels"][3]
 
 
 def test_cifar_at_another_resolution(cifar_root):
-    image, _ = CIFAR10(root=str(cifar_root), download=False, resolution=16).split("test")[0]
+    image, _ = CIFAR10(root=str(cifar_root), download=False, resolution=16).images("test")[0]
     assert image.shape == (3, 16, 16)
 
 

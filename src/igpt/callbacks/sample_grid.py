@@ -48,7 +48,7 @@ class SampleGrid(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.completions:
             indices = range(min(self.completions, data.size("val")))
-            originals = torch.stack([data.split("val")[index][0] for index in indices]).to(module.device)
+            originals = torch.stack([data.images("val")[index][0] for index in indices]).to(module.device)
             rows, _ = module.complete(originals, seed=self.seed)
             pictures["completions"] = enlarge(grid(rows.flatten(0, 1).cpu(), rows.shape[1]), module.resolution)
         return pictures

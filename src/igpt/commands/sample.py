@@ -94,7 +94,7 @@ def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: Image
         return torch.stack([open_picture(file, resolution) for file in files])
     data = data if data is not None else loaded.data()
     data.prepare_data()
-    test = data.split("test")
+    test = data.images("test")
     return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])
 
 

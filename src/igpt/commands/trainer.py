@@ -1,5 +1,6 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,5 +192,6 @@ def keep_earlier_run(run_dir: Path) -> None:
         number += 1
     run_dir.rename(aside)
     print(
-        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last", file=sys.stderr
+        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last",
+        file=sys.stderr,
     )
