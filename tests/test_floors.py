@@ -6,8 +6,20 @@ from tests.conftest import REPO
 
 FLOORS = [
     {"errors", "files", "spec", "plugins"},
-    {"kmeans", "palette", "transformer", "objectives", "sampling", "schedule", "probing", "interop", "pictures"},
-    {"data", "modules", "callbacks", "checkpoint", "testing"},
+    {
+        "kmeans",
+        "palette",
+        "transformer",
+        "objectives",
+        "sampling",
+        "schedule",
+        "order",
+        "checkpoint",
+        "probing",
+        "interop",
+        "pictures",
+    },
+    {"data", "modules", "callbacks", "loading", "testing"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -11,25 +11,31 @@ _HOME = {
     "TransformerConfig": "igpt.transformer",
     "PRESETS": "igpt.transformer",
     "next_pixel_loss": "igpt.objectives",
+    "masked_pixel_loss": "igpt.objectives",
     "generate": "igpt.sampling",
     "ImageDataModule": "igpt.data",
     "TensorImages": "igpt.data",
     "LabelledImages": "igpt.data",
     "Autoregressive": "igpt.modules",
+    "BERT": "igpt.modules",
+    "Joint": "igpt.modules",
     "PixelModule": "igpt.modules",
-    "load": "igpt.checkpoint",
+    "load": "igpt.loading",
     "UserError": "igpt.errors",
 }
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from igpt.checkpoint import load as load
     from igpt.data import ImageDataModule as ImageDataModule
     from igpt.data import LabelledImages as LabelledImages
     from igpt.data import TensorImages as TensorImages
     from igpt.errors import UserError as UserError
+    from igpt.loading import load as load
+    from igpt.modules import BERT as BERT
     from igpt.modules import Autoregressive as Autoregressive
+    from igpt.modules import Joint as Joint
     from igpt.modules import PixelModule as PixelModule
+    from igpt.objectives import masked_pixel_loss as masked_pixel_loss
     from igpt.objectives import next_pixel_loss as next_pixel_loss
     from igpt.palette import Palette as Palette
     from igpt.sampling import generate as generate

@@ -19,6 +19,7 @@ from igpt.errors import UserError
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
     "fit": "train a model from a config",
+    "tune": "try learning rates in turn, and write the config with the best",
     "validate": "loss on the validation split",
     "test": "loss on the test split",
     "predict": "write features of every layer for every split",

@@ -1,7 +1,8 @@
-"""What is minimised, as pure functions of logits and tokens (paper, section 2.1). Losses are in nats per pixel."""
+"""What is minimised, as pure functions of logits and tokens (paper, sections 2.1 and 2.3). Losses are in nats."""
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,3 +17,31 @@ def pixel_nll(logits: Tensor, tokens: Tensor) -> Tensor:
 def next_pixel_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """AR: mean over images and over **all** T pixels; the first one is predicted from sos alone."""
     return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
+
+
+def draw_mask(batch: int, n_positions: int, share: float, rng: torch.Generator) -> Tensor:
+    """BERT's M, bool `(B, T)`: each position independently with probability `share`, on the generator's device."""
+    return torch.rand(batch, n_positions, generator=rng, device=rng.device) < share
+
+
+def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+    """BERT: mean over each image's masked positions, then over images.
+
+    An image without a masked position counts neither above nor below the line; without any, the loss is 0.
+
+    Args:
+        logits: `(B, T, V)`.
+        tokens: int64 `(B, T)`.
+        masked: bool `(B, T)`.
+
+    """
+    counts = masked.sum(1)
+    per_image = (pixel_nll(logits, tokens) * masked).sum(1) / counts.clamp(min=1)
+    return per_image.sum() / (counts > 0).sum().clamp(min=1)
+
+
+def modal_class(votes: Tensor, num_classes: int, rng: torch.Generator) -> Tensor:
+    """The class that most of the votes `(M, B)` name, int64 `(B,)`; ties are broken at random by `rng` (a CPU one)."""
+    counts = F.one_hot(votes, num_classes).sum(0).float()
+    tie_break = 0.5 * torch.rand(counts.shape, generator=rng).to(counts.device)
+    return (counts + tie_break).argmax(1)

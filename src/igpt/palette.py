@@ -52,6 +52,11 @@ class Palette(nn.Module):
         return palette
 
     @property
+    def has_table(self) -> bool:
+        """Whether the table of nearest colours is built, which costs a second at the first use."""
+        return self._table is not None
+
+    @property
     def is_blank(self) -> bool:
         """Whether the colours are still to come."""
         return bool(self.colors.isnan().any())

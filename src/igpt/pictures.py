@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from igpt.errors import UserError
 from igpt.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WHITE = 255
 MIN_SIDE = 64  # pixels an image of a grid is enlarged to, at least
@@ -67,3 +71,21 @@ def open_picture(path: str | Path, resolution: int) -> Tensor:
         .view(resolution, resolution, 3)
         .permute(2, 0, 1)
     )
+
+
+def confusion_figure(counts: Tensor) -> "Figure":
+    """A confusion matrix `(K, K)`, rows the true classes, as a figure; the numbers are written where they fit."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if len(counts) <= 20:
+        for row in range(len(counts)):
+            for column in range(len(counts)):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=7)
+    return figure

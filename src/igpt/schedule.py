@@ -3,6 +3,11 @@
 import math
 
 
+def warmup_constant(step: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate at `step` (0-based): rises over `warmup_steps`, then stays (fine-tuning)."""
+    return min(1.0, (step + 1) / max(1, warmup_steps))
+
+
 def warmup_cosine(step: int, warmup_steps: int, max_steps: int) -> float:
     """Share of the peak learning rate at `step` (0-based): rises over `warmup_steps`, is 0 from `max_steps` on."""
     if step < warmup_steps:

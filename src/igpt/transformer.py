@@ -228,15 +228,16 @@ class PixelTransformer(nn.Module):
 
     def forward(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Logits `(B, T, V)`, output i being the distribution of `x_i`."""
+        logits: Tensor = self.head(self.final(tokens, causal=causal, masked=masked))
+        return logits
+
+    def final(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
+        """The final norm's output `(B, T, D)`: what logits are projected from, and what fine-tuning pools."""
         h = self.embed(tokens, causal, masked)
         for block in self.blocks:
             h = block(h, causal)
-        return self.logits(h)
-
-    def logits(self, h: Tensor) -> Tensor:
-        """Final norm and projection: `(B, S, D)` to `(B, S, V)`."""
-        out: Tensor = self.head(self.ln_f(h))
-        return out
+        normed: Tensor = self.ln_f(h)
+        return normed
 
     def features(self, tokens: Tensor, layers: list[int], *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Mean over positions of each asked layer's normed input, `(len(layers), B, D)`, in one pass (section 2.4).
@@ -273,7 +274,8 @@ class PixelTransformer(nn.Module):
         h = content + self.wpe[done : done + content.shape[1]]
         for block, memory in zip(self.blocks, cache, strict=True):
             h = block.forward(h, True, memory)  # not the compiled call: S and T change here
-        return self.logits(h[:, -1:])[:, 0]
+        logits: Tensor = self.head(self.ln_f(h[:, -1]))
+        return logits
 
 
 def check_layers(layers: list[int], n_layers: int) -> None:

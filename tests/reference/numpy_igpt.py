@@ -77,3 +77,24 @@ def next_pixel_loss(weights, images, **shape):
         for i, token in enumerate(tokens):
             total -= np.log(softmax(logits[i])[token])
     return total / images.size
+
+
+def masked_pixel_loss(weights, images, masks, **shape):
+    """Mean over the masked positions of each image, then over the images that have any."""
+    losses = []
+    for tokens, masked in zip(images, masks, strict=True):
+        if not masked.any():
+            continue
+        logits, _ = run(weights, tokens, causal=False, masked=masked, **shape)
+        losses.append(-np.mean([np.log(softmax(logits[i])[tokens[i]]) for i in np.flatnonzero(masked)]))
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def class_loss(weights, classifier, images, labels, *, causal, masks=None, **shape):
+    """Mean over images of -log p(class), from the mean-pooled final norm (its mean is the last layer feature)."""
+    total = 0.0
+    for index, tokens in enumerate(images):
+        masked = None if masks is None else masks[index]
+        _, features = run(weights, tokens, causal=causal, masked=masked, **shape)
+        total -= np.log(softmax(classifier @ features[-1])[labels[index]])
+    return total / len(images)

@@ -34,13 +34,14 @@ class LayerFeatures(pl.Callback):
         if not isinstance(pl_module, PixelModule):
             raise UserError(f"LayerFeatures needs a model of igpt, not {type(pl_module).__name__}")
         if self.layers is None:
-            self.layers = list(range(pl_module.n_layers + 1))
-        check_layers(self.layers, pl_module.n_layers)
+            self.layers = list(range(pl_module.core.n_layers + 1))
+        check_layers(self.layers, pl_module.core.n_layers)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin anew."""
         self.found = []
-        pl_module.feature_layers = self.layers  # type: ignore[assignment]
+        assert isinstance(pl_module, PixelModule)
+        pl_module.feature_layers = self.layers
 
     def on_predict_batch_end(
         self,

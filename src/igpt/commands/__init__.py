@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 
@@ -18,8 +19,11 @@ def run(verb: str, arguments: list[str]) -> None:
     load_plugins()
     function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{verb}"), verb)
     parser = CommandParser(prog=f"igpt {verb}", description=(function.__doc__ or "").split("\n\n")[0])
-    parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
+    own_config = "config" in signature(function).parameters  # `tune` takes a config of `fit`, not one of its own
+    if not own_config:
+        parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
     parser.add_function_arguments(function, sub_configs=False)
     values = parser.instantiate(parser.parse_args(arguments))
-    values.pop("config", None)
+    if not own_config:
+        values.pop("config", None)
     function(**vars(values))

@@ -60,7 +60,7 @@ def required(match: re.Match[str]) -> str:
 
 def no_such_class(text: str, name: str) -> str:
     """The line for a class name that is not known; `text` begins with the option."""
-    models = [name for name in modules.__all__ if name != "PixelModule"]
+    models = [name for name in modules.__all__ if name not in ("PixelModule", "GenerativeModule")]
     known = [point.name for point in registered()] if text.startswith("--data") else models
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""

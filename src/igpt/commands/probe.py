@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from igpt.callbacks import LayerFeatures
-from igpt.checkpoint import Loaded, load
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
+from igpt.loading import Loaded, load
 from igpt.probing.protocol import SplitFeatures, best_layer, probe_layers
 from igpt.probing.tables import text_table, write_results
 from igpt.transformer import check_layers
@@ -49,7 +49,7 @@ def probe(
 
     """
     loaded = load(ckpt)
-    wanted = parse_layers(layers, loaded.module.n_layers)
+    wanted = parse_layers(layers, loaded.module.core.n_layers)
     data = data if data is not None else loaded.data()
     folder = Path(out) if out else Path(ckpt).absolute().parent.parent / "probe"
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def probe(
     best = best_layer(results)
     print(text_table(results, pixels))
     print(
-        f"best layer {best.layer} of 0..{loaded.module.n_layers}: test accuracy {best.test_accuracy:.4f} "
+        f"best layer {best.layer} of 0..{loaded.module.core.n_layers}: test accuracy {best.test_accuracy:.4f} "
         f"(raw pixels {pixels.test_accuracy:.4f}); features {extracted - started:.1f} s, "
         f"probes {time.perf_counter() - extracted:.1f} s\n"
         f"wrote {folder / 'probe.json'}, probe.csv, layers.png"

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.checkpoint import Loaded, load
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
+from igpt.loading import Loaded, load
 from igpt.modules import Autoregressive
 from igpt.pictures import enlarge, grid, open_picture, save_picture
 from igpt.sampling import check_sampling
@@ -61,7 +61,7 @@ def sample(
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
         raise UserError(f"--out {out} names no picture format; give a file name that ends in .png")
     loaded = load(ckpt, device_of(accelerator))
-    module = loaded.module
+    module = loaded.module.core
     if not isinstance(module, Autoregressive):
         raise UserError(f"--ckpt {ckpt} holds a {type(module).__name__}; only autoregressive models draw images")
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
@@ -70,7 +70,7 @@ def sample(
         originals = given_images(loaded, complete, rows, data).to(module.device)
         pictures, tokens = module.complete(originals, num or 4, keep, **settings)
         drawn = len(tokens) * (num or 4)
-        predicted = drawn * (module.resolution - module.kept_rows(keep)) * module.resolution
+        predicted = drawn * (module.resolution**2 - module.kept_pixels(keep))
         shown, columns = pictures.flatten(0, 1), pictures.shape[1]
     else:
         drawn = num or 16
@@ -89,7 +89,7 @@ def sample(
 
 def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: ImageDataModule | None) -> Tensor:
     """Images to complete, uint8 `(B, 3, R, R)`: picture files, or the first of the test split."""
-    resolution = loaded.module.resolution
+    resolution = loaded.module.core.resolution
     if files:
         return torch.stack([open_picture(file, resolution) for file in files])
     data = data if data is not None else loaded.data()

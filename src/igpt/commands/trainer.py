@@ -11,16 +11,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from igpt.callbacks import ImagesPerSecond, LayerFeatures, SampleGrid, StepCheckpoint
-from igpt.checkpoint import read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.files import atomic_path
 from igpt.modules import PixelModule
-from igpt.modules.base import CHECKPOINT_KEY
 from igpt.plugins import load_plugins
 from igpt.spec import plain
 
+NOT_COMPARED = {"palette", "compile", "transformer", "start_from", "pretrained", "generative"}
 KEYWORDS = ("last", "best", "hpc", "registry")
 
 
@@ -124,9 +124,9 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
         UserErrors: a line for each thing that is missing, with what mends it.
 
     """
-    model.check_resolution(data.resolution)
+    model.core.check_resolution(data.resolution)
     problems = []
-    checks = [model.check_ready] if fresh else []
+    checks = [model.core.check_ready] if fresh else []
     if is_main_process():
         checks.append(data.prepare_data)
     for check in checks:
@@ -162,14 +162,16 @@ def compare_with_checkpoint(model: Any, path: str) -> None:
         UserError: the checkpoint cannot be read, or holds another network.
 
     """
-    stored = read_checkpoint(path)[CHECKPOINT_KEY]["model"]["init_args"]
-    given = model.init_args.as_dict()
+    header = read_checkpoint(path)[CHECKPOINT_KEY]["model"]
+    stored, given = header["init_args"], model.init_args.as_dict()
+    if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
+        raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
 
     def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        names = sorted(set(old) & set(new) - {"palette", "compile", "transformer"})
+        names = sorted(set(old) & set(new) - NOT_COMPARED)
         return [f"{name} {old[name]} (now {new[name]})" for name in names if plain(old[name]) != plain(new[name])]
 
-    network = differences(stored["transformer"], given["transformer"])
+    network = differences(stored.get("transformer", {}), given.get("transformer") or {})
     if network:
         raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
     recipe = differences(stored, given)

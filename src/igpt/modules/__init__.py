@@ -2,5 +2,8 @@
 
 from igpt.modules.autoregressive import Autoregressive
 from igpt.modules.base import PixelModule
+from igpt.modules.bert import BERT
+from igpt.modules.generative import GenerativeModule
+from igpt.modules.joint import Joint
 
-__all__ = ["Autoregressive", "PixelModule"]
+__all__ = ["BERT", "Autoregressive", "GenerativeModule", "Joint", "PixelModule"]

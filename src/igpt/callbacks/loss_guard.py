@@ -1,0 +1,127 @@
+"""Stops a run whose training loss is lost, and writes down how every run ended."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from igpt.errors import UserError
+from igpt.files import atomic_path
+
+
+class LossWatch:
+    """Looks at one loss after the other and says when the run is lost; knows nothing of training.
+
+    A spike is a loss above both `factor * minimum` and `minimum + margin`, `patience` times in a row. Both, because a
+    factor alone is too strict near zero and a margin alone too strict while the loss is large.
+    """
+
+    def __init__(self, factor: float, margin: float, patience: int) -> None:
+        self.factor, self.margin, self.patience = factor, margin, patience
+        self.minimum, self.above = math.inf, 0
+
+    def see(self, loss: float) -> str | None:
+        """The reason to stop after this loss, or None."""
+        if not math.isfinite(loss):
+            return f"the training loss became {loss}"
+        limit = max(self.factor * self.minimum, self.minimum + self.margin)
+        self.above = self.above + 1 if loss > limit else 0
+        self.minimum = min(self.minimum, loss)
+        if self.above < self.patience:
+            return None
+        return f"the training loss rose to {loss:.4g} from {self.minimum:.4g}"
+
+
+class LossGuard(pl.Callback):
+    """Stops a run on NaN, infinity or a lasting spike of the training loss (for `igpt tune`; paper, section 3.4).
+
+    At the end, `result.json` says how the run ended: `val_loss` (the last one, nats per pixel; null if there was none
+    or it is not finite), `val_step`, `steps`, and `stopped`, the reason or null.
+
+    Args:
+        factor: a spike is above this many times the lowest loss so far ...
+        margin: ... and above the lowest loss by this much, in nats per pixel ...
+        patience: ... for so many steps in a row.
+        every_n_steps: look at the losses so often; each look waits for the device once.
+        out: file to write; `result.json` in the run's folder if left out.
+
+    Raises:
+        UserError: a value out of range.
+
+    """
+
+    def __init__(
+        self,
+        factor: float = 1.5,
+        margin: float = 0.3,
+        patience: int = 10,
+        every_n_steps: int = 10,
+        out: str | None = None,
+    ) -> None:
+        if not (factor >= 1 and margin >= 0 and patience >= 1 and every_n_steps >= 1):
+            raise UserError("LossGuard: factor, patience and every_n_steps must be at least 1, margin at least 0")
+        self.factor = factor
+        self.margin = margin
+        self.patience = patience
+        self.every_n_steps = every_n_steps
+        self.out = out
+        self.stopped: str | None = None
+        self.val_loss: float | None = None
+        self.val_step: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._watch = LossWatch(self.factor, self.margin, self.patience)
+        self._unseen: list[Tensor] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew."""
+        self.stopped, self.val_loss, self.val_step = None, None, None
+        self._begin()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the loss on its device; look at the kept ones now and then."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        self._unseen.append(loss.detach().float())
+        if len(self._unseen) < self.every_n_steps or self.stopped:
+            return
+        reason = self._look()
+        if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):  # all processes stop, or none
+            self.stopped = f"{reason or 'another process stopped'} by step {trainer.global_step}"
+            trainer.should_stop = True
+
+    def _look(self) -> str | None:
+        losses: list[float] = torch.stack(self._unseen).tolist() if self._unseen else []
+        self._unseen = []
+        return next((reason for loss in losses if (reason := self._watch.see(loss))), None)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the newest validation loss."""
+        if trainer.sanity_checking or "val/loss" not in trainer.callback_metrics:
+            return
+        self.val_loss, self.val_step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the last losses and write the result, on the main process."""
+        reason = self._look()
+        if reason and not self.stopped:
+            self.stopped = f"{reason} by step {trainer.global_step}"
+        folder = trainer.log_dir
+        if not trainer.is_global_zero or trainer.fast_dev_run or not (self.out or folder):  # type: ignore[attr-defined]
+            return
+        finite = self.val_loss is not None and math.isfinite(self.val_loss)
+        result = {
+            "val_loss": self.val_loss if finite else None,
+            "val_step": self.val_step,
+            "steps": trainer.global_step,
+            "stopped": self.stopped
+            or (None if finite or self.val_loss is None else f"the validation loss became {self.val_loss}"),
+        }
+        with atomic_path(self.out or Path(str(folder)) / "result.json") as path:
+            path.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,247 @@
+"""`igpt tune`: the learning rates in turn, each a run of its own, until the validation loss starts to rise."""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from igpt.commands import tuning
+from igpt.commands.tuning import RateResult
+from igpt.errors import UserError
+from igpt.files import atomic_path
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LOCK_SECONDS = 30.0  # to wait for a run that a killed tune has left behind
+
+
+def tune(
+    config: str, rates: str = "0.01,0.003,0.001,0.0003", out: str | None = None, overrides: list[str] | None = None
+) -> None:
+    """Try learning rates in turn until the final validation loss starts to rise (paper, section 3.4).
+
+    Every rate is a whole `igpt fit` of the config; one that meets NaN or a lasting spike is stopped and counts as
+    failed. Writes, into the folder `out`: NAME.yaml, the config with the rate of the lowest loss, ready for
+    `igpt fit --config`; tune.json, all results; and a run's folder lr_RATE, its config and its log for each rate.
+    Killed and started again, it goes on: finished rates are not run again, one that was cut off is run from its start.
+
+    Args:
+        config: config of `igpt fit`.
+        rates: learning rates in the order to try them.
+        out: folder to write to; runs/NAME_tune if left out. It belongs to one config: with a changed one, tune refuses
+            it and names the change. More or other rates may be given.
+        overrides: settings to change in the config first, such as '[trainer.max_steps=2000, samples.num=0]'; the
+            written config has them too.
+
+    Raises:
+        UserError: no such config, a wrong rate or override, results of another config in `out`, or every rate failed.
+
+    """
+    wanted = tuning.parse_rates(rates)
+    source = Path(config)
+    try:
+        text = source.read_text()
+    except OSError as error:
+        raise UserError(f"--config {config} cannot be read: {error.strerror}; give a config of igpt fit") from error
+    settings = tuning.read_settings(text, overrides or [], config)
+    folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{source.stem}_tune"
+    record = folder / "tune.json"
+    content = start_or_continue(record, source, settings)
+    content["rates"] = wanted
+    with made_folder(folder), locked(folder):
+        results = {result["rate"]: RateResult(**result) for result in content["results"]}
+        while (rate := tuning.next_rate(wanted, results)) is not None:
+            print(f"learning rate {rate:g}: training, see {log_file(folder, rate)}", flush=True)
+            results[rate] = run_rate(folder, settings, rate)
+            content["results"] = [asdict(result) for result in results.values()]
+            write(record, content)
+        finish(folder / source.name, text, settings, tuning.tried(wanted, results), content)
+
+
+def start_or_continue(record: Path, source: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The content of an earlier tune.json, or that of a new one.
+
+    Raises:
+        UserError: the file belongs to another config, or is none of igpt tune.
+
+    """
+    mark = tuning.fingerprint(settings)
+    start = {"config": str(source), "sha256": mark, "settings": settings, "rates": [], "results": [], "chosen": None}
+    start = json.loads(json.dumps(start, default=str))
+    if not record.exists():
+        return start
+    try:
+        content: dict[str, Any] = json.loads(record.read_text())
+        same, old = content["sha256"] == mark, content["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} was not written by igpt tune; give another --out or move it away") from error
+    if not same:
+        changed = ", ".join(tuning.differences(old, start["settings"]))
+        raise UserError(
+            f"--out {record.parent} holds results of another config ({changed} differ); give another --out, or move "
+            "that folder away to start anew"
+        )
+    return content
+
+
+def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
+    """Train with one rate in a process of its own.
+
+    Raises:
+        UserError: `igpt fit` refused the config, in its own words, or no validation took place.
+        RuntimeError: the run broke off for another reason.
+
+    """
+    name = run_name(rate)
+    config, report, log = folder / f"{name}.yaml", folder / name / "result.json", log_file(folder, rate)
+    with suppress(OSError):
+        report.unlink()  # of a run that ended but was not recorded
+    with atomic_path(config) as path:
+        path.write_text(yaml.safe_dump(tuning.run_settings(settings, rate, str(folder), name), sort_keys=False))
+    started = time.perf_counter()
+    code = fit(config, log)
+    seconds = round(time.perf_counter() - started, 1)
+    if code == 2:
+        words = refusal(log)
+        for file in (config, log):
+            file.unlink()
+        raise UserError(words)
+    if code != 0 or not report.exists():
+        raise RuntimeError(f"the run with learning rate {rate:g} broke off with exit code {code}; see {log}")
+    found = json.loads(report.read_text())
+    if found["val_loss"] is None and not found["stopped"]:
+        raise UserError(
+            f"the run with learning rate {rate:g} had no validation; set trainer.val_check_interval to at most max_steps"
+        )
+    val_loss = None if found["stopped"] else found["val_loss"]
+    return RateResult(rate, val_loss, found["val_step"], found["steps"], seconds, found["stopped"])
+
+
+def fit(config: Path, log: Path) -> int:
+    """Run `igpt fit --config CONFIG` as a process that ends with this one; its output goes to `log`."""
+    command = [sys.executable, "-m", "igpt", "fit", "--config", str(config)]
+    with log.open("w") as file:
+        return subprocess.run(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+            pass_fds=tuple(HELD_LOCKS),
+            preexec_fn=partial(die_with, os.getpid()),
+        ).returncode
+
+
+def die_with(parent: int) -> None:
+    """Ask Linux to end this process when its parent is killed; elsewhere the lock makes a new tune wait for it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died already
+            os._exit(1)
+
+
+HELD_LOCKS: list[int] = []  # descriptors that a run inherits, so that the lock is held as long as it lives
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which a run inherits; wait a little for a run that a killed tune has left behind.
+
+    Raises:
+        UserError: another tune is at work in the folder.
+
+    """
+    path = folder / ".lock"
+    with path.open("a") as file:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"--out {folder}: another igpt tune, or a run of one, is at work there; let it end, or give "
+                        "another --out"
+                    ) from error
+                time.sleep(0.2)
+        HELD_LOCKS.append(file.fileno())
+        try:
+            yield
+        finally:
+            HELD_LOCKS.remove(file.fileno())
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make the folder; if an error leaves nothing in it, it is removed again, and the ones above it made here."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be made: {error.strerror}; choose another --out") from error
+    try:
+        yield
+    except UserError:
+        if made and os.listdir(folder) == [".lock"]:
+            (folder / ".lock").unlink()
+            for place in made:
+                place.rmdir()
+        raise
+
+
+def finish(
+    target: Path, text: str, settings: dict[str, Any], results: Sequence[RateResult], content: dict[str, Any]
+) -> None:
+    """Print the table and write the chosen config and the last state of tune.json.
+
+    Raises:
+        UserError: every rate failed.
+
+    """
+    rates = content["rates"]
+    print(tuning.table(rates, results))
+    best = tuning.choose(results)
+    content["chosen"] = best.rate if best else None
+    write(target.with_name("tune.json"), content)
+    if best is None:
+        raise UserError(f"--rates {','.join(f'{rate:g}' for rate in rates)}: every run failed; give smaller rates")
+    if results[-1] is best:
+        print("the last rate is the best: the loss has not started to rise; add smaller ones with --rates")
+    shown = ", ".join(f"{result.rate:g}: {result.loss:.4f}" for result in results)
+    head = f"# learning_rate chosen by igpt tune; val loss at step {best.val_step} by rate: {shown}\n"
+    with atomic_path(target) as path:
+        path.write_text(head + tuning.config_text(text, settings, best.rate))
+    print(f"chose learning rate {best.rate:g}\nwrote {target}, tune.json; train with: igpt fit --config {target}")
+
+
+def write(record: Path, content: dict[str, Any]) -> None:
+    """Write tune.json, whole or not at all."""
+    with atomic_path(record) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def refusal(log: Path) -> str:
+    """The line with which `igpt fit` refused, without its prefix."""
+    lines = [line.removeprefix("igpt fit: ") for line in log.read_text().splitlines() if line.startswith("igpt fit: ")]
+    return "\n".join(lines) or f"igpt fit refused the config; see {log}"
+
+
+def run_name(rate: float) -> str:
+    """Name of a rate's run folder."""
+    return f"lr_{rate:g}"
+
+
+def log_file(folder: Path, rate: float) -> Path:
+    """Where the output of a rate's run goes."""
+    return folder / f"{run_name(rate)}.log"

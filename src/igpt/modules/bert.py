@@ -1,0 +1,52 @@
+"""BERT pre-training: predict masked pixels from all others (paper, section 2.1)."""
+
+import torch
+from torch import Tensor
+
+from igpt.errors import UserError
+from igpt.modules.generative import GenerativeModule
+from igpt.objectives import draw_mask, masked_pixel_loss
+from igpt.order import Order
+from igpt.transformer import TransformerConfig
+
+
+class BERT(GenerativeModule):
+    """No sos, no attention mask; the embedding of masked positions is zero. For the arguments see `GenerativeModule`.
+
+    Args:
+        mask_share: probability of each position to be masked; 0.15 in the paper.
+
+    """
+
+    causal = False
+
+    def __init__(
+        self,
+        transformer: TransformerConfig,
+        palette: str | None = None,
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        warmup_steps: int | None = None,
+        compile: bool = False,
+        order: Order = "raster",
+        start_from: str | None = None,
+        mask_share: float = 0.15,
+    ) -> None:
+        if TransformerConfig.of(transformer).sos:
+            raise UserError("transformer.sos is true; BERT has no start of sequence, set it to false")
+        if not 0 < mask_share < 1:
+            raise UserError(f"model.init_args.mask_share {mask_share} must lie between 0 and 1; the paper uses 0.15")
+        super().__init__(
+            transformer, palette, learning_rate, betas, weight_decay, warmup_steps, compile, order, start_from
+        )
+        self.mask_share = mask_share
+
+    def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """M, bool `(B, T)`: drawn on the CPU, so that it is the same whatever the device."""
+        return draw_mask(tokens.shape[0], tokens.shape[1], self.mask_share, rng).to(tokens.device)
+
+    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+        """Mean over each image's masked positions, then over images, in nats per masked pixel."""
+        assert masked is not None
+        return masked_pixel_loss(self.transformer.head(normed), tokens, masked)

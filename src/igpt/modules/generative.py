@@ -1,0 +1,209 @@
+"""What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
+
+import math
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.data import rng_of
+from igpt.errors import UserError
+from igpt.modules.base import Batch, PixelModule
+from igpt.objectives import NATS_PER_BIT
+from igpt.order import Order, inverse_order, pixel_order, resize_positions
+from igpt.palette import Palette
+from igpt.spec import spec_of
+from igpt.transformer import PixelTransformer, TransformerConfig
+
+TRAIN, EVALUATE = 0, 1  # keys of randomness: training draws anew at every step, evaluation always the same
+
+
+class GenerativeModule(PixelModule):
+    """A transformer, a palette and an objective over pixels.
+
+    Args:
+        transformer: shape of the network; `n_positions` is the resolution squared, `vocab_size` the palette's size.
+        palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
+        learning_rate: peak learning rate of Adam.
+        betas: of Adam; the paper's are (0.9, 0.95).
+        weight_decay: of Adam; the paper uses none.
+        warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
+        compile: compile each block with `torch.compile`; the state dict keeps its keys.
+        order: raster, column, spiral or random: how the pixels form a sequence.
+        start_from: checkpoint whose weights and palette to start with; at another resolution its position embeddings
+            are interpolated.
+
+    Raises:
+        UserError: the palette is no palette, its size is not `transformer.vocab_size`, or `start_from` does not fit.
+
+    """
+
+    causal: bool
+    pixel_order: Tensor
+
+    def __init__(
+        self,
+        transformer: TransformerConfig,
+        palette: str | None = None,
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        warmup_steps: int | None = None,
+        compile: bool = False,
+        order: Order = "raster",
+        start_from: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, betas, weight_decay, warmup_steps)
+        config = TransformerConfig.of(transformer)
+        self.palette = open_palette(palette, config.vocab_size)
+        self.palette_path = palette
+        self.transformer = PixelTransformer(config)
+        self.compile_blocks = compile
+        self.order: Order = order
+        self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.start_from = start_from
+        if start_from is not None and Path(start_from).is_file():
+            start_with(self, start_from)
+
+    @property
+    def core(self) -> "GenerativeModule":
+        """Itself."""
+        return self
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that this model knows."""
+        return math.isqrt(self.transformer.config.n_positions)
+
+    @property
+    def n_layers(self) -> int:
+        """L; features exist for layers 0 to L."""
+        return self.transformer.config.n_layers
+
+    @abstractmethod
+    def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor | None:
+        """What is hidden from the network, bool `(B, T)`; None where the objective hides nothing."""
+
+    @abstractmethod
+    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+        """The loss in nats per pixel, from the final norm's output `(B, T, D)`."""
+
+    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
+        masked = self.draw_mask(tokens, rng)
+        return self.score(self.transformer.final(tokens, causal=self.causal, masked=masked), tokens, masked)
+
+    def features(self, tokens: Tensor, layers: list[int]) -> Tensor:
+        """Layer features `(len(layers), B, D)` of tokens `(B, T)`, nothing masked (paper, section 2.4)."""
+        return self.transformer.features(tokens, layers, causal=self.causal)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+        self.check_resolution(images.shape[-1])
+        self.check_palette()
+        tokens = self.palette.encode(images)
+        return tokens if self.order == "raster" else tokens[:, self.pixel_order]
+
+    def to_raster(self, sequence: Tensor) -> Tensor:
+        """Tokens `(..., T)` from the model's order back to raster order."""
+        return sequence if self.order == "raster" else sequence[..., inverse_order(self.pixel_order)]
+
+    def check_ready(self) -> None:
+        """Raise a UserError if there are no colours to encode with, or the weights to start from are not there."""
+        if self.start_from is not None and not Path(self.start_from).is_file():
+            raise UserError(f"model.init_args.start_from: checkpoint {self.start_from} does not exist; train it first")
+        self.check_palette()
+
+    def check_palette(self) -> None:
+        """Raise a UserError if there are no colours to encode with."""
+        if not self.palette.has_table and self.palette.is_blank:
+            name = self.palette_path or "palettes/NAME.npy"
+            missing = f"palette file {name} does not exist" if self.palette_path else "no palette is given"
+            raise UserError(
+                f"model.init_args.palette: {missing}; build it with "
+                f"'igpt palette --data DATA --colors {self.palette.k} --out {name}' (or 'make palette')"
+            )
+
+    def check_resolution(self, side: int) -> None:
+        """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
+        n_positions = self.transformer.config.n_positions
+        if side * side != n_positions:
+            raise UserError(
+                f"data.init_args.resolution: the images are {side}x{side} but the model has "
+                f"transformer.n_positions {n_positions} ({self.resolution}x{self.resolution}); set one to match"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One loss, logged in nats and in bits per pixel."""
+        return self._step("train", batch, step_rng(self, batch_idx))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As training, over the validation split, with the same randomness every time."""
+        return self._step("val", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As training, over the test split, with the same randomness every time."""
+        return self._step("test", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
+
+    def _step(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
+        images = batch[0]
+        loss = self.loss(self.encode(images), rng)
+        values = {f"{name}/loss": loss.detach(), f"{name}/bits_per_pixel": loss.detach() / NATS_PER_BIT}
+        self.log_dict(values, batch_size=len(images), prog_bar=True, sync_dist=name != "train")
+        return loss
+
+    def configure_model(self) -> None:
+        """Compile the blocks once, where asked for."""
+        if self.compile_blocks:
+            for block in self.transformer.blocks:
+                block.compile()
+            self.compile_blocks = False
+
+    def spec(self) -> dict[str, Any]:
+        """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
+        known = {"transformer": self.transformer.config, "palette": None, "compile": False, "start_from": None}
+        return spec_of(self, known)
+
+
+def step_rng(module: PixelModule, batch_idx: int) -> torch.Generator:
+    """Randomness of one training step: a function of (step, batch, rank), so that resuming repeats it."""
+    return rng_of(TRAIN, module.global_step, batch_idx, module.global_rank)
+
+
+def open_palette(path: str | None, vocab_size: int) -> Palette:
+    """The palette of a file; blank where no file is named, or none is there yet (checkpoints bring their own)."""
+    if path is None or not Path(path).exists():
+        return Palette.blank(vocab_size)
+    palette = Palette.load(path)
+    if palette.k != vocab_size:
+        raise UserError(
+            f"palette file {path} has {palette.k} colours but transformer.vocab_size is {vocab_size}; make them equal"
+        )
+    return palette
+
+
+def start_with(module: GenerativeModule, path: str) -> None:
+    """Load weights and palette of another run; position embeddings are interpolated to another resolution.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is of another shape or kind.
+
+    """
+    content = read_checkpoint(path)
+    state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
+    state = {name: value for name, value in state.items() if name in module.state_dict()}
+    positions, order = state["transformer.wpe"], state.pop("pixel_order")
+    if len(positions) != len(module.transformer.wpe):
+        state["transformer.wpe"] = resize_positions(positions, order, pixel_order(module.order, module.resolution))
+        rank_zero_info(f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}")
+    state["pixel_order"] = pixel_order(module.order, module.resolution)
+    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error
