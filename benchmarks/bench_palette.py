@@ -13,7 +13,8 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_sample_images
 
-from igpt.palette import ColorCounts, fit_palette, palette_quality
+from igpt.counting import ColorCounts
+from igpt.palette import fit_palette, palette_quality
 
 K = 512
 

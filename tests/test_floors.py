@@ -7,6 +7,7 @@ from tests.conftest import REPO
 FLOORS = [
     {"errors", "files", "spec", "plugins"},
     {
+        "counting",
         "kmeans",
         "palette",
         "transformer",

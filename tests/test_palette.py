@@ -1,12 +1,15 @@
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from igpt.counting import ColorCounts, merge_cells
 from igpt.errors import UserError
-from igpt.palette import ColorCounts, Palette, fit_palette, merge_cells, palette_quality, unpack
+from igpt.palette import Palette, fit_palette, palette_quality
 
 
 def random_palette(k, seed=0):
@@ -84,7 +87,7 @@ def test_loading_a_state_dict_brings_its_own_table():
 
 def test_as_many_colors_as_occur_is_lossless():
     counts = counted(random_colors(40))
-    palette = fit_palette(counts, len(counts.colors()[0]))
+    palette = fit_palette(counts, counts.unique())
     quality = palette_quality(palette, counts)
     assert quality["mse"] == pytest.approx(0, abs=1e-6)
     assert quality["psnr"] is None
@@ -130,12 +133,46 @@ def test_weights_count_as_repeated_pixels():
     assert sorted(rgb.tolist()) == [[10, 10, 10], [200, 0, 0]]
 
 
-def test_merging_cells_keeps_total_weight_and_mean():
-    codes = np.unique(np.random.default_rng(0).integers(0, 1 << 24, 5000))
-    weights = np.random.default_rng(1).integers(1, 50, len(codes))
-    points, mass = merge_cells(codes, weights)
-    assert mass.sum() == weights.sum()
-    np.testing.assert_allclose(mass @ points, weights @ unpack(codes).astype(np.float64), rtol=1e-6)
+@pytest.mark.parametrize("side", [2, 4])
+def test_merging_cells_keeps_total_weight_and_mean(side):
+    counts = counted(random_colors(20_000))
+    colors, weights = (np.concatenate(parts) for parts in zip(*counts.chunks(), strict=True))
+    points, mass = merge_cells(counts.counts, side)
+    assert len(points) == len(np.unique(colors.astype(np.int64) // side, axis=0))
+    assert mass.sum() == weights.sum() == 20_000
+    np.testing.assert_allclose(mass @ points, weights @ colors.astype(np.float64), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_counting_and_clustering_11_million_different_colors_stays_under_1_gib(tmp_path):
+    """The whole process, Lightning and torch included, on 20 million pixels of noise."""
+    script = tmp_path / "noise.py"
+    script.write_text(
+        """
+import resource, torch
+from igpt.commands.palette import palette
+from igpt.data import ImageDataModule, LabelledImages
+
+class Noise(LabelledImages):
+    def __init__(self, count):
+        self.labels = torch.zeros(count, dtype=torch.int64)
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator), 0
+
+class NoiseData(ImageDataModule):
+    def load(self):
+        return {"train": Noise(22_000), "test": Noise(10)}
+
+palette(NoiseData(), out="noise.npy", colors=512)
+print("peak KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "noise.json").read_text())
+    assert report["unique_colors"] > 11_000_000
+    assert int(done.stdout.split()[-1]) < 1024 * 1024
 
 
 @pytest.mark.parametrize(

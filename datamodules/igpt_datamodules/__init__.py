@@ -2,6 +2,10 @@
 
 from igpt_datamodules.cifar import CIFAR10, CIFAR100
 from igpt_datamodules.digits import Digits
+from igpt_datamodules.folder import ImageFolder
+from igpt_datamodules.imagenet import ImageNet
 from igpt_datamodules.photos import SamplePhotos
+from igpt_datamodules.stl import STL10
+from igpt_datamodules.web import WebImages
 
-__all__ = ["CIFAR10", "CIFAR100", "Digits", "SamplePhotos"]
+__all__ = ["CIFAR10", "CIFAR100", "STL10", "Digits", "ImageFolder", "ImageNet", "SamplePhotos", "WebImages"]

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages, UserError
+from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages
+from igpt_datamodules.augment import ShiftedImages
+from igpt_datamodules.published import find_or_download
 from igpt_datamodules.resize import resize_all
 
 
@@ -21,6 +23,7 @@ class CIFAR10(ImageDataModule):
         num_workers: loader processes; the images are in memory, so 0 is fast.
         seed: of the validation split and the training order.
         split: validation share, folding, low-data subsets.
+        augment: train on padded, randomly cropped and mirrored images: the paper's fine-tuning (section 3.1).
 
     """
 
@@ -36,10 +39,12 @@ class CIFAR10(ImageDataModule):
         num_workers: int = 0,
         seed: int = 0,
         split: SplitOptions = SplitOptions(),
+        augment: bool = False,
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         self.root = root
         self.download = download
+        self.augment = augment
 
     def prepare_data(self) -> None:
         """Find the files, or download them.
@@ -48,35 +53,26 @@ class CIFAR10(ImageDataModule):
             UserError: they are not there and cannot be had; says where to put which file.
 
         """
-        try:
-            self.dataset(self.root, train=True, download=False)
-            self.dataset(self.root, train=False, download=False)
-        except RuntimeError:
-            self._download()
-
-    def _download(self) -> None:
-        name, file = self.dataset.__name__, self.dataset.filename
-        mend = (
-            f"put {file} (md5 {self.dataset.tgz_md5}) into {self.root}/ or name its folder with --data.init_args.root"
-        )
-        if not self.download:
-            raise UserError(f"{name} is not in {self.root}/ and download is false; {mend}")
-        try:
-            self.dataset(self.root, train=True, download=True)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{name} is not in {self.root}/ and cannot be downloaded ({reason}); {mend}") from error
+        self._read()
 
     def load(self) -> Mapping[str, LabelledImages]:
         """Both parts, in memory."""
-        self.prepare_data()
-        parts = {"train": self.dataset(self.root, train=True), "test": self.dataset(self.root, train=False)}
-        self.class_names = tuple(parts["train"].classes)
-        return {name: self._tensors(part) for name, part in parts.items()}
+        train, test = self._read()
+        self.class_names = tuple(train.classes)
+        kind = ShiftedImages if self.augment else TensorImages
+        return {"train": kind(*self._tensors(train)), "test": TensorImages(*self._tensors(test))}
 
-    def _tensors(self, part: Any) -> TensorImages:
+    def _read(self) -> list[Any]:
+        return find_or_download(
+            self.dataset,
+            self.root,
+            self.download,
+            lambda fetch: [self.dataset(self.root, train=train, download=fetch) for train in (True, False)],
+        )
+
+    def _tensors(self, part: Any) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-        return TensorImages(resize_all(images, self.resolution), torch.tensor(part.targets))
+        return resize_all(images, self.resolution), torch.tensor(part.targets)
 
 
 class CIFAR100(CIFAR10):

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from igpt.counting import RGB_CODES, ColorCounts
 from igpt.errors import UserError
 from igpt.files import atomic_path
 from igpt.kmeans import nearest_of, weighted_kmeans
 
-RGB_CODES = 1 << 24
 MAX_COLORS = 1 << 15  # the table holds int16
-MAX_POINTS = 1 << 20  # more unique colours than this are merged in cells of 2 x 2 x 2 before clustering
 TABLE_CHUNK = 1 << 15
 BLOCK_CANDIDATES = 16
 BLOCK_REACH = 2 * 1.5 * 3**0.5 + 0.5  # a block's diagonal, and slack for float32 distances
-COLOR_CHUNK = 1 << 20
+TABLE_SLAB = 4  # layers of blocks that are worked on at once, to keep memory small
 
 
 class Palette(nn.Module):
@@ -148,13 +147,24 @@ def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
     candidate settles the block; among several, float64 decides for each colour, ties going to the lower index.
     """
     exact = colors.astype(np.float64) * 127.5 + 127.5
-    corners = 4 * np.stack(np.meshgrid(*[np.arange(64)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    squared, candidates = nearest_of(corners.astype(np.float32) + 1.5, exact.astype(np.float32), BLOCK_CANDIDATES)
+    table = np.empty(RGB_CODES, dtype=np.int16)
+    blocks = table.reshape(64, 4, 64, 4, 64, 4).transpose(0, 2, 4, 1, 3, 5)  # (block, block, block, within ...)
+    for first in range(0, 64, TABLE_SLAB):
+        red = np.arange(first, first + TABLE_SLAB)
+        corners = 4 * np.stack(np.meshgrid(red, np.arange(64), np.arange(64), indexing="ij"), axis=-1).reshape(-1, 3)
+        labels = _label_blocks(corners, exact)
+        blocks[first : first + TABLE_SLAB] = labels.reshape(TABLE_SLAB, 64, 64, 4, 4, 4)
+    return table
+
+
+def _label_blocks(corners: NDArray[np.int64], colors: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Nearest colour of all 64 members of the blocks at `corners (N, 3)`, int16 `(N, 64)`."""
+    centres = corners.astype(np.float32) + 1.5
+    squared, candidates = nearest_of(centres, colors.astype(np.float32), BLOCK_CANDIDATES)
     distance = np.sqrt(squared.clip(0))
     counts = (distance <= distance[:, :1] + BLOCK_REACH).sum(1)
     if len(colors) > BLOCK_CANDIDATES:  # where the whole list is within reach, more may be: try all colours
         counts[counts == BLOCK_CANDIDATES] = len(colors)
-    inside = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     labels = np.empty((len(corners), 64), dtype=np.int16)
     for count in np.unique(counts):
         blocks = np.flatnonzero(counts == count)
@@ -163,45 +173,22 @@ def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
                 choice = np.broadcast_to(np.arange(count), (len(part), count))
             else:
                 choice = np.sort(candidates[part, :count], axis=1)
-            labels[part] = _nearest_in_blocks(corners[part], inside, exact[choice], choice)
-    cube = labels.reshape(64, 64, 64, 4, 4, 4).transpose(0, 3, 1, 4, 2, 5)
-    return np.ascontiguousarray(cube).reshape(-1)
+            labels[part] = _nearest_in_blocks(corners[part], colors[choice], choice)
+    return labels
 
 
 def _nearest_in_blocks(
-    corners: NDArray[np.int64], inside: NDArray[np.int64], colors: NDArray[np.float64], choice: NDArray[np.int64]
+    corners: NDArray[np.int64], colors: NDArray[np.float64], choice: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """For blocks `(N, 3)` with candidate colours `(N, C, 3)`, the index of the nearest to each of the 64 members."""
     if choice.shape[1] == 1:
         return choice
+    inside = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     rgb = (corners[:, None] + inside).astype(np.float64)  # (N, 64, 3)
     squared = np.zeros((len(corners), len(inside), choice.shape[1]))
     for channel in range(3):
         squared += (rgb[:, :, None, channel] - colors[:, None, :, channel]) ** 2
     return np.take_along_axis(choice, squared.argmin(2), axis=1)
-
-
-def unpack(codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """24-bit codes `(N,)` to colours float32 `(N, 3)` in 0..255."""
-    return np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1).astype(np.float32)
-
-
-class ColorCounts:
-    """How often each 24-bit colour occurs, counted batch by batch; 128 MiB however many images pass through."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(RGB_CODES, dtype=np.int64)
-
-    def add(self, images: Tensor) -> None:
-        """Count the pixels of images uint8 `(B, 3, H, W)`."""
-        red, green, blue = images.to(torch.int32).unbind(1)
-        codes, counts = torch.unique((red << 16) | (green << 8) | blue, return_counts=True)
-        self.counts[codes.numpy()] += counts.numpy()
-
-    def colors(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Codes and counts of the colours that occur, both `(U,)`, by rising code."""
-        codes = np.flatnonzero(self.counts)
-        return codes, self.counts[codes]
 
 
 def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
@@ -213,29 +200,12 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
     """
     if not 1 <= k <= MAX_COLORS:
         raise UserError(f"--colors {k} is out of range; choose 1 to {MAX_COLORS}")
-    codes, weights = counts.colors()
-    if len(codes) < k:
-        raise UserError(
-            f"--colors {k}: the images have only {len(codes)} different colours; choose at most {len(codes)}"
-        )
-    if len(codes) == k:  # nothing to cluster: the palette is the set of colours
-        centroids = unpack(codes)
-    else:
-        points, mass = merge_cells(codes, weights) if len(codes) > MAX_POINTS else (unpack(codes), weights)
-        centroids = weighted_kmeans(points, mass.astype(np.float32), k, seed)
+    unique = counts.unique()
+    if unique < k:
+        raise UserError(f"--colors {k}: the images have only {unique} different colours; choose at most {unique}")
+    points, weights = counts.points()
+    centroids = points if unique == k else weighted_kmeans(points, weights, k, seed)
     return Palette(torch.from_numpy((centroids / 127.5 - 1).astype(np.float32).clip(-1, 1)))
-
-
-def merge_cells(
-    codes: NDArray[np.int64], weights: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Replace the colours of each 2 x 2 x 2 cell by their weighted mean: at most 2^21 points, however many images."""
-    cells, inverse = np.unique(codes & 0xFEFEFE, return_inverse=True)
-    mass = np.bincount(inverse, weights).astype(np.float64)
-    points = np.empty((len(cells), 3), dtype=np.float32)
-    for channel, shift in enumerate((16, 8, 0)):
-        points[:, channel] = np.bincount(inverse, weights * ((codes >> shift) & 255)) / mass
-    return points, mass
 
 
 def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | int | None]:
@@ -244,19 +214,16 @@ def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | 
     `mse` is the mean over pixels of the squared RGB distance, in 0..255 units; `psnr` is in dB over the channels, None
     where nothing was lost.
     """
-    codes, weights = counts.colors()
     colors = palette.colors.cpu().numpy().astype(np.float64) * 127.5 + 127.5
     error, used = 0.0, np.zeros(palette.k, dtype=bool)
-    for start in range(0, len(codes), COLOR_CHUNK):
-        rgb = unpack(codes[start : start + COLOR_CHUNK])
+    for rgb, weights in counts.chunks():
         token = palette.nearest(torch.from_numpy(rgb.astype(np.uint8))).numpy()
-        error += float(((rgb - colors[token]) ** 2).sum(1) @ weights[start : start + COLOR_CHUNK])
+        error += float(((rgb - colors[token]) ** 2).sum(1) @ weights)
         used[token] = True
-    pixels = int(weights.sum())
-    mse = error / pixels
+    mse = error / counts.pixels
     return {
-        "pixels": pixels,
-        "unique_colors": len(codes),
+        "pixels": counts.pixels,
+        "unique_colors": counts.unique(),
         "mse": mse,
         "psnr": 10 * math.log10(255**2 / (mse / 3)) if mse > 1e-6 else None,
         "unused_colors": int((~used).sum()),

@@ -22,24 +22,29 @@ def write_meta(path: Path, key: str, names: list[str]) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def cifar_root(tmp_path, monkeypatch):
-    """A folder with both CIFARs at their full number of images; torchvision checks these files' checksums."""
-    ten, hundred = tmp_path / "cifar-10-batches-py", tmp_path / "cifar-100-python"
+@pytest.fixture(scope="session")
+def cifar_files(tmp_path_factory):
+    """A folder with both CIFARs at their full number of images, and the checksum of each file."""
+    root = tmp_path_factory.mktemp("cifar")
+    ten, hundred = root / "cifar-10-batches-py", root / "cifar-100-python"
     ten.mkdir()
     hundred.mkdir()
     files = {f"data_batch_{i}": i for i in range(1, 6)} | {"test_batch": 6}
     sums = {name: write_batch(ten / name, 10_000, 10, "labels", seed) for name, seed in files.items()}
-    meta = write_meta(ten / "batches.meta", "label_names", [f"class{i}" for i in range(10)])
-    monkeypatch.setattr(
-        datasets.CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)]
-    )
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta})
-    train = write_batch(hundred / "train", 50_000, 100, "fine_labels", 7)
-    test = write_batch(hundred / "test", 10_000, 100, "fine_labels", 8)
-    meta = write_meta(hundred / "meta", "fine_label_names", [f"fine{i}" for i in range(100)])
-    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", train]])
-    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", test]])
-    monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta})
-    return tmp_path
+    sums["batches.meta"] = write_meta(ten / "batches.meta", "label_names", [f"class{i}" for i in range(10)])
+    sums["train"] = write_batch(hundred / "train", 50_000, 100, "fine_labels", 7)
+    sums["test"] = write_batch(hundred / "test", 10_000, 100, "fine_labels", 8)
+    sums["meta"] = write_meta(hundred / "meta", "fine_label_names", [f"fine{i}" for i in range(100)])
+    return root, sums
+
+
+@pytest.fixture
+def cifar_root(cifar_files, monkeypatch):
+    """That folder, for reading only; torchvision knows its files by their checksums."""
+    root, sums = cifar_files
+    for kind in (datasets.CIFAR10, datasets.CIFAR100):
+        for part in ("train_list", "test_list"):
+            names = [name for name, _ in vars(kind)[part]]
+            monkeypatch.setattr(kind, part, [[name, sums[name]] for name in names])
+        monkeypatch.setattr(kind, "meta", vars(kind)["meta"] | {"md5": sums[vars(kind)["meta"]["filename"]]})
+    return root

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from igpt.data import rng_of
 from igpt.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import CIFAR10, CIFAR100
@@ -38,9 +39,26 @@ def test_a_missing_archive_is_one_line_that_says_what_to_put_where(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_changed_file_is_not_unpickled(cifar_root):
-    bomb = cifar_root / "cifar-10-batches-py" / "data_batch_1"
-    bomb.write_bytes(b"cos\nsystem\n(S'touch " + str(cifar_root / "owned").encode() + b"'\ntR.")
+def test_a_changed_file_is_not_unpickled(cifar_root, tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for file in (cifar_root / folder.name).iterdir():
+        (folder / file.name).symlink_to(file)
+    CIFAR10(root=str(tmp_path), download=False).prepare_data()
+    (folder / "data_batch_1").unlink()
+    (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR.")
     with pytest.raises(UserError):
-        CIFAR10(root=str(cifar_root), download=False).prepare_data()
-    assert not (cifar_root / "owned").exists()
+        CIFAR10(root=str(tmp_path), download=False).prepare_data()
+    assert not (tmp_path / "owned").exists()
+
+
+def test_fine_tuning_shifts_and_mirrors_training_images_and_no_others(cifar_root):
+    plain, shifted = (CIFAR10(root=str(cifar_root), download=False, augment=augment) for augment in (False, True))
+    assert shifted.images("train").augments
+    assert not plain.images("train").augments
+    (image, label), (drawn, same) = shifted.images("train")[7], shifted.images("train").draw(7, rng_of(0, 1, 7))
+    assert label == same
+    assert not torch.equal(image, drawn)
+    for name in ("train", "val", "test"):
+        assert torch.equal(next(iter(shifted.loader(name)))[0], next(iter(plain.loader(name)))[0])
+    assert len(next(iter(shifted.train_dataloader()))[0]) == 128

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt.counting import ColorCounts
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
-from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
+from igpt.palette import Palette, fit_palette, palette_quality
 
 SHOWN = 8  # images in the before/after picture
 

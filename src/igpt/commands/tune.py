@@ -77,8 +77,15 @@ def start_or_continue(record: Path, source: Path, settings: dict[str, Any]) -> d
 
     """
     mark = tuning.fingerprint(settings)
-    start = {"config": str(source), "sha256": mark, "settings": settings, "rates": [], "results": [], "chosen": None}
-    start = json.loads(json.dumps(start, default=str))
+    new: dict[str, Any] = {
+        "config": str(source),
+        "sha256": mark,
+        "settings": settings,
+        "rates": [],
+        "results": [],
+        "chosen": None,
+    }
+    start: dict[str, Any] = json.loads(json.dumps(new, default=str))
     if not record.exists():
         return start
     try:
@@ -122,7 +129,7 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
     found = json.loads(report.read_text())
     if found["val_loss"] is None and not found["stopped"]:
         raise UserError(
-            f"the run with learning rate {rate:g} had no validation; set trainer.val_check_interval to at most max_steps"
+            f"the run with learning rate {rate:g} never validated; set trainer.val_check_interval to at most max_steps"
         )
     val_loss = None if found["stopped"] else found["val_loss"]
     return RateResult(rate, val_loss, found["val_step"], found["steps"], seconds, found["stopped"])
@@ -218,7 +225,7 @@ def finish(
         raise UserError(f"--rates {','.join(f'{rate:g}' for rate in rates)}: every run failed; give smaller rates")
     if results[-1] is best:
         print("the last rate is the best: the loss has not started to rise; add smaller ones with --rates")
-    shown = ", ".join(f"{result.rate:g}: {result.loss:.4f}" for result in results)
+    shown = ", ".join(f"{r.rate:g}: {'failed' if r.failed else f'{r.loss:.4f}'}" for r in results)
     head = f"# learning_rate chosen by igpt tune; val loss at step {best.val_step} by rate: {shown}\n"
     with atomic_path(target) as path:
         path.write_text(head + tuning.config_text(text, settings, best.rate))

@@ -1,0 +1,97 @@
+"""The published augmentation (paper, section 3.1) as pure functions of an image and a generator.
+
+One filter serves everywhere: bicubic with antialiasing (`Image.Resampling.BICUBIC`, whose support grows with the cell).
+The paper resizes, crops 224x224 and then goes down to the model's resolution; here the part of the source that the crop
+comes from is resampled once. On scikit-learn's photos the two ways differ by an RMSE of 0.5 to 0.8 of 255 (with a box
+filter it was 1.2 at 32x32, 4.4 at 64x64, and 12 for images smaller than the crop).
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from igpt.data import TensorImages
+
+CROP = 224
+SHORTER = (256, 384)  # sides that the shorter side is resized to in training, both included
+FILTER = Image.Resampling.BICUBIC
+PAD_SHARE = 8  # CIFAR pads 4 of 32 pixels
+
+Box = tuple[float, float, float, float]
+
+
+def random_int(low: int, high: int, rng: torch.Generator) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, (1,), generator=rng))
+
+
+def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height once the shorter side is `shorter` pixels; the longer is rounded down, as in torchvision."""
+    width, height = size
+    if width < height:
+        return shorter, max(shorter, shorter * height // width)
+    return max(shorter, shorter * width // height), shorter
+
+
+def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: int) -> Box:
+    """The part of an image of `size` that a 224x224 crop at (left, top) of its `scaled` version shows."""
+    across, down = size[0] / scaled[0], size[1] / scaled[1]
+    return left * across, top * down, (left + CROP) * across, (top + CROP) * down
+
+
+def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
+    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop.
+
+    Args:
+        size: width and height of the source in pixels.
+        rng: gives three numbers: the side, the left and the top of the crop.
+
+    """
+    width, height = scaled = resized(size, random_int(*SHORTER, rng))
+    return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
+
+
+def centre_crop_box(size: tuple[int, int]) -> Box:
+    """Evaluation: shorter side 224, then the centre 224x224 crop."""
+    width, height = scaled = resized(size, CROP)
+    return source_box(size, scaled, round((width - CROP) / 2), round((height - CROP) / 2))
+
+
+def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
+    """The box of an RGB image as uint8 `(3, R, R)`, in one bicubic antialiased pass."""
+    small = image.resize((resolution, resolution), FILTER, box=box)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+
+def pad_crop_flip(image: Tensor, rng: torch.Generator) -> Tensor:
+    """Fine-tuning on CIFAR: reflect-pad 4 of 32 pixels, then a random 32x32 crop of it or of its mirror image.
+
+    Args:
+        image: uint8 `(3, R, R)`; R // 8 pixels are padded, so that other resolutions move as far.
+        rng: gives three numbers: top, left and whether to mirror.
+
+    """
+    side = image.shape[-1]
+    pad = side // PAD_SHARE
+    rows, columns = (_reflected(random_int(-pad, pad, rng), side) for _ in range(2))
+    if random_int(0, 1, rng):
+        columns = columns.flip(0)  # a crop of the mirrored image is a mirrored crop
+    return image[:, rows][:, :, columns]
+
+
+def _reflected(start: int, side: int) -> Tensor:
+    """`side` indices from `start` on, reflected at both edges without repeating the edge."""
+    index = torch.arange(start, start + side).abs()
+    return side - 1 - (side - 1 - index).abs()
+
+
+class ShiftedImages(TensorImages):
+    """Images in memory that training sees padded, cropped and mirrored at random."""
+
+    augments = True
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One image, shifted by up to R // 8 pixels each way and mirrored half the time."""
+        image, label = self[index]
+        return pad_crop_flip(image, rng), label

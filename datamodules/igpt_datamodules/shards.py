@@ -1,0 +1,49 @@
+"""Finding image files in folder trees and in webdataset-style tars, in an order that is the same on every machine."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from igpt_datamodules.reading import SUFFIXES, Stored
+
+TAR = ".tar"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+Skipped = list[tuple[str, str]]  # (path, reason)
+
+
+def files_below(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Paths of all files with one of these suffixes, sorted by their path below the folder."""
+    found = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    return sorted((path for path in found if path.lower().endswith(suffixes)), key=lambda path: path.split(os.sep))
+
+
+def tar_members(path: str) -> Iterator[Stored]:
+    """The images inside an uncompressed tar as offsets; their names are only names, and nothing is unpacked.
+
+    Raises:
+        tarfile.TarError, EOFError, OSError: the tar is damaged; what came before has been yielded.
+
+    """
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if member.isreg() and not member.issparse() and member.name.lower().endswith(SUFFIXES):
+                yield Stored(path, member.name, member.offset_data, member.size)
+
+
+def stored_images(root: str | Path) -> tuple[list[Stored], Skipped]:
+    """Every image in a tree, those inside its tars included, and the tars that cannot be read to their end."""
+    images: list[Stored] = []
+    skipped: Skipped = []
+    for path in files_below(root, (*SUFFIXES, TAR, *COMPRESSED)):
+        if path.lower().endswith(COMPRESSED):
+            skipped.append((path, "compressed tar: unpack it to a plain .tar"))
+        elif not path.lower().endswith(TAR):
+            images.append(Stored(path))
+        else:
+            try:
+                images.extend(tar_members(path))
+            except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                skipped.append((path, f"damaged tar: {error}"))
+    return images, skipped

@@ -1,0 +1,89 @@
+"""When a run counts as lost, and what is written down about every run."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from igpt.callbacks import LossGuard
+from igpt.callbacks.loss_guard import LossWatch
+from igpt.errors import UserError
+
+
+def seen(losses, factor=1.5, margin=0.3, patience=3):
+    watch = LossWatch(factor, margin, patience)
+    return [watch.see(loss) is not None for loss in losses]
+
+
+def test_a_falling_loss_is_never_lost():
+    assert not any(seen([3 * 0.99**step for step in range(500)]))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_lost_at_once(loss):
+    assert seen([2.0, loss]) == [False, True]
+
+
+def test_a_spike_must_last_for_the_patience():
+    assert seen([2.0, 9.0, 9.0, 9.0]) == [False, False, False, True]
+    assert seen([2.0, 9.0, 9.0, 2.1, 9.0, 9.0]) == [False] * 6
+
+
+def test_a_spike_exceeds_the_factor_and_the_margin():
+    assert seen([2.0] + [3.0] * 3)[-1] is False  # just at 1.5 times
+    assert seen([2.0] + [3.01] * 3)[-1] is True
+    assert seen([0.01] + [0.3] * 3)[-1] is False  # thirty times, but little
+    assert seen([0.01] + [0.32] * 3)[-1] is True
+
+
+def test_the_lowest_loss_is_the_measure_not_the_first():
+    assert seen([5.0, 1.0, 4.0, 4.0, 4.0])[-1] is True
+
+
+@pytest.mark.parametrize("wrong", [{"factor": 0.5}, {"margin": -1}, {"patience": 0}, {"every_n_steps": 0}])
+def test_a_guard_with_a_value_out_of_range_is_refused(wrong):
+    with pytest.raises(UserError, match="LossGuard"):
+        LossGuard(**wrong)
+
+
+def guarded(igpt, run, folder, *options):
+    callbacks = json.dumps([{"class_path": "igpt.callbacks.LossGuard", "init_args": {"every_n_steps": 4}}])
+    code, _, err = igpt("fit", "--config", run.config, "--runs_dir", folder, "--trainer.callbacks", callbacks,
+                        "--samples.num", 0, "--samples.completions", 0, *options)  # fmt: skip
+    assert code == 0, err
+    return json.loads((folder / "mini" / "result.json").read_text())
+
+
+def test_a_whole_run_writes_its_last_validation_loss(digits_run, igpt, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = guarded(igpt, digits_run, tmp_path)
+    events = EventAccumulator(str(tmp_path / "mini"))
+    events.Reload()
+    assert result["val_loss"] == pytest.approx(events.Scalars("val/loss")[-1].value, rel=1e-6)
+    assert (result["val_step"], result["steps"], result["stopped"]) == (30, 30, None)
+
+
+def test_a_run_with_an_absurd_rate_is_stopped_and_says_why(digits_run, igpt, tmp_path):
+    result = guarded(igpt, digits_run, tmp_path, "--model.init_args.learning_rate", 1000)
+    assert result["steps"] < 30
+    assert "the training loss" in result["stopped"]
+
+
+def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, monkeypatch):
+    from igpt.modules import Autoregressive
+
+    original = Autoregressive.training_step
+
+    def poisoned(self, batch, batch_idx):
+        if self.global_step == 5:
+            with torch.no_grad():
+                next(self.transformer.parameters()).fill_(math.nan)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Autoregressive, "training_step", poisoned)
+    result = guarded(igpt, digits_run, tmp_path)
+    assert result["stopped"] == "the training loss became nan by step 8"
+    assert result["steps"] == 8
+    assert result["val_loss"] is None

@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from igpt.data import SplitOptions, UserError, rng_of
+from igpt.testing import check_data_module
+from igpt_datamodules import ImageFolder, ImageNet
+from tests.datamodules.pictures import class_tree, encoded, picture
+
+SPLITS = ("train", "val", "test")
+
+
+def files(data, name):
+    images = data.images(name)
+    if hasattr(images, "indices"):
+        return [images.base.stored[index].file for index in images.indices]
+    return [stored.file for stored in images.stored]
+
+
+def sizes(data):
+    return [data.size(name) for name in SPLITS]
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """A small ILSVRC tree: 300 training images in 3 classes of unlike size, 30 official validation images."""
+    class_tree(tmp_path / "train", {"n01440764": 150, "n01443537": 100, "n01484850": 50}, size=(50, 38))
+    class_tree(tmp_path / "val", {"n01440764": 10, "n01443537": 10, "n01484850": 10})
+    return lambda **options: ImageNet(root=str(tmp_path), batch_size=8, **options)
+
+
+def test_imagenet_keeps_the_contract_and_four_percent_validate_stratified(imagenet):
+    check_data_module(imagenet)
+    data = imagenet()
+    assert sizes(data) == [288, 12, 30]
+    assert torch.bincount(data.images("val").labels).tolist() == [6, 4, 2]
+    assert (data.num_classes, data.class_names) == (3, ("n01440764", "n01443537", "n01484850"))
+
+
+def test_imagenet_splits_are_disjoint_and_follow_the_seed_and_the_official_val_is_the_test(imagenet):
+    data = imagenet()
+    assert not set(files(data, "train")) & set(files(data, "val"))
+    assert len(set(files(data, "train") + files(data, "val"))) == 300
+    assert all("/val/" in file for file in files(data, "test"))
+    assert files(imagenet(), "val") == files(data, "val") != files(imagenet(seed=1), "val")
+
+
+def test_four_percent_of_the_whole_of_imagenet_are_51247_images():
+    assert round(1_281_167 * ImageNet().split.val_share) == 51_247
+
+
+def test_training_draws_random_crops_and_evaluation_never_does(imagenet):
+    train = imagenet().images("train")
+    assert train.augments
+    crops = [train.draw(0, rng_of(0, epoch, 0))[0] for epoch in (0, 0, 1)]
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
+    assert torch.equal(train[0][0], train[0][0])
+    plain = imagenet(augment=False).images("train")
+    assert torch.equal(plain.draw(0, rng_of(0))[0], train[0][0])
+
+
+def test_missing_imagenet_folders_are_one_line_that_names_the_archives(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*train; put ILSVRC2012_img_train\.tar") as error:
+        ImageNet(root=str(tmp_path)).prepare_data()
+    assert "\n" not in str(error.value)
+
+
+def test_official_validation_images_that_are_not_sorted_into_classes_are_named(imagenet, tmp_path):
+    for folder in (tmp_path / "val").iterdir():
+        folder.rename(tmp_path / folder.name)
+    with pytest.raises(UserError, match="val has no class folders; sort"):
+        imagenet().setup()
+
+
+def test_one_tree_of_classes_gives_stratified_disjoint_splits(tmp_path):
+    class_tree(tmp_path, {"cat": 60, "dog": 40})
+
+    def make(**options):
+        return ImageFolder(root=str(tmp_path), batch_size=8, **options)
+
+    check_data_module(make)
+    data = make()
+    assert sizes(data) == [81, 9, 10]
+    assert torch.bincount(data.images("test").labels).tolist() == [6, 4]
+    assert len({file for name in SPLITS for file in files(data, name)}) == 100
+    assert files(make(seed=3), "test") == files(data, "test") != files(make(test_seed=3), "test")
+    assert data.class_names == ("cat", "dog")
+
+
+def test_folders_of_their_own_are_the_splits(tmp_path):
+    for name, count in (("train", 20), ("val", 6), ("test", 4)):
+        class_tree(tmp_path / name, {"cat": count, "dog": count})
+
+    def make(**options):
+        return ImageFolder(root=str(tmp_path), batch_size=8, **options)
+
+    check_data_module(make)
+    assert sizes(make()) == [40, 12, 8]
+    assert all(f"/{name}/" in file for name in SPLITS for file in files(make(), name))
+    folded = make(split=SplitOptions(fold_validation=True))
+    assert sizes(folded) == [52, 12, 8]
+    assert sizes(make(split=SplitOptions(labels_per_class=3))) == [6, 12, 8]
+
+
+def test_a_class_that_training_lacks_a_missing_test_and_an_empty_class_are_named(tmp_path):
+    class_tree(tmp_path / "train", {"cat": 10})
+    with pytest.raises(UserError, match=r"folder .*test is missing"):
+        ImageFolder(root=str(tmp_path)).setup()
+    class_tree(tmp_path / "test", {"dog": 3})
+    with pytest.raises(UserError, match=r"test/dog: no class of the training images"):
+        ImageFolder(root=str(tmp_path)).setup()
+    (tmp_path / "train" / "dog").mkdir()
+    with pytest.raises(UserError, match=r"train/dog has no images"):
+        ImageFolder(root=str(tmp_path)).setup()
+
+
+@pytest.mark.parametrize("wrong", [{"root": "nowhere"}, {"test_share": 0.0}, {"test_share": 1.0}])
+def test_wrong_options_are_one_line(wrong):
+    with pytest.raises(UserError, match=r"nowhere|test_share"):
+        ImageFolder(**wrong).prepare_data()
+
+
+def test_a_broken_labelled_image_is_named(tmp_path):
+    class_tree(tmp_path, {"cat": 10})
+    (tmp_path / "cat" / "cat_5.JPEG").write_bytes(b"")
+    data = ImageFolder(root=str(tmp_path), batch_size=4, split=SplitOptions(val_share=0.2))
+    with pytest.raises(UserError, match=r"cat_5\.JPEG: zero bytes; mend or remove"):
+        [batch for name in SPLITS for batch in data.loader(name)]
+
+
+def test_only_images_count(tmp_path):
+    class_tree(tmp_path, {"cat": 10})
+    (tmp_path / "cat" / "readme.txt").write_text("no image")
+    (tmp_path / "cat" / "deeper").mkdir()
+    (tmp_path / "cat" / "deeper" / "more.png").write_bytes(encoded(picture(0), "PNG"))
+    data = ImageFolder(root=str(tmp_path), split=SplitOptions(val_share=0.2))
+    assert sum(sizes(data)) == 11
