@@ -1,17 +1,41 @@
-"""Every config: its header, that it parses, and that what it describes can be built (on the meta device)."""
+"""Every config: its header, that it parses and builds, and one step of the version that configs/README.md shrinks."""
+
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from igpt.commands.trainer import TrainerCLI, run
 from igpt.data import ImageDataModule
-from igpt.modules import PixelModule
+from igpt.loading import load
+from igpt.modules import BERT, Autoregressive, Joint, PixelModule
+from igpt.palette import Palette
+from igpt.transformer import TransformerConfig
 from tests.conftest import REPO
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+COLORS = 16
+TINY = {"n_layers": 1, "d_model": 16, "n_heads": 2, "vocab_size": COLORS}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def pretrained(config: Path, folder: Path) -> list[str]:
+    """For a joint config the option that names a tiny checkpoint of the right kind and resolution; else nothing."""
+    content = yaml.safe_load(config.read_text())
+    source = content["model"]["init_args"].get("pretrained")
+    if source is None:
+        return []
+    side = content["data"]["init_args"].get("resolution", 8)
+    kind = BERT if "bert" in source else Autoregressive
+    module = kind(TransformerConfig(**TINY, n_positions=side * side, sos=kind is Autoregressive))
+    module.palette.load_state_dict(Palette(torch.linspace(-1, 1, COLORS)[:, None].expand(-1, 3)).state_dict())
+    path = folder / "pretrained.ckpt"
+    torch.save({"state_dict": module.state_dict(), "igpt": {"format": 1, "model": module.spec(), "data": None}}, path)
+    return ["--model.init_args.pretrained", str(path)]
+
+
+@every_config
 def test_a_config_opens_with_its_command_hardware_time_and_result(config):
     header = [line for line in config.read_text().splitlines()[:8] if line.startswith("#")]
     assert header[0].startswith(f"# igpt fit --config configs/{config.name}")
@@ -29,12 +53,41 @@ class Unrun(TrainerCLI):
         return None
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_parses_and_builds(config, tmp_path, monkeypatch):
+@every_config
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_a_config_parses_and_builds_on_the_meta_device(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no palettes and no data here: building must not need them
+    options = pretrained(config, tmp_path)
     with torch.device("meta"):
-        cli = run("fit", ["--config", str(config)], Unrun)
+        cli = run("fit", ["--config", str(config), *options], Unrun)
     assert isinstance(cli.model, PixelModule)
     assert isinstance(cli.datamodule, ImageDataModule)
-    assert cli.model.transformer.config.n_positions == cli.datamodule.resolution**2
+    assert cli.model.core.transformer.config.n_positions == cli.datamodule.resolution**2
     assert cli.config.fit.trainer.max_steps > 0
+
+
+@every_config
+def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load(config.read_text())
+    side = content["data"]["init_args"].get("resolution", 8)
+    palette = Palette(torch.linspace(-1, 1, COLORS)[:, None].expand(-1, 3))
+    palette.save("try.npy")
+    shrunk = pretrained(config, tmp_path)
+    if not shrunk:
+        prefix = "--model.init_args."
+        if "generative" in content["model"]["init_args"]:
+            prefix += "generative.init_args."
+        shrunk = [word for name, value in TINY.items() for word in (f"{prefix}transformer.{name}", value)]
+        shrunk += [f"{prefix}palette", "try.npy"]
+    code, _, err = igpt(
+        *("fit", "--config", config, "--name", "try", *shrunk, "--model.init_args.compile", "false"),
+        *("--data", "Digits", "--data.init_args.resolution", side, "--data.init_args.batch_size", 2),
+        *("--trainer.max_steps", 1, "--trainer.val_check_interval", 1, "--trainer.limit_val_batches", 1),
+        *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.num_sanity_val_steps", 0, "--samples.num", 0, "--samples.completions", 0),
+    )
+    assert code == 0, err
+    assert (tmp_path / "runs" / "try" / "checkpoints" / "last.ckpt").exists()
+    if content["model"]["class_path"].endswith("Joint"):
+        assert isinstance(load("runs/try/checkpoints/last.ckpt").module, Joint)

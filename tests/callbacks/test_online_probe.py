@@ -2,6 +2,7 @@
 
 import json
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from igpt.callbacks import OnlineProbe
 from igpt.callbacks.online_probe import layer_features, probe_scores, some_images, undisturbed
 from igpt.data import ImageDataModule, TensorImages
 from igpt.errors import UserError
+from igpt.modules import BERT, Joint
 from igpt_datamodules import Digits
 
 
@@ -48,6 +50,35 @@ def test_accuracy_is_logged_at_every_nth_step_and_training_is_the_same_to_the_bi
         for name in ("with", "without")
     )
     assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def fitted(make, callbacks):
+    pl.seed_everything(3, verbose=False)
+    module = make()
+    trainer = pl.Trainer(max_steps=6, callbacks=callbacks, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)  # fmt: skip
+    trainer.fit(module, datamodule=Digits(batch_size=32))
+    return module, trainer.callback_metrics
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_bert_and_joint_modules_are_probed_and_train_the_same_to_the_bit(digits_run, joint):
+    shape = {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_positions": 64, "vocab_size": 17, "sos": False}
+
+    def make():
+        bert = BERT(shape, palette=str(digits_run.palette))
+        return Joint(num_classes=10, generative=bert) if joint else bert
+
+    probed, metrics = fitted(make, [OnlineProbe(every_n_steps=3, train_images=200, val_images=50)])
+    plain, _ = fitted(make, [])
+    splits = {name: some_images(Digits(), name, count, 0) for name, count in (("train", 200), ("val", 50))}
+    with undisturbed(probed):
+        features = {name: layer_features(probed, images, [0, 1, 2], 32) for name, (images, _) in splits.items()}
+    expected = probe_scores(features, {name: labels for name, (_, labels) in splits.items()}, 0.001)
+    assert [metrics[f"probe/layer_{layer}"].item() for layer in (0, 1, 2)] == pytest.approx(expected)
+    assert metrics["probe/best"].item() == pytest.approx(max(expected))
+    state = plain.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in probed.state_dict().items())
 
 
 def test_the_accuracy_is_that_of_an_independent_logistic_regression(digits_run):

@@ -80,7 +80,7 @@ def test_rates_are_tried_until_the_loss_rises_and_the_best_is_written(stand_in, 
 
 def test_finished_rates_are_not_run_again_and_more_can_be_added(stand_in, config, igpt):
     assert igpt("tune", "--config", "mini.yaml", "--rates", "0.003,0.001", "--out", "t")[0] == 0
-    code, out, _ = igpt("tune", "--config", "mini.yaml", "--out", "t", "--rates", "0.003,0.001,0.0003")
+    code, _, _ = igpt("tune", "--config", "mini.yaml", "--out", "t", "--rates", "0.003,0.001,0.0003")
     assert code == 0
     assert stand_in.rates == [0.003, 0.001, 0.0003]
     assert chosen(Path("t")) == 0.001
@@ -105,7 +105,7 @@ def test_a_changed_config_is_refused_and_a_changed_comment_is_not(stand_in, conf
 
 
 def test_when_every_rate_fails_no_config_is_written(stand_in, config, igpt):
-    code, out, err = igpt("tune", "--config", "mini.yaml", "--rates", "0.01")
+    code, _, err = igpt("tune", "--config", "mini.yaml", "--rates", "0.01")
     assert code == 2
     assert "--rates 0.01: every run failed" in err
     assert not Path("runs/mini_tune/mini.yaml").exists()
@@ -161,13 +161,13 @@ def test_what_is_off_is_one_line_and_leaves_nothing(config, igpt, tmp_path, opti
     assert sorted(tmp_path.rglob("*")) == before
 
 
-REAL = ["--rates", "3000,0.03,0.001", "--overrides",
+REAL = ["--rates", "3000,0.03", "--overrides",
         "[trainer.max_steps=20, trainer.val_check_interval=10, samples.num=0, samples.completions=0]"]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_real_tune_killed_with_its_run_picks_the_same_rate(config, igpt, tmp_path):
-    code, out, err = igpt("tune", "--config", "mini.yaml", "--out", "whole", *REAL)
+    code, _, err = igpt("tune", "--config", "mini.yaml", "--out", "whole", *REAL)
     assert code == 0, err
     whole = json.loads(Path("whole/tune.json").read_text())
     assert whole["results"][0]["failed"]

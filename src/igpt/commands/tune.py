@@ -50,10 +50,7 @@ def tune(
     """
     wanted = tuning.parse_rates(rates)
     source = Path(config)
-    try:
-        text = source.read_text()
-    except OSError as error:
-        raise UserError(f"--config {config} cannot be read: {error.strerror}; give a config of igpt fit") from error
+    text = read(source)
     settings = tuning.read_settings(text, overrides or [], config)
     folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{source.stem}_tune"
     record = folder / "tune.json"
@@ -67,6 +64,20 @@ def tune(
             content["results"] = [asdict(result) for result in results.values()]
             write(record, content)
         finish(folder / source.name, text, settings, tuning.tried(wanted, results), content)
+
+
+def read(source: Path) -> str:
+    """The config's text.
+
+    Raises:
+        UserError: it cannot be read.
+
+    """
+    try:
+        return source.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"--config {source} cannot be read: {reason}; give a config of igpt fit") from error
 
 
 def start_or_continue(record: Path, source: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""BERT and joint fine-tuning through the real commands, on the digits."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import igpt as api
+from igpt.data import rng_of
+from tests.conftest import REPO
+
+
+def events_of(folder):
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return accumulator
+
+
+def fit(igpt, run, tmp_path, name, *options, model):
+    """`igpt fit` with the digits run's config and another model block."""
+    config = yaml.safe_load(run.config.read_text())
+    config["model"] = model
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    code, _, err = igpt("fit", "--config", path, "--runs_dir", tmp_path, "--trainer.max_steps", 10, *options)
+    assert code == 0, err
+    return tmp_path / name
+
+
+def bert_model(run):
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_positions": 64, "vocab_size": 17, "sos": False}
+    return {
+        "class_path": "igpt.modules.BERT",
+        "init_args": {"transformer": shape, "palette": str(run.palette), "learning_rate": 0.01},
+    }
+
+
+def joint_model(**options):
+    return {"class_path": "igpt.modules.Joint", "init_args": {"num_classes": 10, "learning_rate": 0.003, **options}}
+
+
+def test_bert_trains_validates_the_same_twice_and_probes(digits_run, igpt, tmp_path):
+    folder = fit(igpt, digits_run, tmp_path, "bert", model=bert_model(digits_run))
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    losses = []
+    for _ in range(2):
+        code, out, err = igpt("validate", "--config", folder / "config.yaml", "--ckpt_path", checkpoint)
+        assert code == 0, err
+        losses.append(next(line.split()[-1] for line in out.splitlines() if "val/loss" in line))
+    assert losses[0] == losses[1]
+    code, out, err = igpt("probe", "--ckpt", checkpoint, "--out", tmp_path / "probe")
+    assert code == 0, err
+    code, _, err = igpt("sample", "--ckpt", checkpoint, "--out", tmp_path / "s.png")
+    assert code == 2
+    assert "only autoregressive models draw" in err
+
+
+def test_validation_leaves_the_training_masks_alone(digits_run, igpt, tmp_path):
+    """The same weights come out however often one validates in between."""
+    folders = [
+        fit(
+            igpt,
+            digits_run,
+            tmp_path,
+            f"bert{every}",
+            "--trainer.val_check_interval",
+            every,
+            model=bert_model(digits_run),
+        )
+        for every in (2, 10)
+    ]
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in folders]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_joint_fine_tuning_starts_from_the_checkpoint_and_logs_both_losses(digits_run, igpt, tmp_path, weight):
+    model = joint_model(pretrained=str(digits_run.checkpoint), generative_weight=weight, warmup_steps=2)
+    folder = fit(igpt, digits_run, tmp_path, "joint", "--trainer.val_check_interval", 5, model=model)
+    events = events_of(folder)
+    tags = set(events.Tags()["scalars"])
+    assert {"val/accuracy", "val/top5_accuracy", "val/class_loss", "val/generative_loss", "train/loss"} <= tags
+    assert "val/confusion" in events.Tags()["images"]
+    assert events.Scalars("val/class_loss")[-1].value < np.log(10)
+    generative = events.Scalars("val/generative_loss")[0].value
+    assert (generative == 0) if weight == 0 else (0.5 < generative < 2.8)
+    rates = [event.value for event in events.Scalars("lr-Adam")]
+    assert rates == sorted(rates)  # warm-up and no cosine
+    loaded = api.load(folder / "checkpoints" / "last.ckpt")
+    before = api.load(digits_run.checkpoint).module
+    assert torch.equal(loaded.module.core.palette.colors, before.palette.colors)
+    changed = (loaded.module.core.transformer.wpe - before.transformer.wpe).abs().max()
+    assert 0 < changed < 0.1
+
+
+def test_a_fine_tuned_checkpoint_is_tested_probed_and_sampled_like_any_other(digits_run, igpt, tmp_path):
+    folder = fit(igpt, digits_run, tmp_path, "joint", model=joint_model(pretrained=str(digits_run.checkpoint)))
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    code, out, err = igpt("test", "--config", folder / "config.yaml", "--ckpt_path", checkpoint)
+    assert code == 0, err
+    printed = float(next(line.split()[-1] for line in out.splitlines() if "test/accuracy" in line))
+    loaded = api.load(checkpoint)
+    data = loaded.data()
+    images = torch.stack([data.images("test")[i][0] for i in range(359)])
+    labels = torch.as_tensor(data.images("test").labels)
+    with torch.no_grad():
+        predicted, _ = loaded.module.predict_classes(loaded.module.core.encode(images), rng_of(0))
+    assert printed == pytest.approx((predicted == labels).float().mean().item(), abs=0.003)
+    assert igpt("probe", "--ckpt", checkpoint, "--layers", "3", "--out", tmp_path / "p")[0] == 0
+    assert igpt("sample", "--ckpt", checkpoint, "--num", "2", "--out", tmp_path / "s.png")[0] == 0
+
+
+def test_from_scratch_and_from_bert(digits_run, igpt, tmp_path):
+    bert = fit(igpt, digits_run, tmp_path, "bert", model=bert_model(digits_run))
+    model = joint_model(pretrained=str(bert / "checkpoints" / "last.ckpt"), eval_masks=3)
+    fit(igpt, digits_run, tmp_path, "joint_bert", model=model)
+    scratch = joint_model(generative=bert_model(digits_run), evaluation="mean")
+    folder = fit(igpt, digits_run, tmp_path, "joint_scratch", model=scratch)
+    assert api.load(folder / "checkpoints" / "last.ckpt").module.evaluation == "mean"
+
+
+def test_a_run_starts_from_another_checkpoint_at_another_resolution(digits_run, igpt, tmp_path):
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_positions": 144, "vocab_size": 17}
+    model = {
+        "class_path": "igpt.modules.Autoregressive",
+        "init_args": {"transformer": shape, "start_from": str(digits_run.checkpoint), "learning_rate": 1e-9},
+    }
+    folder = fit(igpt, digits_run, tmp_path, "larger", "--data.init_args.resolution", 12, model=model)
+    small, large = (api.load(path).module for path in (digits_run.checkpoint, folder / "checkpoints" / "last.ckpt"))
+    assert large.transformer.wpe.shape == (144, 32)
+    torch.testing.assert_close(large.transformer.wte.weight, small.transformer.wte.weight, atol=1e-5, rtol=0)
+    corner = large.transformer.wpe[0] - small.transformer.wpe[0]
+    assert corner.abs().max() < small.transformer.wpe.std()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (joint_model(), "either pretrained"),
+        (joint_model(pretrained="gone.ckpt"), "gone.ckpt does not exist"),
+        (joint_model(pretrained="x", generative=None, generative_weight=-1), "generative_weight"),
+    ],
+)
+def test_a_joint_module_that_cannot_be_made_is_one_line(digits_run, igpt, tmp_path, model, words):
+    config = yaml.safe_load(digits_run.config.read_text())
+    config["model"] = model
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = igpt("fit", "--config", tmp_path / "wrong.yaml", "--runs_dir", tmp_path)
+    lines = [line for line in err.splitlines() if line.startswith("igpt fit:")]
+    assert code == 2
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_bert_refuses_a_start_of_sequence_and_shares_that_are_none(digits_run, igpt, tmp_path):
+    code, _, err = igpt(
+        "fit", "--config", REPO / "configs" / "digits_bert.yaml", "--model.init_args.transformer.sos", "true"
+    )
+    assert code == 2
+    assert "transformer.sos" in err
+    code, _, err = igpt("fit", "--config", REPO / "configs" / "digits_bert.yaml", "--model.init_args.mask_share", "1.5")
+    assert code == 2
+    assert "mask_share" in err
