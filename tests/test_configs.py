@@ -80,9 +80,12 @@ def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
             prefix += "generative.init_args."
         shrunk = [word for name, value in TINY.items() for word in (f"{prefix}transformer.{name}", value)]
         shrunk += [f"{prefix}palette", "try.npy"]
+    if "labels_per_class" in content["data"]["init_args"].get("split", {}):
+        shrunk += ["--data.init_args.split.labels_per_class", 3]
     code, _, err = igpt(
         *("fit", "--config", config, "--name", "try", *shrunk, "--model.init_args.compile", "false"),
         *("--data", "Digits", "--data.init_args.resolution", side, "--data.init_args.batch_size", 2),
+        *("--data.init_args.num_workers", 0),
         *("--trainer.max_steps", 1, "--trainer.val_check_interval", 1, "--trainer.limit_val_batches", 1),
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
         *("--trainer.num_sanity_val_steps", 0, "--samples.num", 0, "--samples.completions", 0),

@@ -36,7 +36,7 @@ class StandIn:
         self.rates.append(rate)
         log.write_text("training\n")
         if rate == self.hang_at:
-            time.sleep(60)
+            time.sleep(600)
         report = Path(settings["trainer"]["callbacks"][-1]["init_args"]["out"])
         report.parent.mkdir(parents=True, exist_ok=True)
         stopped = None if LOSSES[rate] else "the training loss became nan by step 3"
@@ -196,7 +196,7 @@ def test_a_real_tune_killed_with_its_run_picks_the_same_rate(config, igpt, tmp_p
     assert stored["model"]["init_args"]["learning_rate"] == 0.03
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

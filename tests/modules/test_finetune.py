@@ -78,7 +78,9 @@ def test_validation_leaves_the_training_masks_alone(digits_run, igpt, tmp_path):
 @pytest.mark.parametrize("weight", [1.0, 0.0])
 def test_joint_fine_tuning_starts_from_the_checkpoint_and_logs_both_losses(digits_run, igpt, tmp_path, weight):
     model = joint_model(pretrained=str(digits_run.checkpoint), generative_weight=weight, warmup_steps=2)
-    folder = fit(igpt, digits_run, tmp_path, "joint", "--trainer.val_check_interval", 5, model=model)
+    folder = fit(
+        igpt, digits_run, tmp_path, "joint", "--trainer.max_steps", 60, "--trainer.val_check_interval", 30, model=model
+    )
     events = events_of(folder)
     tags = set(events.Tags()["scalars"])
     assert {"val/accuracy", "val/top5_accuracy", "val/class_loss", "val/generative_loss", "train/loss"} <= tags
@@ -92,7 +94,7 @@ def test_joint_fine_tuning_starts_from_the_checkpoint_and_logs_both_losses(digit
     before = api.load(digits_run.checkpoint).module
     assert torch.equal(loaded.module.core.palette.colors, before.palette.colors)
     changed = (loaded.module.core.transformer.wpe - before.transformer.wpe).abs().max()
-    assert 0 < changed < 0.1
+    assert 0 < changed < 0.5
 
 
 def test_a_fine_tuned_checkpoint_is_tested_probed_and_sampled_like_any_other(digits_run, igpt, tmp_path):
