@@ -70,12 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        return complain("\n".join(f"igpt {verb}: {line}" for line in str(error).splitlines()))
+        return complain("\n".join(f"igpt {verb}: {line}" for line in lines_of(error)))
     except Exception as error:
         if debug:
             raise
         text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
+
+
+def lines_of(error: UserError) -> list[str]:
+    """The lines to show; of one that a loader's worker process raised, the message without the worker's traceback."""
+    lines = str(error).splitlines()
+    if lines and lines[0].startswith("Caught "):
+        return [lines[-1].partition("UserError: ")[2] or lines[-1]]
+    return lines
 
 
 def unknown(verb: str) -> str:

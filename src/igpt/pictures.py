@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from igpt.errors import UserError
@@ -50,7 +50,7 @@ def save_picture(picture: Tensor, path: str | Path) -> None:
 
 
 def open_picture(path: str | Path, resolution: int) -> Tensor:
-    """Any image file as uint8 `(3, R, R)`: the central square, reduced with PIL's box filter (the mean of each cell).
+    """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically, upright by its EXIF orientation.
 
     Raises:
         UserError: no such file, or it is not a picture.
@@ -58,14 +58,14 @@ def open_picture(path: str | Path, resolution: int) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            rgb = file.convert("RGB")
+            rgb = ImageOps.exif_transpose(file).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"picture {path} does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG file") from error
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    square = rgb.resize((resolution, resolution), Image.Resampling.BOX, box=(left, top, left + side, top + side))
+    square = rgb.resize((resolution, resolution), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return (
         torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
         .view(resolution, resolution, 3)
