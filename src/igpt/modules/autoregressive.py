@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
 from igpt.modules.generative import GenerativeModule
 from igpt.objectives import next_pixel_loss
-from igpt.order import Order
 from igpt.sampling import generate
-from igpt.transformer import TransformerConfig
 
 GREY = 128  # shown where a picture is still to be completed
 
@@ -17,24 +14,6 @@ class Autoregressive(GenerativeModule):
     """p(x) = prod p(x_i | x_<i), sos in front, all T pixels scored. For the arguments see `GenerativeModule`."""
 
     causal = True
-
-    def __init__(
-        self,
-        transformer: TransformerConfig,
-        palette: str | None = None,
-        learning_rate: float = 0.001,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        warmup_steps: int | None = None,
-        compile: bool = False,
-        order: Order = "raster",
-        start_from: str | None = None,
-    ) -> None:
-        if not TransformerConfig.of(transformer).sos:
-            raise UserError("transformer.sos is false; the autoregressive objective needs it, set it to true")
-        super().__init__(
-            transformer, palette, learning_rate, betas, weight_decay, warmup_steps, compile, order, start_from
-        )
 
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> None:
         """Hide nothing: the causal mask does."""

@@ -33,8 +33,6 @@ class BERT(GenerativeModule):
         start_from: str | None = None,
         mask_share: float = 0.15,
     ) -> None:
-        if TransformerConfig.of(transformer).sos:
-            raise UserError("transformer.sos is true; BERT has no start of sequence, set it to false")
         if not 0 < mask_share < 1:
             raise UserError(f"model.init_args.mask_share {mask_share} must lie between 0 and 1; the paper uses 0.15")
         super().__init__(

@@ -43,6 +43,7 @@ class GenerativeModule(PixelModule):
     """
 
     causal: bool
+    mask_seed = 0  # of what the objective hides; BERT takes it as an argument
     pixel_order: Tensor
 
     def __init__(
@@ -59,6 +60,11 @@ class GenerativeModule(PixelModule):
     ) -> None:
         super().__init__(learning_rate, betas, weight_decay, warmup_steps)
         config = TransformerConfig.of(transformer)
+        if config.sos != self.causal:
+            needed = str(self.causal).lower()
+            raise UserError(
+                f"transformer.sos must be {needed} for {type(self).__name__}; only AR has a start of sequence"
+            )
         self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
         self.transformer = PixelTransformer(config)
@@ -170,8 +176,8 @@ class GenerativeModule(PixelModule):
 
 
 def step_rng(module: PixelModule, batch_idx: int) -> torch.Generator:
-    """Randomness of one training step: a function of (step, batch, rank), so that resuming repeats it."""
-    return rng_of(TRAIN, module.global_step, batch_idx, module.global_rank)
+    """Randomness of one training step: a function of (seed, step, batch, rank), so that resuming repeats it."""
+    return rng_of(TRAIN, module.core.mask_seed, module.global_step, batch_idx, module.global_rank)
 
 
 def open_palette(path: str | None, vocab_size: int) -> Palette:
