@@ -30,6 +30,7 @@ FINE_TUNED = {
     "scratch": ("from scratch, L_GEN + L_CLF", {}),
     "clf_only_ar": ("from AR, L_CLF alone", {"pretrained": "ar", "generative_weight": 0.0}),
 }
+ORDER = ["ar", "joint_ar", "bert", "joint_bert", "scratch", "clf_only_ar"]
 
 
 def igpt(*arguments: object) -> str:
@@ -63,7 +64,10 @@ def tested(config: Path, checkpoint: Path, key: str) -> float:
 
 def pretrain(kind: str, seed: int) -> dict:
     folder = RUNS / str(seed) / kind
-    checkpoints = train(read(PRETRAINED[kind]), folder, seed)
+    config = read(PRETRAINED[kind])
+    if kind == "bert":
+        config["model"]["init_args"]["mask_seed"] = seed
+    checkpoints = train(config, folder, seed)
     return {"test_loss": tested(folder.with_suffix(".yaml"), checkpoints / "last.ckpt", "test/loss")}
 
 
@@ -135,7 +139,7 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for seed in seeds:
         runs = results.setdefault(str(seed), {})
-        for kind in [*PRETRAINED, *FINE_TUNED]:
+        for kind in ORDER:
             if kind in runs:
                 continue
             started = time.perf_counter()

@@ -15,6 +15,7 @@ class BERT(GenerativeModule):
 
     Args:
         mask_share: probability of each position to be masked; 0.15 in the paper.
+        mask_seed: of the masks in training; those of evaluation are always the same.
 
     """
 
@@ -32,6 +33,7 @@ class BERT(GenerativeModule):
         order: Order = "raster",
         start_from: str | None = None,
         mask_share: float = 0.15,
+        mask_seed: int = 0,
     ) -> None:
         if not 0 < mask_share < 1:
             raise UserError(f"model.init_args.mask_share {mask_share} must lie between 0 and 1; the paper uses 0.15")
@@ -39,6 +41,7 @@ class BERT(GenerativeModule):
             transformer, palette, learning_rate, betas, weight_decay, warmup_steps, compile, order, start_from
         )
         self.mask_share = mask_share
+        self.mask_seed = mask_seed
 
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """M, bool `(B, T)`: drawn on the CPU, so that it is the same whatever the device."""
