@@ -8,9 +8,9 @@ STAMP := $(VENV)/.installed
 
 DIGITS := runs/digits_ar
 
-# make palette DATA=Digits COLORS=17: any data module, any size
+# make palette DATA=SamplePhotos COLORS=64: any data module, any size
 DATA ?= CIFAR10
-COLORS ?= 512
+COLORS ?= $(if $(filter Digits,$(DATA)),17,512)
 NAME ?= $(shell echo $(DATA) | tr '[:upper:]' '[:lower:]')
 
 help: ## list the targets
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-palette: $(STAMP) ## build palettes/NAME.npy; DATA=CIFAR10 COLORS=512 unless given
+palette: $(STAMP) ## build palettes/NAME.npy; DATA=CIFAR10 unless given
 	$(BIN)/igpt palette --data $(DATA) --colors $(COLORS) --out palettes/$(NAME).npy
 
 demo: $(STAMP) ## the whole method on real digits, under 4 minutes: palette, training, probe, samples

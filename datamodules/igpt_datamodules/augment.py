@@ -46,7 +46,6 @@ def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
     Args:
         size: width and height of the source in pixels.
         rng: gives three numbers: the side, the left and the top of the crop.
-
     """
     width, height = scaled = resized(size, random_int(*SHORTER, rng))
     return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
@@ -70,7 +69,6 @@ def pad_crop_flip(image: Tensor, rng: torch.Generator) -> Tensor:
     Args:
         image: uint8 `(3, R, R)`; R // 8 pixels are padded, so that other resolutions move as far.
         rng: gives three numbers: top, left and whether to mirror.
-
     """
     side = image.shape[-1]
     pad = side // PAD_SHARE

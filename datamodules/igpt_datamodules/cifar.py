@@ -24,7 +24,6 @@ class CIFAR10(ImageDataModule):
         seed: of the validation split and the training order.
         split: validation share, folding, low-data subsets.
         augment: train on padded, randomly cropped and mirrored images: the paper's fine-tuning (section 3.1).
-
     """
 
     num_classes = 10
@@ -51,7 +50,6 @@ class CIFAR10(ImageDataModule):
 
         Raises:
             UserError: they are not there and cannot be had; says where to put which file.
-
         """
         self._read()
 

@@ -21,7 +21,6 @@ class Digits(ImageDataModule):
         num_workers: loader processes.
         seed: of the validation split and the training order; the test split never changes.
         split: validation share, folding, low-data subsets.
-
     """
 
     num_classes = 10

@@ -21,7 +21,6 @@ class StoredImages(LabelledImages):
         labels: one each.
         resolution: side R in pixels.
         augment: draw random crops (section 3.1) instead of the centre.
-
     """
 
     def __init__(
@@ -58,7 +57,6 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Stored], 
 
     Raises:
         UserError: the folder is missing, has no class folders or images, or has a class that is not in `classes`.
-
     """
     if not folder.is_dir():
         raise UserError(f"folder {folder} is missing; put class folders with images into it")
@@ -82,7 +80,6 @@ def training_files(folder: Path) -> tuple[tuple[str, ...], list[Stored], list[in
 
     Raises:
         UserError: the folder is missing, or a class has no images.
-
     """
     classes = class_folders(folder) if folder.is_dir() else ()
     stored, labels = labelled_files(folder, classes)
@@ -107,7 +104,6 @@ class ImageFolder(ImageDataModule):
         augment: train on random crops as the paper does on ImageNet; else on the centre.
         test_share: share that becomes the test split where there is no ROOT/test.
         test_seed: which images these are; apart from `seed`, so that runs with other seeds can be compared.
-
     """
 
     def __init__(
@@ -134,7 +130,6 @@ class ImageFolder(ImageDataModule):
 
         Raises:
             UserError: a folder is missing or empty.
-
         """
         self.setup()
 
@@ -171,7 +166,6 @@ def check_share(name: str, share: float) -> None:
 
     Raises:
         UserError: names the option.
-
     """
     if not 0 < share < 1:
         raise UserError(f"data.{name} {share} must lie between 0 and 1")
@@ -182,7 +176,6 @@ def split_test(labels: Sequence[int], share: float, seed: int) -> tuple[list[int
 
     Raises:
         UserError: there are too few images for one to test on.
-
     """
     kept, off = stratified_split(labels, share, seed)
     if not off or not kept:

@@ -25,7 +25,6 @@ class ImageNet(ImageDataModule):
         seed: of the validation split, the training order and the augmentation.
         split: validation share, folding, low-data subsets.
         augment: train on random crops, as the paper does in pre-training and fine-tuning; else on the centre.
-
     """
 
     num_classes = 1000
@@ -49,7 +48,6 @@ class ImageNet(ImageDataModule):
 
         Raises:
             UserError: train/ or val/ is missing; says which archives to unpack.
-
         """
         for name in ("train", "val"):
             if not (Path(self.root) / name).is_dir():

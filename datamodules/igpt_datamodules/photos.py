@@ -40,7 +40,6 @@ class SamplePhotos(ImageDataModule):
         num_workers: loader processes.
         seed: of the training order.
         stride: pixels between neighbouring patches.
-
     """
 
     num_classes = 2

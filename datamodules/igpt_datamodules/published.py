@@ -19,7 +19,6 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
 
     Raises:
         UserError: the files are not there and cannot be had; says where to put which file.
-
     """
     name = kind.__name__
     mend = f"put {kind.filename} (md5 {kind.tgz_md5}) into {root}/ or name its folder with --data.init_args.root"

@@ -56,7 +56,6 @@ def read_rgb(stored: Stored) -> Image.Image:
 
     Raises:
         BadImageError: zero bytes, truncated, not an image, decompression bomb, or what the decoder says.
-
     """
     try:
         with stored.open() as stream, warnings.catch_warnings():
@@ -93,7 +92,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises:
         BadImageError: floating-point pixels, whose scale nobody states.
-
     """
     if image.mode == "F":
         raise BadImageError("floating-point pixels")

@@ -24,7 +24,6 @@ def tar_members(path: str) -> Iterator[Stored]:
 
     Raises:
         tarfile.TarError, EOFError, OSError: the tar is damaged; what came before has been yielded.
-
     """
     with tarfile.open(path, "r:") as tar:
         for member in tar:

@@ -36,7 +36,6 @@ class STL10(ImageDataModule):
         split: validation share, folding, low-data subsets.
         augment: train on shifted and mirrored images, as the paper fine-tunes CIFAR.
         use_unlabelled: train on the unlabelled images too; takes 2.8 GB of memory for a while.
-
     """
 
     num_classes = 10
@@ -66,7 +65,6 @@ class STL10(ImageDataModule):
 
         Raises:
             UserError: they are not there and cannot be had; says where to put which file.
-
         """
         self._read("test")
 

@@ -34,7 +34,6 @@ class WebImages(ImageDataModule):
         test_seed: which images these are; apart from `seed`, so that runs with other seeds can be compared.
         max_bad_share: stop if more than this share of the files is bad, since then it is probably the wrong folder.
         report: file to write every skipped path and its reason to, separated by a tab.
-
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class WebImages(ImageDataModule):
 
         Raises:
             UserError: the folder is missing or has no images, too many are bad, or the report cannot be written.
-
         """
         self._scan()
         if self.skipped:
@@ -146,7 +144,6 @@ def write_report(target: Path, skipped: Skipped) -> None:
 
     Raises:
         UserError: the file cannot be written.
-
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:

@@ -17,7 +17,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: not there, cut short, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
-
     """
     path = Path(path)
     if not path.is_file():

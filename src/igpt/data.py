@@ -147,7 +147,6 @@ def few_per_class(labels: Sequence[int] | Tensor, count: int, seed: int) -> list
 
     Raises:
         UserError: a class has fewer images than `count`.
-
     """
     classes = np.asarray(labels)
     values, counts = np.unique(classes, return_counts=True)
@@ -169,7 +168,6 @@ class SplitOptions:
         fold_validation: train on the validation images too, as for the paper's final numbers; they still validate.
         labels_per_class: train on so many images of each class only; None is all.
         subset_seed: which images these are.
-
     """
 
     val_share: float = 0.1
@@ -204,7 +202,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Raises:
         UserError: a value out of range.
-
     """
 
     num_classes: int = 0
@@ -234,7 +231,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
         Raises:
             UserError: files are missing; the message says where to put which.
-
         """
 
     def setup(self, stage: str | None = None) -> None:
@@ -292,7 +288,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
         Raises:
             UserError: there are fewer images than one batch.
-
         """
         images = self.images("train")
         if len(images) < self.batch_size:

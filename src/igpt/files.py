@@ -16,7 +16,6 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
     Raises:
         UserError: the folder cannot be made or written to.
-
     """
     target = Path(target)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")

@@ -27,7 +27,6 @@ class Loaded:
 
         Raises:
             UserError: the checkpoint knows none, or its class is not installed.
-
         """
         if self.data_spec is None:
             raise UserError("--ckpt: this checkpoint does not say what it was trained on; name the data with --data")
@@ -40,7 +39,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
 
     Raises:
         UserError: see `read_checkpoint`; or the weights do not fit the class and arguments that the file names.
-
     """
     load_plugins()
     content = read_checkpoint(path)

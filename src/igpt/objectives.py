@@ -33,7 +33,6 @@ def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         logits: `(B, T, V)`.
         tokens: int64 `(B, T)`.
         masked: bool `(B, T)`.
-
     """
     counts = masked.sum(1)
     per_image = (pixel_nll(logits, tokens) * masked).sum(1) / counts.clamp(min=1)

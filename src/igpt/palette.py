@@ -33,7 +33,6 @@ class Palette(nn.Module):
 
     Raises:
         UserError: the colours have another shape or range.
-
     """
 
     colors: Tensor
@@ -76,7 +75,6 @@ class Palette(nn.Module):
 
         Raises:
             UserError: no such file, not an array, or an array of another shape or range.
-
         """
         try:
             array = np.load(path, allow_pickle=False)
@@ -196,7 +194,6 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
 
     Raises:
         UserError: there are fewer different colours than `k`, or `k` is out of range.
-
     """
     if not 1 <= k <= MAX_COLORS:
         raise UserError(f"--colors {k} is out of range; choose 1 to {MAX_COLORS}")

@@ -40,7 +40,6 @@ def save_picture(picture: Tensor, path: str | Path) -> None:
 
     Raises:
         UserError: the suffix names no format, or the file cannot be written.
-
     """
     with atomic_path(path) as temporary:
         try:
@@ -54,7 +53,6 @@ def open_picture(path: str | Path, resolution: int) -> Tensor:
 
     Raises:
         UserError: no such file, or it is not a picture.
-
     """
     try:
         with Image.open(path) as file:

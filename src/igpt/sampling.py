@@ -13,7 +13,6 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
     Args:
         top_k: keep the k most likely colours; 0 keeps all.
         top_p: keep the fewest colours whose probability reaches p; 1.0 keeps all. The likeliest is always kept.
-
     """
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
@@ -58,7 +57,6 @@ def generate(
 
     Raises:
         UserError: temperature, top_k or top_p make no distribution.
-
     """
     check_sampling(temperature, top_k, top_p)
     generator = torch.Generator(prefix.device).manual_seed(seed)

@@ -36,7 +36,6 @@ def spec_of(instance: object, known: dict[str, Any] | None = None) -> dict[str, 
 
     Raises:
         TypeError: a constructor argument is not kept as an attribute, or is not plain data.
-
     """
     kind = type(instance)
     init_args = {}
@@ -62,7 +61,6 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
 
     Raises:
         UserError: the class is unknown, of another kind, or does not take these arguments.
-
     """
     path = str(spec.get("class_path", ""))
     module, _, name = path.rpartition(".")

@@ -23,7 +23,6 @@ def check_data_module(make: Callable[[], ImageDataModule]) -> None:
 
     Raises:
         AssertionError: says which part of the contract is broken.
-
     """
     data = make()
     assert isinstance(data, ImageDataModule), f"{type(data).__name__} must be a subclass of igpt.data.ImageDataModule"

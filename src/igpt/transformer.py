@@ -32,7 +32,6 @@ class TransformerConfig:
         vocab_size: palette colours, V.
         norm: "rms" is the released models' gain-only norm; "layer" the layer norm that the paper writes.
         sos: whether there is a start-of-sequence vector, which the autoregressive objective needs and BERT does not.
-
     """
 
     n_layers: int = 24
@@ -214,7 +213,6 @@ class PixelTransformer(nn.Module):
             tokens: int64 `(B, T)`.
             causal: put sos in front and drop the last pixel.
             masked: bool `(B, T)`, only when not causal; where True the token's embedding is zero, its position stays.
-
         """
         content: Tensor = self.wte(tokens)
         if causal:

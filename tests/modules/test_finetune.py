@@ -1,5 +1,7 @@
 """BERT and joint fine-tuning through the real commands, on the digits."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -165,3 +167,14 @@ def test_bert_refuses_a_start_of_sequence_and_shares_that_are_none(digits_run, i
     code, _, err = igpt("fit", "--config", REPO / "configs" / "digits_bert.yaml", "--model.init_args.mask_share", "1.5")
     assert code == 2
     assert "mask_share" in err
+
+
+def test_a_low_data_run_keeps_the_list_of_its_images(digits_run, igpt, tmp_path):
+    model = joint_model(pretrained=str(digits_run.checkpoint))
+    options = ["--data.init_args.split.labels_per_class", 4, "--data.init_args.split.subset_seed", 2]
+    folder = fit(igpt, digits_run, tmp_path, "few", *options, model=model)
+    indices = json.loads((folder / "subset.json").read_text())["train_indices"]
+    data = api.load(folder / "checkpoints" / "last.ckpt").data()
+    data.setup()
+    assert data.train_indices == indices
+    assert torch.bincount(torch.as_tensor(data.images("train").labels)).tolist() == [4] * 10

@@ -21,7 +21,6 @@ class LayerFeatures(pl.Callback):
     Args:
         layers: which of 0..L; None is all.
         out: folder for `features_SPLIT.npz` (arrays `features`, `labels`, `layers`); None keeps them in memory only.
-
     """
 
     def __init__(self, layers: list[int] | None = None, out: str | None = None) -> None:

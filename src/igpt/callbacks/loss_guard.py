@@ -51,7 +51,6 @@ class LossGuard(pl.Callback):
 
     Raises:
         UserError: a value out of range.
-
     """
 
     def __init__(

@@ -33,7 +33,6 @@ class OnlineProbe(pl.Callback):
 
     Raises:
         UserError: a value out of range, a layer that does not exist, or data without labels.
-
     """
 
     def __init__(
@@ -104,7 +103,6 @@ def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tu
 
     Raises:
         UserError: some of them have no label, or all have the same.
-
     """
     split = data.images(name)
     indices = torch.randperm(len(split), generator=rng_of(seed))[:count].tolist()

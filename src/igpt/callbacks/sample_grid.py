@@ -18,7 +18,6 @@ class SampleGrid(pl.Callback):
         completions: validation images whose lower half is drawn anew; 0 draws none.
         every_n_validations: draw at every n-th validation only, where drawing is slow.
         seed: of the drawing.
-
     """
 
     def __init__(self, num: int = 16, completions: int = 8, every_n_validations: int = 1, seed: int = 0) -> None:

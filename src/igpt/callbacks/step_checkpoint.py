@@ -21,7 +21,6 @@ class StepCheckpoint(ModelCheckpoint):
 
     Raises:
         UserError: a step below 1.
-
     """
 
     def __init__(

@@ -11,7 +11,6 @@ def run(verb: str, arguments: list[str]) -> None:
 
     Raises:
         UserError: an option is unknown or its value is off.
-
     """
     from igpt.commands.parsing import CommandParser
     from igpt.plugins import load_plugins

@@ -30,7 +30,6 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
 
     Raises:
         UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours.
-
     """
     target = Path(out)
     if target.suffix != ".npy":

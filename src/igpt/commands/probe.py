@@ -46,7 +46,6 @@ def probe(
 
     Raises:
         UserError: no such checkpoint or layer, or the data have no labels.
-
     """
     loaded = load(ckpt)
     wanted = parse_layers(layers, loaded.module.core.n_layers)
@@ -82,7 +81,6 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
 
     Raises:
         UserError: not numbers, or no such layer.
-
     """
     if text == "all":
         return list(range(n_layers + 1))
@@ -128,7 +126,6 @@ def num_classes(splits: dict[str, tuple[Tensor, Tensor]]) -> int:
 
     Raises:
         UserError: there are images without a label, or only one class.
-
     """
     labels = torch.cat([split[1] for split in splits.values()])
     if int(labels.min()) < 0:

@@ -51,7 +51,6 @@ def sample(
 
     Raises:
         UserError: no such checkpoint or picture, or a setting out of range.
-
     """
     check_sampling(temperature, top_k, top_p)
     if complete and rows:
@@ -103,7 +102,6 @@ def device_of(accelerator: str) -> str:
 
     Raises:
         UserError: a GPU is asked for where there is none.
-
     """
     has_gpu = torch.cuda.is_available()
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):

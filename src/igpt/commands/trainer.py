@@ -1,5 +1,6 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,21 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults."""
+    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults.
+
+    A low-data run also gets `subset.json`, the indices of its training images.
+    """
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it whole or not at all."""
-        if trainer.log_dir is not None:
-            with atomic_path(Path(trainer.log_dir) / "config.yaml") as path:
-                path.write_text(self.parser.dump(self.config))
+        if trainer.log_dir is None:
+            return
+        with atomic_path(Path(trainer.log_dir) / "config.yaml") as path:
+            path.write_text(self.parser.dump(self.config))
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if data.split.labels_per_class is not None:
+            with atomic_path(Path(trainer.log_dir) / "subset.json") as path:
+                path.write_text(json.dumps({"train_indices": data.train_indices}) + "\n")
 
 
 class TrainerCLI(LightningCLI):
@@ -122,7 +131,6 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
 
     Raises:
         UserErrors: a line for each thing that is missing, with what mends it.
-
     """
     model.core.check_resolution(data.resolution)
     problems = []
@@ -143,7 +151,6 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
 
     Raises:
         UserError: no number of steps is set, or a batch is larger than the training split.
-
     """
     if not trainer.fast_dev_run and trainer.max_steps < 1:
         raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
@@ -160,7 +167,6 @@ def compare_with_checkpoint(model: Any, path: str) -> None:
 
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
-
     """
     header = read_checkpoint(path)[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()

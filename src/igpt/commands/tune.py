@@ -46,7 +46,6 @@ def tune(
 
     Raises:
         UserError: no such config, a wrong rate or override, results of another config in `out`, or every rate failed.
-
     """
     wanted = tuning.parse_rates(rates)
     source = Path(config)
@@ -71,7 +70,6 @@ def read(source: Path) -> str:
 
     Raises:
         UserError: it cannot be read.
-
     """
     try:
         return source.read_text()
@@ -85,7 +83,6 @@ def start_or_continue(record: Path, source: Path, settings: dict[str, Any]) -> d
 
     Raises:
         UserError: the file belongs to another config, or is none of igpt tune.
-
     """
     mark = tuning.fingerprint(settings)
     new: dict[str, Any] = {
@@ -119,7 +116,6 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
     Raises:
         UserError: `igpt fit` refused the config, in its own words, or no validation took place.
         RuntimeError: the run broke off for another reason.
-
     """
     name = run_name(rate)
     config, report, log = folder / f"{name}.yaml", folder / name / "result.json", log_file(folder, rate)
@@ -177,7 +173,6 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         UserError: another tune is at work in the folder.
-
     """
     path = folder / ".lock"
     with path.open("a") as file:
@@ -225,7 +220,6 @@ def finish(
 
     Raises:
         UserError: every rate failed.
-
     """
     rates = content["rates"]
     print(tuning.table(rates, results))

@@ -72,7 +72,6 @@ def parse_rates(text: str) -> list[float]:
 
     Raises:
         UserError: not positive numbers, or one twice.
-
     """
     try:
         rates = [float(part) for part in text.split(",")]
@@ -101,7 +100,6 @@ def read_settings(text: str, overrides: Sequence[str], name: str) -> dict[str, A
 
     Raises:
         UserError: no YAML mapping with a model, an override of another form, or a run to go on from.
-
     """
     try:
         settings = yaml.load(text, ConfigLoader)
@@ -126,7 +124,6 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
 
     Raises:
         UserError: the key goes through something that is no mapping.
-
     """
     *folders, last = key.split(".")
     place = settings
@@ -193,7 +190,6 @@ def config_text(original: str, settings: Mapping[str, Any], rate: float) -> str:
     Args:
         original: text of the config.
         settings: its content, with overrides.
-
     """
     wanted = with_rate(settings, rate)
     edited, count = re.subn(r"(?m)^([^#\n]*\blearning_rate:[ \t]*)[^\s,}#]+", rf"\g<1>{rate!r}", original)

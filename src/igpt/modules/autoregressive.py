@@ -55,7 +55,6 @@ class Autoregressive(GenerativeModule):
         Returns:
             Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
             colours) and tokens int64 `(B, num, T)` in raster order.
-
         """
         tokens, kept = self.encode(originals), self.kept_pixels(keep)
         drawn = self.draw(tokens[:, :kept].repeat_interleave(num, 0), **settings)  # type: ignore[arg-type]

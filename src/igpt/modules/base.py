@@ -27,7 +27,6 @@ class PixelModule(pl.LightningModule, ABC):
         betas: of Adam; the paper's are (0.9, 0.95).
         weight_decay: of Adam; the paper uses none.
         warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
-
     """
 
     cosine = True  # whether the rate falls to zero at max_steps
@@ -62,7 +61,6 @@ class PixelModule(pl.LightningModule, ABC):
 
         Raises:
             UserError: no number of steps is set.
-
         """
         trainer = self.trainer
         if trainer.max_steps < 1:

@@ -16,7 +16,6 @@ class BERT(GenerativeModule):
     Args:
         mask_share: probability of each position to be masked; 0.15 in the paper.
         mask_seed: of the masks in training; those of evaluation are always the same.
-
     """
 
     causal = False

@@ -39,7 +39,6 @@ class GenerativeModule(PixelModule):
 
     Raises:
         UserError: the palette is no palette, its size is not `transformer.vocab_size`, or `start_from` does not fit.
-
     """
 
     causal: bool
@@ -197,7 +196,6 @@ def start_with(module: GenerativeModule, path: str) -> None:
 
     Raises:
         UserError: the checkpoint cannot be read, or is of another shape or kind.
-
     """
     content = read_checkpoint(path)
     state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}

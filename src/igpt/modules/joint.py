@@ -42,7 +42,6 @@ class Joint(PixelModule):
 
     Raises:
         UserError: both or neither of `pretrained` and `generative` are given, or the checkpoint is no AR or BERT run.
-
     """
 
     cosine = False

@@ -49,7 +49,6 @@ def fit_probes(
         strengths: penalties s, all positive; scikit-learn's C is `1 / (s N)`.
         tolerance: a problem is done when its preconditioned gradient norm falls below it (about the square root of
             the distance to the optimum).
-
     """
     problem = _Problem(features, labels, strengths, num_classes)
     x = features.new_zeros(problem.count, problem.width * num_classes)

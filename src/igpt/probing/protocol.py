@@ -31,7 +31,6 @@ def probe_layers(splits: SplitFeatures, layers: list[int], num_classes: int) -> 
 
     The strength is the one of `STRENGTHS` with the best validation accuracy (on a tie the stronger penalty); the probe
     is then fitted again on train + val with it, and its test accuracy reported.
-
     """
     (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
     train, val, test = standardise(train, [train, val, test])
