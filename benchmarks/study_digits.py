@@ -22,8 +22,8 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 RUNS = REPO / "runs" / "study_digits"
 RESULTS = REPO / "docs" / "results.json"
-PRETRAINED = {"ar": "digits_ar", "bert": "digits_bert"}
-STEPS, RATE, VALIDATE_EVERY = 1500, 0.001, 50
+PRETRAINED = {"ar": ("digits_ar", 1000, 0.001), "bert": ("digits_bert", 1000, 0.003)}  # config, steps, rate
+STEPS, RATE, VALIDATE_EVERY = 800, 0.003, 50
 FINE_TUNED = {
     "joint_ar": ("from AR, L_GEN + L_CLF", {"pretrained": "ar"}),
     "joint_bert": ("from BERT, L_GEN + L_CLF, 5 masks", {"pretrained": "bert"}),
@@ -64,7 +64,10 @@ def tested(config: Path, checkpoint: Path, key: str) -> float:
 
 def pretrain(kind: str, seed: int) -> dict:
     folder = RUNS / str(seed) / kind
-    config = read(PRETRAINED[kind])
+    name, steps, rate = PRETRAINED[kind]
+    config = read(name)
+    config["trainer"]["max_steps"] = steps
+    config["model"]["init_args"]["learning_rate"] = rate
     if kind == "bert":
         config["model"]["init_args"]["mask_seed"] = seed
     checkpoints = train(config, folder, seed)
@@ -102,8 +105,9 @@ def table(results: dict) -> str:
         "",
         f"`python benchmarks/study_digits.py --seeds {' '.join(seeds)}`",
         "",
-        "2 CPU cores, bf16; 1,294 training, 144 validation and 359 test images. Network, pre-training steps and rates",
-        "as in `configs/digits_ar.yaml` and `digits_bert.yaml`;",
+        "2 CPU cores, bf16; 1,294 training, 144 validation and 359 test images. Networks of `configs/digits_ar.yaml` and",
+        f"`digits_bert.yaml`, pre-trained {PRETRAINED['ar'][1]} steps at rate {PRETRAINED['ar'][2]} (AR) and",
+        f"{PRETRAINED['bert'][1]} at {PRETRAINED['bert'][2]} (BERT);",
         f"fine-tuning {STEPS} steps of 64 images at rate {RATE}, validated every {VALIDATE_EVERY} steps.",
         "Accuracy on test in percent, mean and deviation over the seeds: at the best validation accuracy (the paper's",
         "rule), and at the last step.",
