@@ -86,7 +86,16 @@ def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
         *("fit", "--config", config, "--name", "try", *shrunk, "--model.init_args.compile", "false"),
         *("--data", "Digits", "--data.init_args.resolution", side, "--data.init_args.batch_size", 2),
         *("--data.init_args.num_workers", 0),
-        *("--trainer.max_steps", 1, "--trainer.val_check_interval", 1, "--trainer.limit_val_batches", 1),
+        *(
+            "--trainer.devices",
+            1,
+            "--trainer.max_steps",
+            1,
+            "--trainer.val_check_interval",
+            1,
+            "--trainer.limit_val_batches",
+            1,
+        ),
         *("--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
         *("--trainer.num_sanity_val_steps", 0, "--samples.num", 0, "--samples.completions", 0),
     )

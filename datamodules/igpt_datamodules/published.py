@@ -1,6 +1,8 @@
 """Data sets that torchvision knows how to find, check and download, with one-line errors."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from igpt.data import UserError
@@ -25,10 +27,14 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
     try:
         return read(False)
     except RuntimeError as error:
-        if not download:
+        if not download and not (Path(root) / kind.filename).is_file():  # an archive that is there is only unpacked
             raise UserError(f"{name} is not in {root}/ and download is false; {mend}") from error
+    made = not Path(root).exists()
     try:
         return read(True)
     except (OSError, RuntimeError) as error:
+        if made:
+            with suppress(OSError):  # torchvision makes the folder before it downloads
+                Path(root).rmdir()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} is not in {root}/ and cannot be downloaded ({reason}); {mend}") from error

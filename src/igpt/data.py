@@ -94,8 +94,8 @@ def rng_of(*key: int) -> torch.Generator:
 class EpochOrder(Sampler[tuple[int, int]]):
     """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone; each pass is the next epoch."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    def __init__(self, count: int, seed: int, epoch: int = 0) -> None:
+        self.count, self.seed, self.epoch = count, seed, epoch
 
     def __len__(self) -> int:
         return self.count
@@ -216,8 +216,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split: SplitOptions = SplitOptions(),
     ) -> None:
         super().__init__()
-        if resolution < 1 or batch_size < 1 or num_workers < 0:
-            raise UserError("data: resolution and batch_size must be at least 1, num_workers at least 0")
+        if resolution < 1 or batch_size < 1 or num_workers < 0 or seed < 0:
+            raise UserError("data: resolution and batch_size must be at least 1, num_workers and seed at least 0")
         self.resolution = resolution
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -243,6 +243,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
         if val is not None:
             splits["val"] = val
+            if self.split.fold_validation:
+                raise UserError(f"split.fold_validation: {type(self).__name__} brings its own validation images")
         else:
             kept, off = stratified_split(train.labels, self.split.val_share, self.seed)
             splits["val"] = ChosenImages(train, off)
@@ -290,12 +292,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             UserError: there are fewer images than one batch.
         """
         images = self.images("train")
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0  # a resumed run goes on with its epoch
         if len(images) < self.batch_size:
             raise UserError(
                 f"data.batch_size {self.batch_size} exceeds the train split of {len(images)} images; lower it"
             )
         return self._loader(
-            TrainingImages(images, self.seed), sampler=EpochOrder(len(images), self.seed), drop_last=True
+            TrainingImages(images, self.seed), sampler=EpochOrder(len(images), self.seed, epoch), drop_last=True
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -32,6 +32,8 @@ class LayerFeatures(pl.Callback):
         """Tell the module which layers to compute."""
         if not isinstance(pl_module, PixelModule):
             raise UserError(f"LayerFeatures needs a model of igpt, not {type(pl_module).__name__}")
+        if stage == "predict" and trainer.world_size > 1:
+            raise UserError("--trainer.devices: features are collected in one process; use 1")
         if self.layers is None:
             self.layers = list(range(pl_module.core.n_layers + 1))
         check_layers(self.layers, pl_module.core.n_layers)

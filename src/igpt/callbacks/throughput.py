@@ -1,29 +1,38 @@
-"""Images per second of training, over the steps between two log points."""
+"""Images per second of training, by the wall clock between two log points."""
 
 import time
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 
 class ImagesPerSecond(pl.Callback):
-    """Logs `train/images_per_second`; validation and checkpointing do not count."""
+    """Logs `train/images_per_second`: waiting for data counts, validation and its pictures do not."""
 
     def __init__(self) -> None:
-        self._images, self._seconds, self._started = 0, 0.0, 0.0
+        self._images, self._since, self._paused = 0, 0.0, 0.0
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._images, self._since = 0, time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the clock go on."""
+        self._since += time.perf_counter() - self._paused
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop the clock; log at the trainer's own rhythm."""
-        self._seconds += time.perf_counter() - self._started
+        """Log at the trainer's own rhythm, when the device has done what was asked of it."""
         self._images += len(batch[0]) * trainer.world_size
-        if trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0 and self._seconds > 0:  # type: ignore[attr-defined]
-            pl_module.log("train/images_per_second", self._images / self._seconds, prog_bar=True)
-            self._images, self._seconds = 0, 0.0
+        if trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
+            now = time.perf_counter()
+            pl_module.log("train/images_per_second", self._images / (now - self._since), prog_bar=True)
+            self._images, self._since = 0, now

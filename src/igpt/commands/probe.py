@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from igpt.callbacks import LayerFeatures
+from igpt.commands.device import device_of
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.loading import Loaded, load
@@ -50,6 +52,10 @@ def probe(
     loaded = load(ckpt)
     wanted = parse_layers(layers, loaded.module.core.n_layers)
     data = data if data is not None else loaded.data()
+    data.split = replace(
+        data.split, fold_validation=False
+    )  # the strength is chosen on images that it was not fitted to
+    device_of(accelerator)
     folder = Path(out) if out else Path(ckpt).absolute().parent.parent / "probe"
     started = time.perf_counter()
     splits = collect(loaded, data, wanted, accelerator, precision)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from igpt.commands.device import device_of
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -95,17 +96,3 @@ def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: Image
     data.prepare_data()
     test = data.images("test")
     return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])
-
-
-def device_of(accelerator: str) -> str:
-    """The device that a Lightning-like accelerator name stands for.
-
-    Raises:
-        UserError: a GPU is asked for where there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise UserError(f"--accelerator {accelerator}; choose auto, cpu or gpu")
-    if accelerator in ("gpu", "cuda") and not has_gpu:
-        raise UserError(f"--accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
-    return "cuda" if has_gpu and accelerator != "cpu" else "cpu"

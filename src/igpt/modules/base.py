@@ -71,7 +71,11 @@ class PixelModule(pl.LightningModule, ABC):
             warmup = data.steps_per_epoch(trainer.world_size, trainer.accumulate_grad_batches)
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
-            trainable, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay, fused=True
+            trainable,
+            lr=self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            fused=not trainer.gradient_clip_val,  # Lightning does not clip what a fused optimizer may have scaled
         )
         if self.cosine:
             share = partial(warmup_cosine, warmup_steps=warmup, max_steps=trainer.max_steps)

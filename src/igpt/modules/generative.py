@@ -201,10 +201,13 @@ def start_with(module: GenerativeModule, path: str) -> None:
     state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
     state = {name: value for name, value in state.items() if name in module.state_dict()}
     positions, order = state["transformer.wpe"], state.pop("pixel_order")
-    if len(positions) != len(module.transformer.wpe):
-        state["transformer.wpe"] = resize_positions(positions, order, pixel_order(module.order, module.resolution))
+    new_order = pixel_order(module.order, module.resolution)
+    if len(positions) == len(new_order):
+        state["transformer.wpe"] = positions[inverse_order(order)][new_order]
+    else:
+        state["transformer.wpe"] = resize_positions(positions, order, new_order)
         rank_zero_info(f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}")
-    state["pixel_order"] = pixel_order(module.order, module.resolution)
+    state["pixel_order"] = new_order
     kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
     try:
         module.load_state_dict(state)

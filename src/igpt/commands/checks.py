@@ -1,0 +1,110 @@
+"""What is looked at before a run is started, so that what is off costs one line and leaves nothing behind."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.data import ImageDataModule
+from igpt.errors import UserError, UserErrors
+from igpt.modules import Joint, PixelModule
+from igpt.spec import plain
+
+NOT_COMPARED = {"palette", "compile", "transformer", "start_from", "pretrained", "generative", "order"}
+
+
+def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
+    """Look for the palette and the data before anything is started; report all that is missing at once.
+
+    Raises:
+        UserErrors: a line for each thing that is missing, with what mends it.
+    """
+    model.core.check_resolution(data.resolution)
+    problems = []
+    checks = [model.core.check_ready] if fresh else []
+    if is_main_process():
+        checks.append(data.prepare_data)
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise UserErrors(problems)
+    data.setup("fit")
+    if isinstance(model, Joint):
+        check_classes(model, data)
+
+
+def check_classes(model: Joint, data: ImageDataModule) -> None:
+    """Raise a UserError unless every training image has one of the classes that the model knows."""
+    labels = torch.as_tensor(data.images("train").labels)
+    if int(labels.min()) < 0:
+        raise UserError("--data: some training images have no label; fine-tuning needs labelled images")
+    if int(labels.max()) >= model.num_classes:
+        classes = int(labels.max()) + 1
+        raise UserError(
+            f"model.init_args.num_classes is {model.num_classes} but the data have {classes}; make them equal"
+        )
+
+
+def check_recipe(data: ImageDataModule, trainer: Any) -> None:
+    """Look for settings that cannot train, before the run's folder is made.
+
+    Raises:
+        UserError: no number of steps is set, or a batch is larger than the training split.
+    """
+    if not trainer.fast_dev_run and trainer.max_steps < 1:
+        raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
+    data.train_dataloader()
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, known before any strategy is set up."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
+def use_checkpoint(model: Any, path: str) -> None:
+    """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
+
+    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or holds another network.
+    """
+    header = read_checkpoint(path)[CHECKPOINT_KEY]["model"]
+    stored, given = header["init_args"], model.init_args.as_dict()
+    if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
+        raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
+
+    def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+        names = sorted(set(old) & set(new) - NOT_COMPARED)
+        return [f"{name} {old[name]} (now {new[name]})" for name in names if plain(old[name]) != plain(new[name])]
+
+    if "generative" in stored:
+        model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
+    network = differences(stored.get("transformer", {}), given.get("transformer") or {})
+    if stored.get("order") != given.get("order"):
+        network.append(f"order {stored.get('order')} (now {given.get('order')})")
+    if network:
+        raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
+    recipe = differences(stored, given)
+    if recipe:
+        rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
+
+
+def keep_earlier_run(run_dir: Path) -> None:
+    """Move an earlier run of the same name aside, so that starting anew never loses one."""
+    if not run_dir.is_dir() or not is_main_process():
+        return
+    number = 1
+    while (aside := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+        number += 1
+    run_dir.rename(aside)
+    print(
+        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last",
+        file=sys.stderr,
+    )
