@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,14 @@ def test_training_order_changes_every_epoch_and_follows_the_seed():
     assert first != second
     assert [order(twin), order(twin)] == [first, second]
     assert order(Numbered(seed=1).train_dataloader()) != first
+
+
+def test_a_resumed_run_goes_on_with_the_order_of_its_epoch():
+    loader = Numbered().train_dataloader()
+    first, second = order(loader), order(loader)
+    resumed = Numbered()
+    resumed.trainer = SimpleNamespace(current_epoch=1)
+    assert order(resumed.train_dataloader()) == second != first
 
 
 class Shifted(TensorImages):

@@ -155,6 +155,17 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(refused,
     refused("fit", "--config", digits_run.config, *options, words=["n_layers 3 (now 2)"])
 
 
+def test_a_checkpoint_of_another_pixel_order_is_refused(refused, digits_run):
+    options = ["--model.init_args.order", "spiral", "--ckpt_path", digits_run.checkpoint]
+    refused("test", "--config", digits_run.config, *options, words=["order raster (now spiral)"])
+
+
+def test_the_last_checkpoint_of_a_run_that_is_not_there_is_named(refused, digits_run):
+    refused(
+        "test", "--config", digits_run.config, "--name", "never", "--ckpt_path", "last", words=["never", "last.ckpt"]
+    )
+
+
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
 def test_evaluating_without_a_checkpoint_says_so(refused, digits_run, verb):
     refused(verb, "--config", digits_run.config, words=["--ckpt_path"])

@@ -116,6 +116,36 @@ def test_a_fine_tuned_checkpoint_is_tested_probed_and_sampled_like_any_other(dig
     assert igpt("sample", "--ckpt", checkpoint, "--num", "2", "--out", tmp_path / "s.png")[0] == 0
 
 
+def test_a_fine_tuned_checkpoint_needs_no_pretrained_file_any_more(digits_run, igpt, tmp_path):
+    source = tmp_path / "source.ckpt"
+    source.write_bytes(digits_run.checkpoint.read_bytes())
+    folder = fit(igpt, digits_run, tmp_path, "joint", model=joint_model(pretrained=str(source)))
+    source.unlink()
+    code, out, err = igpt(
+        "test", "--config", folder / "config.yaml", "--ckpt_path", folder / "checkpoints" / "last.ckpt"
+    )
+    assert code == 0, err
+    assert "test/accuracy" in out
+
+
+def test_fewer_classes_than_the_data_have_is_one_line(digits_run, igpt, tmp_path):
+    config = yaml.safe_load(digits_run.config.read_text())
+    config["model"] = {**joint_model(pretrained=str(digits_run.checkpoint))}
+    config["model"]["init_args"]["num_classes"] = 4
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = igpt("fit", "--config", tmp_path / "few.yaml", "--runs_dir", tmp_path / "runs")
+    assert code == 2
+    assert "num_classes is 4 but the data have 10" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_starting_from_another_order_moves_each_position_to_its_pixel(digits_run):
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_positions": 64, "vocab_size": 17}
+    raster = api.load(digits_run.checkpoint).module.transformer.wpe
+    spiral = api.Autoregressive(shape, order="spiral", start_from=str(digits_run.checkpoint))
+    assert torch.equal(spiral.transformer.wpe, raster[spiral.pixel_order])
+
+
 def test_from_scratch_and_from_bert(digits_run, igpt, tmp_path):
     bert = fit(igpt, digits_run, tmp_path, "bert", model=bert_model(digits_run))
     model = joint_model(pretrained=str(bert / "checkpoints" / "last.ckpt"), eval_masks=3)
@@ -171,7 +201,14 @@ def test_bert_refuses_a_start_of_sequence_and_shares_that_are_none(digits_run, i
 
 def test_a_low_data_run_keeps_the_list_of_its_images(digits_run, igpt, tmp_path):
     model = joint_model(pretrained=str(digits_run.checkpoint))
-    options = ["--data.init_args.split.labels_per_class", 4, "--data.init_args.split.subset_seed", 2]
+    options = [
+        "--trainer.log_every_n_steps",
+        1,
+        "--data.init_args.split.labels_per_class",
+        4,
+        "--data.init_args.split.subset_seed",
+        2,
+    ]
     folder = fit(igpt, digits_run, tmp_path, "few", *options, model=model)
     indices = json.loads((folder / "subset.json").read_text())["train_indices"]
     data = api.load(folder / "checkpoints" / "last.ckpt").data()
