@@ -30,6 +30,7 @@ FINE_TUNED = {
     "scratch": ("from scratch, L_GEN + L_CLF", {}),
     "clf_only_ar": ("from AR, L_CLF alone", {"pretrained": "ar", "generative_weight": 0.0}),
 }
+BY_HAND = "<!-- what follows is written by hand and kept -->"
 ORDER = ["ar", "joint_ar", "bert", "joint_bert", "scratch", "clf_only_ar"]
 
 
@@ -125,8 +126,7 @@ def table(results: dict) -> str:
         rows = [results[seed][kind] for seed in seeds if kind in results[seed]]
         if rows:
             lines.append(f"| {kind.upper()} | {spread([row['test_loss'] for row in rows], 3)} | {len(rows)} |")
-    minutes = [sum(run["seconds"] for run in results[seed].values()) / 60 for seed in seeds]
-    lines += ["", f"Minutes a seed, all runs and tests: {', '.join(f'{m:.1f}' for m in minutes)}.", ""]
+    lines += ["", BY_HAND]
     return "\n".join(lines)
 
 
@@ -151,7 +151,9 @@ def main() -> None:
             runs[kind]["seconds"] = round(time.perf_counter() - started, 1)
             print(f"seed {seed}  {kind:12} {runs[kind]}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS.with_suffix(".md")).write_text(table(results))
+    page = RESULTS.with_suffix(".md")
+    by_hand = page.read_text().partition(BY_HAND)[2] if page.exists() else "\n"
+    page.write_text(table(results) + by_hand)
     print(table(results))
 
 

@@ -229,6 +229,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def load(self) -> Mapping[str, LabelledImages]:
         """Return the data sets "train" and "test", and "val" only where the data have a validation split of their own.
 
+        Who brings "val" also folds it into "train" where `self.split.fold_validation` asks for that.
+
         Raises:
             UserError: files are missing; the message says where to put which.
         """
@@ -243,8 +245,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
         if val is not None:
             splits["val"] = val
-            if self.split.fold_validation:
-                raise UserError(f"split.fold_validation: {type(self).__name__} brings its own validation images")
         else:
             kept, off = stratified_split(train.labels, self.split.val_share, self.seed)
             splits["val"] = ChosenImages(train, off)
