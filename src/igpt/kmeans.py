@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-LLOYD_ROUNDS = 3  # Lloyd rounds between two looks at what to drop and what to split
+LLOYD_ROUNDS = 4  # Lloyd rounds between two looks at what to drop and what to split
 MAX_SWEEPS = 40
-TOLERANCE = 1e-3  # stop when a sweep lowers the error by a smaller share than this
+TOLERANCE = 2e-3  # stop when a sweep lowers the error by a smaller share than this
 SPLIT_GAIN = 0.7  # share of the variance along the main axis that a split removes (0.75 uniform, 0.64 normal)
 
 
