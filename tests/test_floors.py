@@ -16,11 +16,12 @@ FLOORS = [
         "schedule",
         "order",
         "checkpoint",
+        "features",
         "probing",
         "interop",
         "pictures",
     },
-    {"data", "modules", "callbacks", "loading", "testing"},
+    {"data", "modules", "callbacks", "loading", "report", "testing"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -237,11 +237,26 @@ class PixelTransformer(nn.Module):
         normed: Tensor = self.ln_f(h)
         return normed
 
-    def features(self, tokens: Tensor, layers: list[int], *, causal: bool, masked: Tensor | None = None) -> Tensor:
-        """Mean over positions of each asked layer's normed input, `(len(layers), B, D)`, in one pass (section 2.4).
+    def features(
+        self,
+        tokens: Tensor,
+        layers: list[int],
+        *,
+        causal: bool,
+        masked: Tensor | None = None,
+        normed: bool = True,
+        pool: Tensor | None = None,
+    ) -> Tensor:
+        """Features of each asked layer, `(len(layers), B, D)`, in one pass (section 2.4).
 
         Layer l < L is the input of block l behind its first norm; layer L is the final norm's output. Blocks above
         the highest asked layer are not run, and no hidden state is kept.
+
+        Args:
+            tokens: int64 `(B, T)`.
+            layers: which of 0..L, in the order of the result.
+            normed: False takes the same states before their norm.
+            pool: averaging weights `(G, T)`; features are then `(len(layers), B, G * D)`. None is the mean over T.
         """
         check_layers(layers, self.config.n_layers)
         pooled: dict[int, Tensor] = {}
@@ -249,7 +264,8 @@ class PixelTransformer(nn.Module):
         for layer in range(max(layers) + 1):
             if layer in layers:
                 norm = self.ln_f if layer == self.config.n_layers else self.blocks[layer].ln_1
-                pooled[layer] = norm(h).mean(1)  # type: ignore[operator]
+                states = norm(h) if normed else h  # type: ignore[operator]
+                pooled[layer] = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
             if layer < max(layers):
                 h = self.blocks[layer](h, causal)
         return torch.stack([pooled[layer] for layer in layers])

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import rng_of
 from igpt.errors import UserError
+from igpt.features import FeatureOptions, pooling
 from igpt.modules.base import Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
@@ -19,7 +21,7 @@ from igpt.palette import Palette
 from igpt.spec import spec_of
 from igpt.transformer import PixelTransformer, TransformerConfig
 
-TRAIN, EVALUATE = 0, 1  # keys of randomness: training draws anew at every step, evaluation always the same
+TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
 
 
 class GenerativeModule(PixelModule):
@@ -102,9 +104,26 @@ class GenerativeModule(PixelModule):
         masked = self.draw_mask(tokens, rng)
         return self.score(self.transformer.final(tokens, causal=self.causal, masked=masked), tokens, masked)
 
-    def features(self, tokens: Tensor, layers: list[int]) -> Tensor:
-        """Layer features `(len(layers), B, D)` of tokens `(B, T)`, nothing masked (paper, section 2.4)."""
-        return self.transformer.features(tokens, layers, causal=self.causal)
+    def features(
+        self,
+        tokens: Tensor,
+        layers: list[int],
+        how: FeatureOptions = FeatureOptions(),
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Layer features `(len(layers), B, G * D)` of tokens `(B, T)`, G = grid squared (paper, section 2.4).
+
+        Args:
+            how: norm, pooling and masks.
+            rng: draws the masks, where `how` asks for some.
+        """
+        pool = pooling(self.pixel_order, how.grid)
+        pass_ = partial(self.transformer.features, causal=self.causal, normed=how.norm == "normed", pool=pool)
+        if not how.masks:
+            return pass_(tokens, layers)
+        assert rng is not None
+        under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
+        return torch.stack(under).mean(0)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
