@@ -1,7 +1,7 @@
 """Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,17 @@ checkpoint: {{every_n_train_steps: 20}}
     assert main(["fit", "--config", str(config), "--runs_dir", str(home / "runs")]) == 0
     folder = home / "runs" / "mini"
     return Run(home, palette, folder, folder / "checkpoints" / "last.ckpt", config)
+
+
+@pytest.fixture(scope="session")
+def digits_bert_run(digits_run: Run) -> Run:
+    """`igpt fit` of a small BERT on the same digits with the same palette, in the same folder of runs."""
+    config = digits_run.home / "mini_bert.yaml"
+    text = digits_run.config.read_text().replace("igpt.modules.Autoregressive", "igpt.modules.BERT")
+    config.write_text(text.replace("vocab_size: 17", "vocab_size: 17, sos: false"))
+    assert main(["fit", "--config", str(config), "--runs_dir", str(digits_run.home / "runs")]) == 0
+    folder = digits_run.home / "runs" / "mini_bert"
+    return replace(digits_run, folder=folder, checkpoint=folder / "checkpoints" / "last.ckpt", config=config)
 
 
 @pytest.fixture

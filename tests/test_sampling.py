@@ -58,6 +58,46 @@ def test_a_whole_image_as_prefix_comes_back_unchanged(tiny):
     assert torch.equal(generate(randomised(tiny), whole), whole)
 
 
+def tokens_for(config, batch, seed=3):
+    return torch.randint(config.vocab_size, (batch, config.n_positions), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 9])
+def test_knowing_the_prefix_alone_is_the_plain_continuation_bit_for_bit(tiny, length):
+    model, whole = randomised(tiny), tokens_for(tiny, 3)
+    known = torch.arange(tiny.n_positions) < length
+    plain = generate(model, whole[:, :length], temperature=1.3, seed=7)
+    assert torch.equal(generate(model, whole, known=known, temperature=1.3, seed=7), plain)
+    generator, expected, cache = torch.Generator().manual_seed(7), whole.clone(), model.new_cache()
+    with torch.no_grad():
+        fresh = whole[:, :length]
+        for position in range(length, tiny.n_positions):  # the loop as it stands in a textbook
+            shares = (model.step(fresh, cache) / 1.3).softmax(-1)
+            fresh = expected[:, position : position + 1] = torch.multinomial(shares, 1, generator=generator)
+    assert torch.equal(plain, expected)
+
+
+def test_any_known_pixels_stay_and_the_others_are_drawn_given_those_before_them(tiny):
+    model, given = randomised(tiny), tokens_for(tiny, 5)
+    known = torch.rand(given.shape, generator=torch.Generator().manual_seed(4)) < 0.5
+    assert not (known == known[0]).all()  # every image has a region of its own
+    drawn = generate(model, given, known=known, top_k=1)
+    assert torch.equal(drawn[known], given[known])
+    with torch.no_grad():
+        likeliest = model(drawn, causal=True).argmax(-1)
+    assert torch.equal(drawn[~known], likeliest[~known])
+
+
+def test_known_pixels_further_on_have_no_say_in_what_is_drawn(tiny):
+    model, given = randomised(tiny), tokens_for(tiny, 4)
+    known = torch.tensor([True, True, False, False, True, False, True, True, True])
+    changed = given.clone()
+    changed[:, 6:] = (given[:, 6:] + 1) % tiny.vocab_size
+    assert torch.equal(
+        generate(model, given, known=known, seed=2)[:, :6], generate(model, changed, known=known, seed=2)[:, :6]
+    )
+
+
 def test_drawn_first_pixels_follow_the_model_distribution():
     config = TransformerConfig(1, 8, 2, 4, 5)
     model = randomised(config)

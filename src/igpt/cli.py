@@ -25,6 +25,8 @@ VERBS = {
     "predict": "write features of every layer for every split",
     "probe": "accuracy of the features of every layer",
     "sample": "draw new images, or complete given ones",
+    "surprise": "a picture of how surprising each pixel is",
+    "report": "one page of runs beside the published figures",
 }
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
 

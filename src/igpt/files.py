@@ -1,6 +1,8 @@
 """Writing files so that nothing half-written is ever left behind (standard library only)."""
 
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,3 +32,59 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; on a clean exit it takes `target`'s place, otherwise it is removed.
+
+    What a killed process left behind is removed when the same folder is next written.
+
+    Raises:
+        UserError: the folder cannot be made, or `target` is a file.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        with _explained(target):
+            if target.is_file():
+                raise UserError(f"cannot write {target}: it is a file; name a folder")
+            for left in target.parent.glob(f".{target.name}.*.partial"):
+                if left == temporary or not _runs(left.suffixes[-2]):
+                    shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        yield temporary
+        with _explained(target):
+            if target.exists():
+                os.replace(target, aside)
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """The operating system's complaint as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
+
+
+def _runs(suffix: str) -> bool:
+    """Whether the process named in a temporary folder's suffix, such as ".4711", still runs."""
+    try:
+        os.kill(int(suffix[1:]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sha256_of(path: str | Path) -> str:
+    """Checksum of a file's bytes, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

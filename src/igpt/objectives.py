@@ -24,6 +24,16 @@ def draw_mask(batch: int, n_positions: int, share: float, rng: torch.Generator) 
     return torch.rand(batch, n_positions, generator=rng, device=rng.device) < share
 
 
+def covering_masks(n_positions: int, share: float, rng: torch.Generator) -> Tensor:
+    """Disjoint masks that together cover every position once, bool `(M, T)`.
+
+    M is the fewest masks of which none hides more than about `share` of the positions; their sizes differ by at most 1.
+    """
+    count = min(n_positions, math.ceil(1 / share))
+    part = torch.randperm(n_positions, generator=rng) % count
+    return part == torch.arange(count)[:, None]
+
+
 def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     """BERT: mean over each image's masked positions, then over images.
 

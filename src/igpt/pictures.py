@@ -1,6 +1,7 @@
 """Grids of small images as PNG files: every pixel a crisp square, so that 8x8 pictures can be looked at."""
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 WHITE = 255
 MIN_SIDE = 64  # pixels an image of a grid is enlarged to, at least
+FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> Tensor:
@@ -29,10 +31,16 @@ def grid(images: Tensor, columns: int, gap: int = 1) -> Tensor:
     return canvas
 
 
-def enlarge(picture: Tensor, resolution: int) -> Tensor:
-    """Repeat pixels so that an image of `resolution` becomes at least 64 pixels wide."""
-    factor = max(1, math.ceil(MIN_SIDE / resolution))
+def enlarge(picture: Tensor, resolution: int, side: int = MIN_SIDE) -> Tensor:
+    """Repeat pixels so that an image of `resolution` becomes at least `side` pixels wide."""
+    factor = max(1, math.ceil(side / resolution))
     return picture.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def check_format(path: str | Path) -> None:
+    """Raise a UserError unless the suffix of --out is one that `save_picture` takes; for use before any work."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UserError(f"--out {path} names no picture format; give a file name that ends in .png")
 
 
 def save_picture(picture: Tensor, path: str | Path) -> None:
@@ -48,27 +56,69 @@ def save_picture(picture: Tensor, path: str | Path) -> None:
             raise UserError(f"cannot write {path}: {error}; give a file name that ends in .png") from error
 
 
+def heat(values: Tensor, top: float) -> Tensor:
+    """Values `(N, R, R)` as colours uint8 `(N, 3, R, R)`, from black at 0 to pale yellow at `top` (magma)."""
+    from matplotlib import colormaps
+
+    colours = colormaps["magma"]((values / top).numpy(), bytes=True)[..., :3]
+    return torch.from_numpy(colours.copy()).permute(0, 3, 1, 2)
+
+
+def heat_legend(top: float, width: int, label: str) -> Tensor:
+    """The scale of `heat` as a horizontal bar with numbers, uint8 `(3, H, width)`."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=((width + 0.5) / 100, 0.605), dpi=100)  # halves of a pixel are cut off
+    axes = figure.add_axes((0.06, 0.65, 0.88, 0.25))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, top), "magma"), cax=axes, orientation="horizontal")
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7, pad=1)
+    pixels = BytesIO()
+    figure.savefig(pixels, format="rgba")
+    rgba = torch.frombuffer(bytearray(pixels.getvalue()), dtype=torch.uint8).view(-1, width, 4)
+    return rgba[..., :3].permute(2, 0, 1)
+
+
 def open_picture(path: str | Path, resolution: int) -> Tensor:
     """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically, upright by its EXIF orientation.
 
     Raises:
         UserError: no such file, or it is not a picture.
     """
+    return open_square(path, resolution, "RGB", Image.Resampling.BICUBIC)
+
+
+def open_mask(path: str | Path, resolution: int) -> Tensor:
+    """Any image file as bool `(R, R)`, True where it is lighter than medium grey; cut as by `open_picture`.
+
+    Resized to the nearest pixel, so that what is drawn with a hard edge keeps it.
+
+    Raises:
+        UserError: no such file, or it is not a picture.
+    """
+    return open_square(path, resolution, "L", Image.Resampling.NEAREST)[0] > WHITE / 2
+
+
+def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.Resampling) -> Tensor:
+    """The central square of an image file, upright by its EXIF orientation, as uint8 `(channels, R, R)`.
+
+    Raises:
+        UserError: no such file, or it is not a picture.
+    """
     try:
         with Image.open(path) as file:
-            rgb = ImageOps.exif_transpose(file).convert("RGB")
+            whole = ImageOps.exif_transpose(file).convert(mode)
     except FileNotFoundError as error:
         raise UserError(f"picture {path} does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG file") from error
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    square = rgb.resize((resolution, resolution), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return (
-        torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-        .view(resolution, resolution, 3)
-        .permute(2, 0, 1)
-    )
+    side = min(whole.size)
+    left, top = (whole.width - side) // 2, (whole.height - side) // 2
+    square = whole.resize((resolution, resolution), resampling, box=(left, top, left + side, top + side))
+    values = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+    return values.view(resolution, resolution, -1).permute(2, 0, 1)
 
 
 def confusion_figure(counts: Tensor) -> "Figure":

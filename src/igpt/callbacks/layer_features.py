@@ -1,35 +1,50 @@
-"""Collects layer features during `trainer.predict`: one pass over the images for all asked layers."""
+"""Writes layer features during `trainer.predict`: one pass over the images for all asked layers."""
 
+import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch import Tensor
 
-from igpt.data import SPLITS
+from igpt.data import SPLITS, ImageDataModule, LabelledImages
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.features import FeatureOptions
+from igpt.files import sha256_of
 from igpt.modules.base import PixelModule
+from igpt.probing.store import FeatureType, StoreWriter
 from igpt.transformer import check_layers
 
 
 class LayerFeatures(pl.Callback):
-    """Mean-pooled normed features `(layers, N, D)` and labels `(N,)` of every split (paper, section 2.4).
+    """Writes the features of every split into a feature store (`igpt.probing.store`; paper, section 2.4).
 
     Args:
+        out: folder of the store.
+        checkpoint: file that the weights come from; None where the model is no checkpoint's.
         layers: which of 0..L; None is all.
-        out: folder for `features_SPLIT.npz` (arrays `features`, `labels`, `layers`); None keeps them in memory only.
+        how: norm, pooling and masks.
+        dtype: of the numbers on disk.
     """
 
-    def __init__(self, layers: list[int] | None = None, out: str | None = None) -> None:
-        self.layers = layers
+    def __init__(
+        self,
+        out: str,
+        checkpoint: str | None = None,
+        layers: list[int] | None = None,
+        how: FeatureOptions = FeatureOptions(),
+        dtype: FeatureType = "float16",
+    ) -> None:
         self.out = out
-        self.found: list[list[dict[str, Tensor]]] = []
+        self.checkpoint = checkpoint
+        self.layers = layers
+        self.how = how
+        self.dtype: FeatureType = dtype
+        self._writer: StoreWriter | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tell the module which layers to compute."""
+        """Tell the module which features to compute."""
         if not isinstance(pl_module, PixelModule):
             raise UserError(f"LayerFeatures needs a model of igpt, not {type(pl_module).__name__}")
         if stage == "predict" and trainer.world_size > 1:
@@ -37,12 +52,17 @@ class LayerFeatures(pl.Callback):
         if self.layers is None:
             self.layers = list(range(pl_module.core.n_layers + 1))
         check_layers(self.layers, pl_module.core.n_layers)
+        self.how.check(pl_module.core.resolution, pl_module.core.causal)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
-        self.found = []
+        """Begin a store."""
         assert isinstance(pl_module, PixelModule)
-        pl_module.feature_layers = self.layers
+        assert self.layers is not None
+        pl_module.feature_layers, pl_module.feature_options = self.layers, self.how
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        identity = identity_of(self.checkpoint, data, self.how, str(trainer.precision), self.dtype)
+        images: dict[str, int] = {name: data.size(name) for name in SPLITS}
+        self._writer = StoreWriter(Path(self.out), identity, self.layers, images, self.dtype).__enter__()
 
     def on_predict_batch_end(
         self,
@@ -53,23 +73,46 @@ class LayerFeatures(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep one batch's features, in float32 on the CPU."""
-        while len(self.found) <= dataloader_idx:
-            self.found.append([])
-        self.found[dataloader_idx].append(
-            {"features": outputs["features"].float().cpu(), "labels": outputs["labels"].cpu()}
-        )
+        """Write one batch."""
+        assert self._writer is not None
+        self._writer.add(SPLITS[dataloader_idx], outputs["features"], outputs["labels"])
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the files, where asked for."""
-        if self.out is None:
-            return
-        for index in range(len(self.found)):
-            features, labels = self.split(index)
-            with atomic_path(Path(self.out) / f"features_{SPLITS[index]}.npz") as path:
-                np.savez(path, features=features.numpy(), labels=labels.numpy(), layers=np.array(self.layers))
+        """Give the store its name."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        writer.__exit__(None, None, None)
 
-    def split(self, index: int) -> tuple[Tensor, Tensor]:
-        """Features float32 `(layers, N, D)` and labels `(N,)` of the loader `index`; 0, 1, 2 are train, val, test."""
-        parts = self.found[index]
-        return torch.cat([p["features"] for p in parts], dim=1), torch.cat([p["labels"] for p in parts])
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing half-written."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def identity_of(
+    checkpoint: str | None, data: ImageDataModule, how: FeatureOptions, precision: str, dtype: FeatureType
+) -> dict[str, Any]:
+    """What a store's features are features of, as plain data.
+
+    How the images are loaded plays no part, except that masks belong to batches.
+    """
+    spec = data.spec()
+    ignored = {"num_workers"} if how.masks else {"num_workers", "batch_size"}
+    spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ignored}
+    return {
+        "checkpoint_sha256": sha256_of(checkpoint) if checkpoint else None,
+        "data": spec,
+        "images": {name: fingerprint(data.images(name)) for name in SPLITS},
+        "features": asdict(how),
+        "precision": precision,
+        "dtype": dtype,
+    }
+
+
+def fingerprint(images: LabelledImages) -> str:
+    """Checksum of a split's labels and of its first and last image: tells apart data that changed on disk."""
+    found = hashlib.sha256(torch.as_tensor(images.labels).to(torch.int64).numpy().tobytes())
+    for index in (0, len(images) - 1):
+        found.update(images[index][0].numpy().tobytes())
+    return found.hexdigest()

@@ -1,17 +1,21 @@
 """Pictures in TensorBoard after each validation: samples from nothing, and completed halves beside their originals."""
 
+import math
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from igpt.data import ImageDataModule
-from igpt.modules.autoregressive import Autoregressive
+from igpt.modules.generative import GenerativeModule
 from igpt.pictures import enlarge, grid
 
 
 class SampleGrid(pl.Callback):
     """Logs `samples` and `completions` to TensorBoard; the seed is fixed, so that pictures can be compared over time.
+
+    AR and BERT draw the same parts of the same images. Fine-tuning shows none.
 
     Args:
         num: images drawn from nothing; 0 draws none.
@@ -29,17 +33,19 @@ class SampleGrid(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw and log, on the main process, except in the sanity check."""
-        if trainer.sanity_checking or not isinstance(pl_module, Autoregressive):
+        if trainer.sanity_checking or not isinstance(pl_module, GenerativeModule):
             return
         self._validations += 1
         if (self._validations - 1) % self.every_n_validations or not trainer.is_global_zero:
             return
+        if not math.isfinite(trainer.callback_metrics.get("val/loss", 0.0)):
+            return  # a network that computes NaN has no distribution to draw from
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name, picture in self._pictures(trainer, pl_module).items():
                     logger.experiment.add_image(name, picture, trainer.global_step)
 
-    def _pictures(self, trainer: pl.Trainer, module: Autoregressive) -> dict[str, Tensor]:
+    def _pictures(self, trainer: pl.Trainer, module: GenerativeModule) -> dict[str, Tensor]:
         pictures = {}
         if self.num:
             drawn = module.palette.decode(module.draw_new(self.num, seed=self.seed)).cpu()

@@ -5,6 +5,8 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
+WORDS = {"report": "runs", "surprise": "files"}  # the list option that bare words after the verb belong to
+
 
 def run(verb: str, arguments: list[str]) -> None:
     """Parse `arguments` for the function of `verb` and call it.
@@ -12,17 +14,20 @@ def run(verb: str, arguments: list[str]) -> None:
     Raises:
         UserError: an option is unknown or its value is off.
     """
-    from igpt.commands.parsing import CommandParser
+    from igpt.commands.invocation import invoked
+    from igpt.commands.parsing import CommandParser, arrange
     from igpt.plugins import load_plugins
 
     load_plugins()
+    invoked(verb, arguments)
     function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{verb}"), verb)
-    parser = CommandParser(prog=f"igpt {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    usage = f"%(prog)s {WORDS[verb].upper()} [...] [options]" if verb in WORDS else "%(prog)s [options]"
+    parser = CommandParser(prog=f"igpt {verb}", usage=usage, description=(function.__doc__ or "").split("\n\n")[0])
     own_config = "config" in signature(function).parameters  # `tune` takes a config of `fit`, not one of its own
     if not own_config:
         parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
     parser.add_function_arguments(function, sub_configs=False)
-    values = parser.instantiate(parser.parse_args(arguments))
+    values = parser.instantiate(parser.parse_args(arrange(arguments, function, WORDS.get(verb))))
     if not own_config:
         values.pop("config", None)
     function(**vars(values))

@@ -67,15 +67,17 @@ def is_main_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
-def use_checkpoint(model: Any, path: str) -> None:
+def use_checkpoint(model: Any, path: str) -> int:
     """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
 
-    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
+    Returns the step that it was saved at. A fine-tuned checkpoint holds its whole network, so the config's `pretrained`
+    file is not needed any more.
 
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
     """
-    header = read_checkpoint(path)[CHECKPOINT_KEY]["model"]
+    content = read_checkpoint(path)
+    header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
@@ -94,6 +96,7 @@ def use_checkpoint(model: Any, path: str) -> None:
     recipe = differences(stored, given)
     if recipe:
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
+    return int(content.get("global_step", 0))
 
 
 def keep_earlier_run(run_dir: Path) -> None:

@@ -1,5 +1,9 @@
-"""Where a command that needs no trainer runs its network."""
+"""Where a command runs its network."""
 
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
 import torch
 
 from igpt.errors import UserError
@@ -17,3 +21,17 @@ def device_of(accelerator: str) -> str:
     if accelerator in ("gpu", "cuda") and not has_gpu:
         raise UserError(f"--accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
     return "cuda" if has_gpu and accelerator != "cpu" else "cpu"
+
+
+def quiet_trainer(**options: Any) -> pl.Trainer:
+    """A trainer on one device that prints and writes nothing of its own; `options` are Lightning's."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return pl.Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )

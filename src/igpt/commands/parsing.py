@@ -1,8 +1,10 @@
 """Parsers of every verb: no abbreviations, and errors that fit in one line."""
 
 import difflib
+import json
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -38,6 +40,48 @@ class CommandParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
         raise UserError(one_line(message)) from ex
+
+
+def arrange(arguments: list[str], function: Callable[..., Any], words: str | None) -> list[str]:
+    """The command line as the parser takes it, from what people type.
+
+    Options may be written with dashes (`--labels-per-class`), lists as words (`--labels_per_class 4 25`), and bare
+    words belong to the list option `words`, where the verb has one. Every option takes a value, so a word is bare
+    where no option stands before it.
+    """
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
+    arranged: list[str] = []
+    loose: list[str] = []
+    rest = list(arguments)
+    while rest:
+        head = rest.pop(0)
+        option, equals, value = head.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if words is not None and not head.startswith("-"):
+            loose.append(head)
+        elif not option.startswith("--") or name not in hints or equals:
+            arranged.append(f"--{name}={value}" if equals and name in hints else head)
+            if option.startswith("-") and not equals and rest and not rest[0].startswith("-"):
+                arranged.append(rest.pop(0))
+        else:
+            count = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+            given = rest[: count if is_list(hints[name]) else 1]
+            del rest[: len(given)]
+            arranged += [f"--{name}", *(as_list(given, hints[name]) if is_list(hints[name]) else given)]
+    return arranged + ([f"--{words}", json.dumps(loose)] if loose else [])
+
+
+def is_list(hint: Any) -> bool:
+    """Whether a type is a list, or a list or None."""
+    return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
+
+
+def as_list(given: list[str], hint: Any) -> list[str]:
+    """Words as one value that the parser reads as a list; what is written as a list already stays as it is."""
+    if not given or (len(given) == 1 and given[0].startswith("[")):
+        return given
+    numbers = any(get_args(kind) == (int,) for kind in (hint, *get_args(hint)))
+    return [json.dumps([int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given])]
 
 
 def one_line(message: str) -> str:

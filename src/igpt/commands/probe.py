@@ -1,85 +1,155 @@
-"""`igpt probe`: the accuracy of a linear classifier on the features of every layer."""
+"""`igpt probe`: how much a simple classifier can read from the features of every layer."""
 
-import logging
+import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.callbacks import LayerFeatures
 from igpt.commands.device import device_of
+from igpt.commands.extract import Precision, stored_features
+from igpt.commands.invocation import command_line
+from igpt.commands.probing import (
+    Probe,
+    by_sgd,
+    from_store,
+    low_data_row,
+    pixel_probe,
+    probe_method,
+    subset_indices,
+    subsets_of,
+)
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
+from igpt.features import FeatureOptions
+from igpt.files import sha256_of
 from igpt.loading import Loaded, load
-from igpt.probing.protocol import SplitFeatures, best_layer, probe_layers
-from igpt.probing.tables import text_table, write_results
+from igpt.probing.protocol import HOW, Method
+from igpt.probing.store import FeatureType
+from igpt.probing.tables import ProbeReport
 from igpt.transformer import check_layers
-
-RAW_PIXELS = -1
 
 
 def probe(
     ckpt: str,
     data: ImageDataModule | None = None,
     layers: str = "all",
-    method: Literal["lbfgs"] = "lbfgs",
+    method: str = "lbfgs",
+    concat: int | None = None,
+    labels_per_class: list[int] | None = None,
+    subsets: int = 5,
+    norm: Literal["normed", "raw"] = "normed",
+    grid: int = 1,
+    masks: int = 0,
+    standardise: bool = True,
+    dtype: FeatureType = "float16",
+    store: str | None = None,
+    epochs: int = 30,
     out: str | None = None,
     accelerator: str = "auto",
-    precision: str = "32-true",
+    precision: Precision = "32-true",
 ) -> None:
-    """Fit a linear classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
+    """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
 
-    Features are means over positions of each block's normed input. The strength of the penalty is chosen on the
-    validation split, then the probe is fitted again on training + validation and scored on the test split. Writes
-    probe.json, probe.csv and layers.png.
+    Features are means over positions of each block's normed input. Penalty, rate or number of neighbours are chosen on
+    the validation split, and the test split is looked at once. Writes probe.json, probe.csv and layers.png.
 
     Args:
         ckpt: checkpoint of igpt.
         data: whose images to probe with; the data that the checkpoint was trained on if left out.
         layers: "all", or numbers from 0 (input of the first block) to L (final norm), such as 0,4,8.
-        method: how the probe is fitted; lbfgs is the paper's way for CIFAR and STL.
-        out: folder to write to; a folder "probe" beside the checkpoint's folder if left out.
+        method: lbfgs (the paper's for CIFAR and STL), sgd (its way for ImageNet, for data too large for lbfgs), knn,
+            several such as lbfgs,knn, or all.
+        concat: also probe the features of so many adjacent layers around the best one, one after another; 5 in the
+            paper.
+        labels_per_class: also fit L-BFGS probes on so few training images of each class, such as 4 25 400.
+        subsets: how many subsets of each size, of different seeds.
+        norm: normed (the paper's) or raw, the residual stream before the norm.
+        grid: 1 is the mean over all positions; 2 keeps the means of the picture's quarters apart.
+        masks: for BERT: 0 shows whole images, n takes mean features under n masks.
+        standardise: shift and scale features to mean 0 and deviation 1 on the training split first.
+        dtype: of the features on disk.
+        store: folder of the features, made or reused; "features" beside the results if left out.
+        epochs: of the sgd probe.
+        out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu.
         precision: of the network, as in Lightning: 32-true, bf16-mixed.
 
     Raises:
-        UserError: no such checkpoint or layer, or the data have no labels.
+        UserError: no such checkpoint, layer or method, the data have no labels, or a store does not fit.
     """
     loaded = load(ckpt)
-    wanted = parse_layers(layers, loaded.module.core.n_layers)
-    data = data if data is not None else loaded.data()
-    data.split = replace(
-        data.split, fold_validation=False
-    )  # the strength is chosen on images that it was not fitted to
+    core = loaded.module.core
+    wanted, methods = parse_layers(layers, core.n_layers), parse_methods(method)
+    how = FeatureOptions(norm, grid, masks)
+    check_options(concat, wanted, core.n_layers, labels_per_class, subsets, epochs)
+    how.check(core.resolution, core.causal)
     device_of(accelerator)
-    folder = Path(out) if out else Path(ckpt).absolute().parent.parent / "probe"
+    data = data if data is not None else loaded.data()
+    data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
+    core.check_resolution(data.resolution)
+    data.prepare_data()
+    classes = num_classes(data)
+    few = subsets_of(data, labels_per_class or [], subsets)
+    folder = Path(out) if out else default_folder(Path(ckpt))
+    run: dict[str, Any] = {"accelerator": accelerator, "precision": precision}
     started = time.perf_counter()
-    splits = collect(loaded, data, wanted, accelerator, precision)
-    extracted = time.perf_counter()
-    results = probe_layers(splits, wanted, num_classes(splits))
-    pixels = probe_layers(raw_pixels(data), [RAW_PIXELS], num_classes(splits))[0]
-    protocol = {
-        "checkpoint": str(ckpt),
-        "step": loaded.step,
-        "data": data.spec(),
-        "method": method,
-        "features": "mean over positions of the normed input of each layer, standardised on the training split",
-        "strength": "chosen on validation, refitted on train + val",
-        "images": {name: int(splits[name][1].numel()) for name in SPLITS},
-    }
-    write_results(folder, results, pixels, protocol)
-    best = best_layer(results)
-    print(text_table(results, pixels))
-    print(
-        f"best layer {best.layer} of 0..{loaded.module.core.n_layers}: test accuracy {best.test_accuracy:.4f} "
-        f"(raw pixels {pixels.test_accuracy:.4f}); features {extracted - started:.1f} s, "
-        f"probes {time.perf_counter() - extracted:.1f} s\n"
-        f"wrote {folder / 'probe.json'}, probe.csv, layers.png"
+    features = None
+    if set(methods) != {"sgd"} or few:
+        place = Path(store) if store else folder / "features"
+        features, reused = stored_features(
+            loaded.module, ckpt, data, wanted, how, folder=place, own=store is not None, dtype=dtype, **run
+        )
+        told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
+        print(f"features of {len(wanted)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
+    results = []
+    for name in methods:
+        begun = time.perf_counter()
+        if name == "sgd":
+            sgd: dict[str, Any] = {
+                "num_classes": classes,
+                "epochs": epochs,
+                "standardise": standardise,
+                "folder": folder / "sgd",
+            }
+            fit: Probe = partial(by_sgd, loaded.module, data, how, **sgd, **run)
+        else:
+            assert features is not None
+            fit = partial(from_store, features, classes, name, standardise)
+        pixels = None if name == "sgd" else pixel_probe(data, classes, name, standardise)
+        results.append(probe_method(name, fit, wanted, core.n_layers, concat, pixels))
+        print(f"{name}: {time.perf_counter() - begun:.1f} s")
+    report = ProbeReport(
+        {
+            **origin(ckpt, loaded, data),
+            "features": {**how.to_dict(), "standardise": standardise, "dtype": dtype, "precision": precision},
+        },
+        results,
+        [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
+        {"indices": "into the data's labelled training images", "subsets": subset_indices(data, few)},
     )
+    written = report.write(folder)
+    shutil.rmtree(folder / "sgd", ignore_errors=True)  # what a killed probe would go on from
+    print(report.text())
+    print(f"wrote {folder / written[0]}, {', '.join(written[1:])} in {time.perf_counter() - started:.1f} s")
+
+
+def origin(ckpt: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
+    """What was probed, for probe.json."""
+    return {
+        "command": command_line(),
+        "checkpoint": str(ckpt),
+        "checkpoint_sha256": sha256_of(ckpt),
+        "step": loaded.step,
+        "model": type(loaded.module).__name__,
+        "objective": type(loaded.module.core).__name__,
+        "data": data.spec(),
+        "images": {name: data.size(name) for name in SPLITS},
+    }
 
 
 def parse_layers(text: str, n_layers: int) -> list[int]:
@@ -98,44 +168,50 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
     return layers
 
 
-def collect(
-    loaded: Loaded, data: ImageDataModule, layers: list[int], accelerator: str, precision: str
-) -> SplitFeatures:
-    """Features of the asked layers for all splits, in one pass over the images."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    callback = LayerFeatures(layers)
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        callbacks=[callback],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.predict(loaded.module, datamodule=data, return_predictions=False)
-    return {name: callback.split(index) for index, name in enumerate(SPLITS)}
+def parse_methods(text: str) -> list[Method]:
+    """Turn "all" or "lbfgs,knn" into a list of methods, in the order given.
+
+    Raises:
+        UserError: no such method.
+    """
+    names = list(HOW) if text == "all" else list(dict.fromkeys(text.split(",")))
+    wrong = [name for name in names if name not in HOW]
+    if wrong:
+        raise UserError(f"--method {','.join(wrong)}; choose from {', '.join(HOW)}, several with commas, or all")
+    return names  # type: ignore[return-value]
 
 
-def raw_pixels(data: ImageDataModule) -> SplitFeatures:
-    """The pixels themselves as features, `(1, N, 3 R R)` in 0..1, to compare with."""
-    splits: SplitFeatures = {}
-    for name in SPLITS:
-        batches = [(images.flatten(1).float() / 255, labels) for images, labels in data.loader(name)]
-        splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
-    return splits
+def check_options(
+    concat: int | None, layers: list[int], n_layers: int, labels_per_class: list[int] | None, subsets: int, epochs: int
+) -> None:
+    """Raise a UserError for numbers that make no probe."""
+    if concat is not None and not 2 <= concat <= n_layers + 1:
+        raise UserError(f"--concat {concat} must lie between 2 and {n_layers + 1}, the number of layers")
+    if concat is not None and len(layers) <= n_layers:
+        raise UserError("--concat needs the neighbours of the best layer, whichever it is; leave --layers out")
+    if labels_per_class is not None and (not labels_per_class or min(labels_per_class) < 1):
+        raise UserError(f"--labels_per_class {labels_per_class}: give numbers of at least 1, such as 4 25 400")
+    if subsets < 1 or epochs < 1:
+        raise UserError("--subsets and --epochs must be at least 1")
 
 
-def num_classes(splits: dict[str, tuple[Tensor, Tensor]]) -> int:
-    """Number of classes that occur.
+def num_classes(data: ImageDataModule) -> int:
+    """Number of classes that occur, without reading an image.
 
     Raises:
         UserError: there are images without a label, or only one class.
     """
-    labels = torch.cat([split[1] for split in splits.values()])
+    labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
     if int(labels.min()) < 0:
         raise UserError("--data: some images have no label (-1); probing needs labelled images")
     if int(labels.max()) < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")
     return int(labels.max()) + 1
+
+
+def default_folder(ckpt: Path) -> Path:
+    """Where the results of a checkpoint go: probe/ of its run for the last one, a folder of its own for others."""
+    if ckpt.absolute().parent.name != "checkpoints":
+        return ckpt.with_name(f"{ckpt.stem}_probe")
+    folder = ckpt.absolute().parent.parent / "probe"
+    return folder if ckpt.stem == "last" else folder / ckpt.stem

@@ -1,4 +1,4 @@
-"""`igpt sample`: new images, or the missing half of given ones."""
+"""`igpt sample`: new images, or a missing part of given ones."""
 
 import time
 from pathlib import Path
@@ -12,8 +12,8 @@ from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
 from igpt.loading import Loaded, load
-from igpt.modules import Autoregressive
-from igpt.pictures import enlarge, grid, open_picture, save_picture
+from igpt.modules import BERT, GenerativeModule
+from igpt.pictures import check_format, enlarge, grid, open_mask, open_picture, save_picture
 from igpt.sampling import check_sampling
 
 
@@ -23,30 +23,38 @@ def sample(
     num: int | None = None,
     complete: list[str] | None = None,
     rows: int = 0,
-    keep: float = 0.5,
+    keep: float | None = None,
+    mask: str | None = None,
     data: ImageDataModule | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    steps: int | None = None,
     seed: int = 0,
     accelerator: str = "auto",
 ) -> None:
-    """Draw new images, or complete the lower half of test images or of any picture (paper, figure 1).
+    """Draw new images, or a part of test images or of any picture anew (paper, figure 1), with AR or BERT.
 
     Writes a grid of pictures, and beside it the tokens as .npy. Completions have a row an image: the kept part, the
     completions, the original in palette colours.
 
+    AR draws pixel by pixel, each given those before it; BERT unmasks all missing pixels in a few passes, given what is
+    known on every side. So with a mask, AR knows nothing of what lies below it, and BERT does.
+
     Args:
-        ckpt: checkpoint of an autoregressive model.
+        ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as samples.png.
         num: images to draw (16 if left out), or completions of each given image (4 if left out).
         complete: picture files to complete; the central square, at the model's resolution, in palette colours.
         rows: complete this many images of the test split instead; each is one row of the grid.
-        keep: share of each image's rows that is kept and shown to the model.
+        keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
+        mask: picture file instead of keep: its central square is laid over each image, and what is lighter than medium
+            grey there is drawn anew, in any place and shape; all white draws the whole image.
         data: where `rows` come from; the data that the checkpoint was trained on if left out.
         temperature: above 1 more varied, below 1 more typical.
         top_k: draw from the k likeliest colours only; 0 is all.
         top_p: draw from the likeliest colours that together reach this probability; 1 is all.
+        steps: passes in which BERT draws (64 if left out); more are more coherent and take longer. Not for AR.
         seed: the same seed gives the same picture.
         accelerator: auto, cpu or gpu.
 
@@ -54,23 +62,20 @@ def sample(
         UserError: no such checkpoint or picture, or a setting out of range.
     """
     check_sampling(temperature, top_k, top_p)
-    if complete and rows:
-        raise UserError("--complete and --rows exclude each other; give one of them")
-    if (num is not None and num < 1) or rows < 0 or not 0 < keep < 1:
-        raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
-    if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
-        raise UserError(f"--out {out} names no picture format; give a file name that ends in .png")
+    check_choice(num, complete, rows, keep, mask)
+    check_format(out)
     loaded = load(ckpt, device_of(accelerator))
     module = loaded.module.core
-    if not isinstance(module, Autoregressive):
-        raise UserError(f"--ckpt {ckpt} holds a {type(module).__name__}; only autoregressive models draw images")
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    if steps is not None:
+        settings["steps"] = checked_steps(steps, module, ckpt)
     started = time.perf_counter()
     if complete or rows:
+        kept, region = 0.5 if keep is None else keep, given_region(mask, module.resolution)
         originals = given_images(loaded, complete, rows, data).to(module.device)
-        pictures, tokens = module.complete(originals, num or 4, keep, **settings)
-        drawn = len(tokens) * (num or 4)
-        predicted = drawn * (module.resolution**2 - module.kept_pixels(keep))
+        pictures, tokens = module.complete(originals, num or 4, kept, region, **settings)
+        drawn = len(originals) * (num or 4)
+        predicted = drawn * int(module.unknown_part(kept, region).sum())
         shown, columns = pictures.flatten(0, 1), pictures.shape[1]
     else:
         drawn = num or 16
@@ -87,6 +92,18 @@ def sample(
     )
 
 
+def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: float | None, mask: str | None) -> None:
+    """Raise a UserError for options that exclude each other, or numbers out of range."""
+    if complete and rows:
+        raise UserError("--complete and --rows exclude each other; give one of them")
+    if keep is not None and mask is not None:
+        raise UserError("--keep and --mask exclude each other; give one of them")
+    if mask is not None and not complete and not rows:
+        raise UserError("--mask says what of given images is drawn anew; name them with --complete or --rows")
+    if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
+        raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
+
+
 def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: ImageDataModule | None) -> Tensor:
     """Images to complete, uint8 `(B, 3, R, R)`: picture files, or the first of the test split."""
     resolution = loaded.module.core.resolution
@@ -96,3 +113,29 @@ def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: Image
     data.prepare_data()
     test = data.images("test")
     return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])
+
+
+def given_region(mask: str | None, resolution: int) -> Tensor | None:
+    """What a mask file says is drawn anew, bool `(R, R)`; None where none is given.
+
+    Raises:
+        UserError: no such picture, or nothing in it is white.
+    """
+    if mask is None:
+        return None
+    region = open_mask(mask, resolution)
+    if not region.any():
+        size = f"{resolution}x{resolution}"
+        raise UserError(f"--mask {mask} has no white pixel at the model's {size}; paint white what is to be drawn")
+    return region
+
+
+def checked_steps(steps: int, module: GenerativeModule, ckpt: str) -> int:
+    """The number of passes.
+
+    Raises:
+        UserError: the model draws in no passes (`infill` refuses a number below 1).
+    """
+    if not isinstance(module, BERT):
+        raise UserError(f"--steps {steps}: --ckpt {ckpt} is autoregressive and draws pixel by pixel; leave --steps out")
+    return steps

@@ -1,6 +1,7 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from igpt.callbacks import ImagesPerSecond, LayerFeatures, SampleGrid, StepCheckpoint
+from igpt.callbacks import ImagesPerSecond, LayerFeatures, Likelihood, SampleGrid, StepCheckpoint
+from igpt.commands import records
 from igpt.commands.checks import check_recipe, keep_earlier_run, preflight, use_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
@@ -42,16 +44,25 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults.
+    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults, and the name.
 
-    A low-data run also gets `subset.json`, the indices of its training images.
+    A low-data run also gets `subset.json`, the indices of its training images. Every verb adds its command line to
+    `runs/NAME/commands.txt`, once nothing about it is off any more.
     """
 
+    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.command = command
+
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it whole or not at all."""
+        """Write each file whole or not at all."""
         folder = trainer.loggers[0].log_dir if trainer.loggers else None  # trainer.log_dir would wait for all ranks
         if folder is None:
             return
+        records.add_command(run_dir(self.config), self.command)
+        if stage != "fit":
+            return  # the config of the training stays
+        self.config.name = run_dir(self.config).name  # so that this file, too, finds the run's folder
         with atomic_path(Path(folder) / "config.yaml") as path:
             path.write_text(self.parser.dump(self.config))
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -64,6 +75,7 @@ class TrainerCLI(LightningCLI):
     """One verb of LightningCLI; building only its parser keeps the start quick."""
 
     verb = "fit"
+    step = 0  # of the checkpoint
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -73,6 +85,7 @@ class TrainerCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what the launcher hands over (Lightning's own method warns that sys.argv is not empty)."""
         self.config = parser.parse_args(args)
+        self.save_config_kwargs["command"] = shlex.join(["igpt", *args])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the callbacks that every run has."""
@@ -96,7 +109,7 @@ class TrainerCLI(LightningCLI):
                 raise UserError(f"--ckpt_path last: {last} does not exist; train first, or name a file")
             path = config.ckpt_path = str(last) if last.exists() else None
         if path is not None and path not in KEYWORDS:
-            use_checkpoint(config.model, path)
+            self.step = use_checkpoint(config.model, path)
         config.weights_only = True
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -106,20 +119,45 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
         callbacks: list[Any] = [ImagesPerSecond()]
+        self.likelihood = Likelihood(str(folder / "likelihood"))
         if config.trainer.logger in (None, True):
             logger = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
             kwargs["logger"] = logger
         if self.verb == "predict":
-            callbacks.append(LayerFeatures(out=str(folder / "features")))
+            callbacks.append(LayerFeatures(str(folder / "features"), config.ckpt_path))
+        if self.verb == "test":
+            callbacks.append(self.likelihood)
         if self.verb == "fit" and config.trainer.logger is not False:
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults["callbacks"] = callbacks
-        if self.verb != "fit":
-            self.save_config_callback = None  # the config of the training stays
         trainer = super().instantiate_trainer(**kwargs)
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             keep_earlier_run(folder)  # only now, when nothing about the trainer can be off any more
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`."""
+        config, folder = self.config[subcommand], run_dir(self.config[subcommand])
+        scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
+        if scored:
+            records.read_scores(folder)  # what is off about the file is said before the work
+        super()._run_subcommand(subcommand)
+        if scored and self.trainer.is_global_zero:
+            records.add_score(folder, self.score(subcommand, config))
+
+    def score(self, verb: str, config: Any) -> dict[str, Any]:
+        """One entry of scores.json: the command, what was evaluated, on which data, and what came out."""
+        entry = {
+            "verb": verb,
+            "command": self.save_config_kwargs["command"],
+            "checkpoint": str(config.ckpt_path),
+            "step": self.step,
+            "model": records.plain_part(self.model.spec()),
+            "data": self.datamodule.spec(),
+            "metrics": records.plain_metrics(self.trainer.callback_metrics),
+        }
+        found = self.likelihood.summary()
+        return entry | ({"likelihood": found} if found else {})
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)

@@ -1,13 +1,14 @@
 """AR pre-training: predict every pixel from those before it (paper, section 2.1)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from igpt.modules.base import Batch
 from igpt.modules.generative import GenerativeModule
-from igpt.objectives import next_pixel_loss
+from igpt.objectives import next_pixel_loss, pixel_nll
 from igpt.sampling import generate
-
-GREY = 128  # shown where a picture is still to be completed
 
 
 class Autoregressive(GenerativeModule):
@@ -22,44 +23,17 @@ class Autoregressive(GenerativeModule):
         """Mean negative log-likelihood over all T pixels, in nats per pixel."""
         return next_pixel_loss(self.transformer.head(normed), tokens)
 
-    def draw(
-        self, prefix: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0
-    ) -> Tensor:
-        """Whole images `(B, T)` in raster order; `prefix (B, P)` is how their sequences begin (`sampling.generate`)."""
-        was_training = self.training
-        self.eval()
-        tokens = generate(self.transformer, prefix, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        self.train(was_training)
-        return self.to_raster(tokens)
+    def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
+        """-log p(x_i | x_<i) of every pixel, exact, float32 `(B, T)` in nats, in the order of the sequence."""
+        return pixel_nll(self.transformer(tokens, causal=True), tokens)
 
-    def draw_new(self, num: int, **settings: float | int) -> Tensor:
-        """`num` images from nothing, as tokens `(num, T)` in raster order."""
-        empty = torch.empty(num, 0, dtype=torch.int64, device=self.device)
-        return self.draw(empty, **settings)  # type: ignore[arg-type]
+    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
+        """In order, each pixel given those before it (`sampling.generate`)."""
+        return generate(self.transformer, tokens, known=~unknown, **settings)
 
-    def kept_pixels(self, keep: float) -> int:
-        """Pixels of an image that a completion leaves as they are: whole rows, where the order is raster."""
-        return min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
-
-    def complete(
-        self, originals: Tensor, num: int = 1, keep: float = 0.5, **settings: float | int
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the later part of images anew, `num` times each (paper, figure 1); in raster order the lower part.
-
-        Args:
-            originals: uint8 `(B, 3, R, R)`.
-            num: completions of each.
-            keep: share of the sequence that is kept; at least one row's worth is kept and one drawn.
-            settings: as for `draw`.
-
-        Returns:
-            Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
-            colours) and tokens int64 `(B, num, T)` in raster order.
-        """
-        tokens, kept = self.encode(originals), self.kept_pixels(keep)
-        drawn = self.draw(tokens[:, :kept].repeat_interleave(num, 0), **settings)  # type: ignore[arg-type]
-        quantised = self.palette.decode(self.to_raster(tokens))
-        shown = quantised.flatten(2)
-        shown = shown.index_fill(2, self.pixel_order[kept:], GREY).view_as(quantised)
-        completions = self.palette.decode(drawn).unflatten(0, (-1, num))
-        return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss, and what it is the mean of: nats per pixel of every image `(B,)`, with their labels `(B,)`."""
+        images, labels = batch
+        nats = self.surprise(self.encode(images)).mean(1)
+        self.log_loss("test", nats.mean(), len(images))
+        return {"nats": nats, "labels": labels}

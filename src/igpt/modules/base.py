@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError
+from igpt.features import FeatureOptions
 from igpt.schedule import warmup_constant, warmup_cosine
 
 if TYPE_CHECKING:
     from igpt.modules.generative import GenerativeModule
 
 Batch = tuple[Tensor, Tensor]
+TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
 
 
 class PixelModule(pl.LightningModule, ABC):
@@ -40,6 +42,7 @@ class PixelModule(pl.LightningModule, ABC):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.feature_layers: list[int] | None = None
+        self.feature_options = FeatureOptions()
 
     @property
     @abstractmethod
@@ -51,10 +54,12 @@ class PixelModule(pl.LightningModule, ABC):
         """Class path and arguments as plain data; colours and weights travel in the state dict, not by file name."""
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Features of all layers `(L + 1, B, D)` and labels `(B,)`; the LayerFeatures callback asks for fewer."""
+        """Features `(L + 1, B, D)` and labels `(B,)`; the LayerFeatures callback asks for some, and in its own way."""
         images, labels = batch
         layers = self.feature_layers or list(range(self.core.n_layers + 1))
-        return {"features": self.core.features(self.core.encode(images), layers), "labels": labels}
+        rng = rng_of(FEATURES, dataloader_idx, batch_idx)
+        features = self.core.features(self.core.encode(images), layers, self.feature_options, rng)
+        return {"features": features, "labels": labels}
 
     def configure_optimizers(self) -> Any:
         """Adam with warm-up over one epoch, then a cosine to zero at `max_steps` (paper, section 3.4) or constant.

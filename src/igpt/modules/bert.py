@@ -1,12 +1,16 @@
 """BERT pre-training: predict masked pixels from all others (paper, section 2.1)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from igpt.data import rng_of
 from igpt.errors import UserError
 from igpt.modules.generative import GenerativeModule
-from igpt.objectives import draw_mask, masked_pixel_loss
+from igpt.objectives import covering_masks, draw_mask, masked_pixel_loss, pixel_nll
 from igpt.order import Order
+from igpt.sampling import infill
 from igpt.transformer import TransformerConfig
 
 
@@ -50,3 +54,20 @@ class BERT(GenerativeModule):
         """Mean over each image's masked positions, then over images, in nats per masked pixel."""
         assert masked is not None
         return masked_pixel_loss(self.transformer.head(normed), tokens, masked)
+
+    def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
+        """-log p(x_i | all pixels outside its mask), float32 `(B, T)` in nats, in the order of the sequence.
+
+        Disjoint masks of about `mask_share`, the same for all images, hide every pixel once. The sum over an image is
+        a pseudo-likelihood: it is no log-probability of the image, and not to be compared with that of AR.
+        """
+        nats = torch.zeros(tokens.shape, device=tokens.device)
+        for mask in covering_masks(tokens.shape[1], self.mask_share, rng_of(seed)).to(tokens.device):
+            masked = mask.expand_as(tokens)
+            hidden = pixel_nll(self.transformer(tokens, causal=False, masked=masked), tokens)
+            nats = torch.where(masked, hidden, nats)
+        return nats
+
+    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
+        """In a few passes, given the known pixels on every side (`sampling.infill`)."""
+        return infill(self.transformer, tokens, unknown, **settings)

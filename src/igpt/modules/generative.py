@@ -14,14 +14,14 @@ from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import rng_of
 from igpt.errors import UserError
 from igpt.features import FeatureOptions, pooling
-from igpt.modules.base import Batch, PixelModule
+from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
 from igpt.spec import spec_of
 from igpt.transformer import PixelTransformer, TransformerConfig
 
-TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
+GREY = 128  # shown where a picture is still to be completed
 
 
 class GenerativeModule(PixelModule):
@@ -99,6 +99,18 @@ class GenerativeModule(PixelModule):
     def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
         """The loss in nats per pixel, from the final norm's output `(B, T, D)`."""
 
+    @abstractmethod
+    def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
+        """How surprising each pixel is, float32 `(B, T)` in nats, of tokens `(B, T)`; both in sequence order.
+
+        Args:
+            seed: of the masks, where the objective masks.
+        """
+
+    @abstractmethod
+    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
+        """Tokens `(B, T)` with the unknown ones, bool `(B, T)`, drawn anew; all in sequence order."""
+
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
         masked = self.draw_mask(tokens, rng)
@@ -124,6 +136,62 @@ class GenerativeModule(PixelModule):
         assert rng is not None
         under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
         return torch.stack(under).mean(0)
+
+    def fill(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
+        """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
+
+        Args:
+            tokens: int64 `(B, T)`, on the module's device; those at unknown positions have no say.
+            unknown: bool `(B, T)`: what is drawn anew.
+            settings: temperature, top_k, top_p and seed; for BERT also steps. See `sampling.generate` and `infill`.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self.to_raster(self.draw_unknown(tokens, unknown, **settings))
+        finally:
+            self.train(was_training)
+
+    def draw_new(self, num: int, **settings: Any) -> Tensor:
+        """`num` images from nothing, as tokens `(num, T)` in raster order; `settings` as for `fill`."""
+        tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
+        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), **settings)
+
+    def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
+        """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
+
+        Args:
+            keep: share of the sequence that is kept; at least one row's worth is kept and one drawn.
+        """
+        if region is not None:
+            return region.flatten().to(self.device)[self.pixel_order]
+        kept = min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
+        return torch.arange(self.resolution**2, device=self.device) >= kept
+
+    def complete(
+        self, originals: Tensor, num: int = 1, keep: float = 0.5, region: Tensor | None = None, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a part of images anew, `num` times each (paper, figure 1); in raster order the lower part.
+
+        Args:
+            originals: uint8 `(B, 3, R, R)`.
+            num: completions of each.
+            keep: share of the sequence that is kept.
+            region: bool `(R, R)`: what is drawn instead, anywhere in the image. AR draws it given the pixels before
+                it alone, BERT given all around it.
+            settings: as for `fill`.
+
+        Returns:
+            Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
+            colours) and tokens int64 `(B, num, T)` in raster order.
+        """
+        tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
+        repeated = tokens.repeat_interleave(num, 0)
+        drawn = self.fill(repeated, unknown.expand_as(repeated), **settings)
+        quantised = self.palette.decode(self.to_raster(tokens))
+        shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
+        completions = self.palette.decode(drawn).unflatten(0, (-1, num))
+        return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
@@ -169,16 +237,20 @@ class GenerativeModule(PixelModule):
         """As training, over the validation split, with the same randomness every time."""
         return self._step("val", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
         """As training, over the test split, with the same randomness every time."""
         return self._step("test", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
 
     def _step(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
         images = batch[0]
         loss = self.loss(self.encode(images), rng)
-        values = {f"{name}/loss": loss.detach(), f"{name}/bits_per_pixel": loss.detach() / NATS_PER_BIT}
-        self.log_dict(values, batch_size=len(images), prog_bar=True, sync_dist=name != "train")
+        self.log_loss(name, loss.detach(), len(images))
         return loss
+
+    def log_loss(self, name: str, loss: Tensor, images: int) -> None:
+        """Log the mean over so many images, in nats and in bits per pixel."""
+        values = {f"{name}/loss": loss, f"{name}/bits_per_pixel": loss / NATS_PER_BIT}
+        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=name != "train")
 
     def configure_model(self) -> None:
         """Compile the blocks once, where asked for."""

@@ -12,8 +12,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import rng_of
 from igpt.errors import UserError
-from igpt.modules.base import Batch, PixelModule
-from igpt.modules.generative import EVALUATE, GenerativeModule, step_rng
+from igpt.modules.base import EVALUATE, Batch, PixelModule
+from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.objectives import modal_class
 from igpt.pictures import confusion_figure
 from igpt.spec import build, spec_of

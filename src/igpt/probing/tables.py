@@ -2,63 +2,146 @@
 
 import csv
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from igpt.files import atomic_path
-from igpt.probing.protocol import LayerResult, best_layer
+from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
 
 
-def write_results(out: Path, results: list[LayerResult], pixels: LayerResult, protocol: dict[str, Any]) -> None:
-    """Write probe.json, probe.csv and layers.png into `out`; `pixels` is the same probe on raw pixels."""
-    best = best_layer(results)
-    content = {
-        **protocol,
-        "best_layer": best.layer,
-        "best_test_accuracy": best.test_accuracy,
-        "raw_pixels": {k: v for k, v in asdict(pixels).items() if k != "layer"},
-        "layers": [asdict(result) for result in results],
-    }
-    with atomic_path(out / "probe.json") as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    with atomic_path(out / "probe.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(results[0])))
+@dataclass(frozen=True)
+class MethodResults:
+    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked."""
+
+    method: Method
+    layers: list[LayerResult]
+    pixels: LayerResult | None = None
+    concat: LayerResult | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `best_layer` is the best on validation."""
+        best = best_layer(self.layers)
+        pixels = self.pixels.row(self.method) if self.pixels else None
+        return {
+            "best_layer": best.layer,
+            "best_test_accuracy": best.test_accuracy,
+            "layers": [result.row(self.method) for result in self.layers],
+            "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
+            "concat": {"method": self.method, **self.concat.row(self.method)} if self.concat else None,
+            "protocol": HOW[self.method],
+        }
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
+
+    protocol: dict[str, Any]
+    results: list[MethodResults]
+    low_data: list[dict[str, Any]] = field(default_factory=list)
+    low_data_indices: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, out: Path) -> list[str]:
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names."""
+        first = self.results[0].to_dict()
+        content = {
+            **self.protocol,
+            "method": self.results[0].method,
+            **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
+            "methods": {results.method: results.to_dict() for results in self.results},
+            "low_data": self.low_data,
+        }
+        if self.low_data:
+            with atomic_path(out / "low_data.json") as path:
+                path.write_text(json.dumps(self.low_data_indices) + "\n")
+        with atomic_path(out / "probe.csv") as path:
+            write_csv(self.results, path)
+        with atomic_path(out / "layers.png") as path:
+            plot(self.results, path)
+        with atomic_path(out / "probe.json") as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+        return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if self.low_data else [])]
+
+    def text(self) -> str:
+        """The tables that `igpt probe` prints."""
+        parts = [text_table(results) for results in self.results]
+        for results in self.results:
+            best = best_layer(results.layers)
+            beside = f" (raw pixels {results.pixels.test_accuracy:.4f})" if results.pixels else ""
+            parts.append(f"{results.method}: best layer {best.layer}, test accuracy {best.test_accuracy:.4f}{beside}")
+        parts += [
+            f"{row['labels_per_class']:>4} labels a class: test {100 * row['mean_test_accuracy']:.1f} "
+            f"± {100 * row['std_test_accuracy']:.1f} % over {row['subsets']} subsets"
+            for row in self.low_data
+        ]
+        return "\n".join(parts)
+
+
+def write_csv(all_results: list[MethodResults], path: Path) -> None:
+    """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
+    names = ["method", "layer", *CHOSEN.values(), "val_accuracy", "test_accuracy", "train_accuracy"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
-    with atomic_path(out / "layers.png") as path:
-        plot(results, pixels, path)
+        for results in all_results:
+            for result in results.layers:
+                writer.writerow({"method": results.method, **result.row(results.method)})
+            for other in (results.concat, results.pixels):
+                if other is not None:
+                    row = other.row(results.method)
+                    row["layer"] = "-".join(map(str, row.pop("layers", ["pixels"])))
+                    writer.writerow({"method": results.method, **row})
 
 
-def text_table(results: list[LayerResult], pixels: LayerResult) -> str:
-    """The table that `igpt probe` prints; the best layer by validation accuracy is marked."""
-    best = best_layer(results)
-    lines = ["  layer   strength   val      test"]
-    for result in results:
-        mark = "  <- best on validation" if result is best else ""
-        lines.append(
-            f"  {result.layer:>5}   {result.strength:8.0e}   {result.val_accuracy:.4f}   "
-            f"{result.test_accuracy:.4f}{mark}"
-        )
-    lines.append(f" pixels   {pixels.strength:8.0e}   {pixels.val_accuracy:.4f}   {pixels.test_accuracy:.4f}")
+def text_table(results: MethodResults) -> str:
+    """One method's table; the best layer by validation accuracy is marked."""
+    best = best_layer(results.layers)
+    chosen = CHOSEN[results.method]
+    lines = [f"  layer   {chosen:>8}   val      test     ({results.method})"]
+
+    number = "8.0e" if results.method == "lbfgs" else "8g"
+
+    def write(name: str, result: LayerResult, mark: str = "") -> str:
+        return f"{name:>7}   {result.chosen:{number}}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+
+    for result in results.layers:
+        lines.append(write(str(result.layer), result, "  <- best on validation" if result is best else ""))
+    if results.concat:
+        lines.append(write(f"{results.concat.layers[0]}-{results.concat.layers[-1]}", results.concat, "  concatenated"))
+    if results.pixels:
+        lines.append(write("pixels", results.pixels))
     return "\n".join(lines)
 
 
-def plot(results: list[LayerResult], pixels: LayerResult, path: Path) -> None:
-    """Accuracy against layer, as figure 2 of the paper, with raw pixels as a line."""
+def plot(all_results: list[MethodResults], path: Path) -> None:
+    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    layers = [result.layer for result in results]
-    axes.plot(layers, [100 * r.test_accuracy for r in results], "o-", label="test")
-    axes.plot(layers, [100 * r.val_accuracy for r in results], "s--", alpha=0.6, label="validation")
-    axes.axhline(100 * pixels.test_accuracy, color="grey", linestyle=":", label="raw pixels, test")
-    best = best_layer(results)
-    axes.plot([best.layer], [100 * best.test_accuracy], "*", markersize=16, color="tab:red", label="best on validation")
+    for number, results in enumerate(all_results):
+        color = f"C{number}"
+        layers = [result.layer for result in results.layers]
+        axes.plot(
+            layers,
+            [100 * r.test_accuracy for r in results.layers],
+            "o-",
+            color=color,
+            label=f"{results.method}, test",
+        )
+        if len(all_results) == 1:
+            axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
+        if results.pixels:
+            label = f"raw pixels, {results.method}"
+            axes.axhline(100 * results.pixels.test_accuracy, color=color, linestyle=":", label=label)
+        best = best_layer(results.layers)
+        star = "best on validation" if number == 0 else "_nolegend_"
+        axes.plot([best.layer], [100 * best.test_accuracy], "*", markersize=15, color="tab:red", label=star)
     axes.set_xlabel("layer (0: input of the first block)")
-    axes.set_ylabel("linear probe accuracy, %")
+    axes.set_ylabel("probe accuracy, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,0 +1,210 @@
+"""Training of linear probes by SGD: the trainer, the checkpoint between epochs, the choice of rates, the one test."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.data import SPLITS, ChosenImages, EpochOrder, ImageDataModule, collate, rng_of
+from igpt.errors import UserError
+from igpt.features import FeatureOptions
+from igpt.files import atomic_path
+from igpt.modules.base import PixelModule
+from igpt.modules.layer_probe import LayerProbe, fingerprint
+from igpt.probing.sgd import RATES, SGDRecipe, best_rates
+from igpt.transformer import check_layers
+
+FILE = "sgd.ckpt"
+EPOCHS = 30
+STATISTICS_IMAGES = 10_000
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class SGDResult:
+    """What the probe of one group of layers reached; accuracies are shares of 1.
+
+    `rate` is the learning rate with the best validation accuracy after the last epoch, and `val_by_rate` has those of
+    all; the test was looked at with this rate only.
+    """
+
+    layers: list[int]
+    rate: float
+    val_accuracy: float
+    test_accuracy: float
+    val_by_rate: dict[float, float]
+
+
+class SaveEachEpoch(pl.Callback):
+    """Writes the probe's state under `header` after every epoch, over the last one, whole or not at all."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path, self.header = path, header
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation is over by now."""
+        assert isinstance(pl_module, LayerProbe)
+        with atomic_path(self.path) as path:
+            torch.save({CHECKPOINT_KEY: self.header, **pl_module.state()}, path)
+
+
+def sgd_probe(
+    module: PixelModule,
+    data: ImageDataModule,
+    groups: list[list[int]],
+    how: FeatureOptions,
+    *,
+    num_classes: int,
+    rates: Sequence[float] = RATES,
+    epochs: int = EPOCHS,
+    standardise: bool = True,
+    statistics_images: int = STATISTICS_IMAGES,
+    folder: Path,
+    accelerator: str = "auto",
+    precision: str = "32-true",
+) -> list[SGDResult]:
+    """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
+
+    Training images come augmented and in a new order every epoch, validation and test images as they are. The state is
+    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments goes on from there, and ends with the
+    very weights that an uninterrupted run would have.
+
+    Args:
+        module: frozen; its weights are not part of the checkpoint.
+        data: with labels; its batch size is that of the training.
+        groups: layers of each probe; the features of several layers stand one after another.
+        how: what counts as a layer's features.
+        num_classes: of the data.
+        rates: learning rates to choose from.
+        epochs: passes over the training images.
+        standardise: give every feature mean 0 and deviation 1 over the training images, and the whole a mean squared
+            length of 1, so that the same rates suit every layer; False is the paper's.
+        statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
+        folder: of the checkpoint; made where needed.
+        accelerator: as in Lightning.
+        precision: of the network, 32-true or bf16-mixed; the probes are always float32.
+
+    Raises:
+        UserError: a value out of range, images without a label, or `folder` holds an unfinished probe of another
+            network, data or recipe.
+    """
+    recipe = SGDRecipe(groups, how, num_classes, tuple(map(float, rates)), epochs, standardise, statistics_images)
+    data.prepare_data()
+    check(module, data, recipe, precision)
+    path, header = Path(folder) / FILE, header_of(module, data, recipe, precision)
+    probe = LayerProbe(module, recipe, data.steps_per_epoch())
+    saved = unfinished_or_same(path, header)
+    trainer = {"accelerator": accelerator, "precision": precision}
+    place, was_training = module.device, module.training
+    module.eval()
+    try:
+        if saved is not None:
+            probe.resume(saved)
+        elif standardise:
+            quiet_trainer(**trainer).predict(
+                probe, statistics_loader(data, statistics_images), return_predictions=False
+            )
+        if probe.epochs_done < epochs:
+            callbacks = [SaveEachEpoch(path, header)]
+            left = quiet_trainer(**trainer, max_epochs=epochs - probe.epochs_done, callbacks=callbacks)
+            left.fit(probe, train_loader(data, probe.epochs_done), data.loader("val"))
+        probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
+        quiet_trainer(**trainer).test(probe, data.loader("test"), verbose=False)
+    finally:
+        module.to(place).train(was_training)
+    return results_of(probe)
+
+
+def results_of(probe: LayerProbe) -> list[SGDResult]:
+    """The results of a probe that was trained and tested with its `chosen` rates."""
+    recipe, results = probe.recipe, []
+    assert probe.chosen is not None
+    tested = probe.accuracy[:, 0].tolist()
+    for group, chosen, val, test in zip(
+        recipe.groups, probe.chosen, probe.val_accuracy[-1].tolist(), tested, strict=True
+    ):
+        by_rate = dict(zip(recipe.rates, val, strict=True))
+        results.append(SGDResult(group, recipe.rates[chosen], val[chosen], test, by_rate))
+    return results
+
+
+def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str) -> None:
+    """Raise a UserError where recipe, network and data do not fit together."""
+    core = module.core
+    check_layers(recipe.layers, core.n_layers)
+    recipe.how.check(core.resolution, core.causal)
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: the sgd probe runs in {' or '.join(PRECISIONS)}")
+    for name in SPLITS:
+        labels = torch.as_tensor(data.images(name).labels)
+        if int(labels.min()) < 0:
+            raise UserError("--data: some images have no label (-1); probing needs labelled images")
+        if int(labels.max()) >= recipe.num_classes:
+            raise UserError(
+                f"--data: label {int(labels.max())} in {name}, but the classes end at {recipe.num_classes - 1}"
+            )
+
+
+def train_loader(data: ImageDataModule, epoch: int) -> DataLoader[Any]:
+    """The training loader, beginning with the order of `epoch`."""
+    loader = data.train_dataloader()
+    assert isinstance(loader.sampler, EpochOrder)
+    loader.sampler.epoch = epoch
+    return loader
+
+
+def statistics_loader(data: ImageDataModule, count: int) -> DataLoader[Any]:
+    """At most `count` training images, unaugmented; which ones is a function of the data's seed."""
+    images = data.images("train")
+    indices = torch.randperm(len(images), generator=rng_of(data.seed))[:count].sort().values.tolist()
+    chosen = ChosenImages(images, indices)
+    return DataLoader(chosen, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=collate)
+
+
+def quiet_trainer(**options: Any) -> pl.Trainer:
+    """A trainer that prints and writes nothing of its own."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return pl.Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def header_of(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str) -> dict[str, Any]:
+    """What a checkpoint's probes are probes of, as plain data; how many processes load the images plays no part."""
+    spec = data.spec()
+    spec["init_args"].pop("num_workers", None)
+    arguments = {**recipe.to_dict(), "network": fingerprint(module), "data": spec, "precision": precision}
+    path = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"
+    return {"format": 1, "model": {"class_path": path, "init_args": arguments}}
+
+
+def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
+    """The state to go on from; None where there is none, or where a finished probe of something else stands.
+
+    Raises:
+        UserError: the file is damaged, or the state of another probe that has not come to its end.
+    """
+    if not path.exists():
+        return None
+    content = read_checkpoint(path)
+    found, wanted = (head["model"]["init_args"] for head in (content[CHECKPOINT_KEY], header))
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if not differing:
+        return content
+    if content["epochs_done"] == found["epochs"]:
+        return None
+    raise UserError(
+        f"{path}: an unfinished probe with another {', '.join(differing)}; finish it, delete it or change --out"
+    )

@@ -1,0 +1,120 @@
+"""k nearest neighbours on the features of one layer, by cosine similarity: a probe that has nothing to train."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from igpt.errors import UserError
+
+KS = (1, 5, 10, 20)
+ROWS = 4096  # images that are normalised, looked up and counted at once: what bounds the memory beside the index
+
+
+@dataclass(frozen=True)
+class KNNResult:
+    """The chosen number of neighbours, its accuracies (shares of 1), and the validation accuracy of every k."""
+
+    k: int
+    val_accuracy: float
+    test_accuracy: float
+    val_by_k: dict[int, float]
+
+
+def knn_layer(
+    train: Tensor,
+    train_labels: Tensor,
+    val: Tensor,
+    val_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    ks: Sequence[int] = KS,
+) -> KNNResult:
+    """Choose k on validation among the neighbours in train; then score the test among those in train + val.
+
+    Args:
+        train: features `(N, D)` of one layer; val and test likewise.
+        train_labels: int64 `(N,)` from 0; val_labels and test_labels likewise.
+        ks: numbers of neighbours to choose from; those above N are left out. On a tie the smaller one is chosen.
+
+    Raises:
+        UserError: no k is left, or a feature is infinite or no number.
+    """
+    possible = sorted({k for k in ks if 1 <= k <= len(train)})
+    if not possible:
+        raise UserError(f"--ks {','.join(map(str, ks))}: no k lies between 1 and the {len(train)} training images")
+    neighbours = Neighbours(train.shape[1])
+    neighbours.add(train, train_labels)
+    scores = dict(zip(possible, _accuracies(neighbours, val, val_labels, possible), strict=True))
+    chosen = max(possible, key=lambda k: (scores[k], -k))
+    neighbours.add(val, val_labels)
+    (test_accuracy,) = _accuracies(neighbours, test, test_labels, [chosen])
+    return KNNResult(chosen, scores[chosen], test_accuracy, scores)
+
+
+class Neighbours:
+    """Features of one layer by direction, in a FAISS index of exact inner products; it grows by `add`."""
+
+    def __init__(self, dimensions: int) -> None:
+        import faiss  # not at the top, where it would be sorted before torch: that order deadlocks forked workers
+
+        self.index = faiss.IndexFlatIP(dimensions)
+        self.labels = torch.empty(0, dtype=torch.int64)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Take in features `(N, D)` with labels `(N,)`."""
+        for part in features.split(ROWS):
+            self.index.add(directions(part))
+        self.labels = torch.cat([self.labels, labels.cpu()])
+
+    def classes(self, features: Tensor, ks: list[int]) -> Tensor:
+        """Predicted classes int64 `(len(ks), N)` of features `(N, D)`; one search for the largest k serves all."""
+        num_classes = int(self.labels.max()) + 1
+        found = []
+        for part in features.split(ROWS):
+            similarity, nearest = self.index.search(directions(part), max(ks))
+            votes = self.labels[torch.from_numpy(nearest)]
+            found.append(torch.stack([vote(votes[:, :k], torch.from_numpy(similarity), num_classes) for k in ks]))
+        return torch.cat(found, dim=1)
+
+
+def vote(labels: Tensor, similarity: Tensor, num_classes: int) -> Tensor:
+    """The most frequent class among each image's k neighbours, int64 `(N,)`.
+
+    Ties go to the class whose neighbours are together the more similar, and then to the lower class.
+
+    Args:
+        labels: of the neighbours, int64 `(N, k)`.
+        similarity: to the neighbours, float `(N, k or more)`; the first k count.
+        num_classes: one above the highest label.
+    """
+    counts = torch.zeros(len(labels), num_classes, dtype=torch.float64)
+    sums = torch.zeros_like(counts)
+    counts.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.float64))
+    sums.scatter_add_(1, labels, similarity[:, : labels.shape[1]].double())
+    most = counts == counts.amax(1, keepdim=True)
+    return sums.masked_fill(~most, -torch.inf).argmax(1)
+
+
+def directions(features: Tensor) -> NDArray[np.float32]:
+    """Features `(N, D)` scaled to length 1, float32; what is all zero stays zero, similar to nothing.
+
+    Raises:
+        UserError: a feature is infinite or no number, so that nothing would be similar to anything.
+    """
+    unit = F.normalize(features.float(), dim=1).cpu().contiguous()
+    if not torch.isfinite(unit).all():
+        raise UserError("--ckpt: some features are infinite or no numbers; the run was lost, use an earlier checkpoint")
+    array: NDArray[np.float32] = unit.numpy()
+    return array
+
+
+def _accuracies(neighbours: Neighbours, features: Tensor, labels: Tensor, ks: list[int]) -> list[float]:
+    """Share of right predictions for each k."""
+    right = neighbours.classes(features, ks) == labels.cpu()
+    shares: list[float] = right.double().mean(1).tolist()
+    return shares

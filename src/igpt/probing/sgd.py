@@ -1,0 +1,184 @@
+"""Softmax regression by momentum SGD, all problems at once: for data too large for L-BFGS (paper, section 2.4).
+
+A problem is one group of layers with one learning rate. The problems share each batch's features and nothing else:
+their gradients are independent, so that one which diverges, to infinity even, leaves the others as they are. Momentum
+SGD with rate r on a loss takes the same steps as with rate 1 on r times the loss (the velocity is linear in the
+gradient, and the cosine a common factor); so the rates are weights of the losses, and one optimizer does for all.
+
+Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from igpt.errors import UserError
+from igpt.features import FeatureOptions
+from igpt.schedule import warmup_cosine
+
+RATES = (30.0, 10.0, 3.0, 1.0)
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class SGDRecipe:
+    """What is trained, and how.
+
+    Args:
+        groups: layers whose features stand one after another, such as [[0], [1], [2, 3, 4]].
+        how: what counts as a layer's features.
+        num_classes: of the data.
+        rates: learning rates; each falls to zero by a cosine.
+        epochs: passes over the training images.
+        standardise: see `group_inputs`; False leaves the features as they are, as the paper does.
+        statistics_images: mean and deviation are taken over at most so many training images.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    groups: list[list[int]]
+    how: FeatureOptions
+    num_classes: int
+    rates: tuple[float, ...]
+    epochs: int
+    standardise: bool
+    statistics_images: int
+
+    def __post_init__(self) -> None:
+        if not self.groups or not all(self.groups):
+            raise UserError("--layers: the sgd probe needs at least one layer in every group")
+        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
+            raise UserError(f"--rates {','.join(map(str, self.rates))}: give positive learning rates, each once")
+        if self.epochs < 1:
+            raise UserError(f"--epochs {self.epochs}: the sgd probe needs at least 1")
+        if self.num_classes < 2 or self.statistics_images < 1:
+            raise UserError("the sgd probe needs at least 2 classes and 1 of statistics_images")
+
+    @property
+    def layers(self) -> list[int]:
+        """All layers that some group needs, in ascending order."""
+        return sorted({layer for group in self.groups for layer in group})
+
+    @property
+    def members(self) -> list[list[int]]:
+        """For each group the places of its layers in `layers`."""
+        layers = self.layers
+        return [[layers.index(layer) for layer in group] for group in self.groups]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints."""
+        return {**asdict(self), "rates": list(self.rates)}
+
+
+class LinearProbes(nn.Module):
+    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems; zero at first.
+
+    Args:
+        widths: D of each group.
+        n_rates: S.
+        num_classes: K.
+    """
+
+    def __init__(self, widths: list[int], n_rates: int, num_classes: int) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.zeros(width, n_rates, num_classes) for width in widths)
+        self.biases = nn.ParameterList(torch.zeros(n_rates, num_classes) for _ in widths)
+
+    def forward(self, inputs: list[Tensor], chosen: list[int] | None = None) -> list[Tensor]:
+        """Logits `(B, S, K)` of each group from its inputs `(B, D)`.
+
+        Args:
+            chosen: one rate's index for each group: only its logits, `(B, 1, K)`, are computed.
+        """
+        logits = []
+        for group, part in enumerate(inputs):
+            weight, bias = self.weights[group], self.biases[group]
+            if chosen is not None:
+                weight, bias = weight[:, [chosen[group]]], bias[[chosen[group]]]
+            logits.append((part @ weight.flatten(1)).unflatten(1, weight.shape[1:]) + bias)
+        return logits
+
+
+def problem_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of every problem, `(G, S)`, from each group's logits `(B, S, K)`."""
+    losses = []
+    for part in logits:
+        images, rates, _ = part.shape
+        each = F.cross_entropy(part.flatten(0, 1), labels.repeat_interleave(rates), reduction="none")
+        losses.append(each.view(images, rates).mean(0))
+    return torch.stack(losses)
+
+
+def weighted_loss(losses: Tensor, rates: Sequence[float]) -> Tensor:
+    """The one number to descend: every loss `(G, S)` times its learning rate, summed."""
+    return (losses * losses.new_tensor(rates)).sum()
+
+
+def make_optimizer(probes: LinearProbes, total_steps: int, done: int = 0) -> tuple[torch.optim.SGD, LambdaLR]:
+    """Momentum SGD whose rate falls from 1 to 0 by a cosine over `total_steps`, of which `done` are behind."""
+    optimizer = torch.optim.SGD(probes.parameters(), lr=1.0, momentum=MOMENTUM)
+    return optimizer, LambdaLR(optimizer, partial(_share, done=done, total_steps=total_steps))
+
+
+def _share(step: int, done: int, total_steps: int) -> float:
+    return warmup_cosine(done + step, 0, total_steps)
+
+
+def right_counts(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """How many images each problem gets right, int64 `(G, S)`; one that has diverged gets none right."""
+    return torch.stack([((part.argmax(-1) == labels[:, None]) & part.isfinite().all(-1)).sum(0) for part in logits])
+
+
+def best_rates(accuracy: Tensor, rates: Sequence[float]) -> list[int]:
+    """For each row of validation accuracies `(G, S)` the index of the best rate; ties go to the smaller rate."""
+    return [max(range(len(rates)), key=lambda s: (row[s], -rates[s])) for row in accuracy.tolist()]
+
+
+def group_inputs(
+    features: Tensor, members: list[list[int]], mean: Tensor | None = None, scale: Tensor | None = None
+) -> list[Tensor]:
+    """Inputs `(B, D)` of each group from features `(L, B, W)`, where D is W times the group's layers.
+
+    With `mean` and `scale`, both `(L, W)`, features are shifted and scaled, and divided by sqrt(D): the mean squared
+    length is then 1, and so are the sizes of the gradients, whatever the width and however many layers.
+
+    Args:
+        members: for each group its indices along L.
+    """
+    if mean is None or scale is None:
+        return [features[group].transpose(0, 1).flatten(1) for group in members]
+    features = (features - mean[:, None]) * scale[:, None]
+    inputs = [features[group].transpose(0, 1).flatten(1) for group in members]
+    return [part / math.sqrt(part.shape[1]) for part in inputs]
+
+
+class Moments:
+    """Mean and deviation of features that come batch by batch, in float64; exact for features that never change."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.scatter = torch.zeros(1, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Take in features `(L, B, W)` of B more images (Chan et al.'s pairwise update)."""
+        new = features.cpu().double()
+        images = new.shape[1]
+        mean = new.mean(1)
+        offset, share = mean - self.mean, images / (self.count + images)
+        self.scatter = self.scatter + (new - mean[:, None]).square().sum(1) + offset.square() * self.count * share
+        self.mean = self.mean + offset * share
+        self.count += images
+
+    def scale(self) -> Tensor:
+        """1 / deviation, float64 `(L, W)`; 0 where a feature is constant but for rounding."""
+        deviation = (self.scatter / self.count).sqrt()
+        varies = deviation > 1e-6 * self.mean.abs().clamp(min=1)
+        return torch.where(varies, 1 / deviation.where(varies, 1), 0)

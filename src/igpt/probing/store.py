@@ -1,0 +1,235 @@
+"""Layer features on disk: larger than memory, reused by the next probe, and never half trusted.
+
+A store is a folder: for each split `SPLIT_features.npy (L, N, D)` and `SPLIT_labels.npy (N,)`, which NumPy opens as
+they are, and `manifest.json`, which says what they are features of, with a checksum of each file and one of its own.
+The folder appears under its name only when it is whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from igpt.errors import UserError
+from igpt.files import atomic_folder, sha256_of
+
+FeatureType = Literal["float16", "float32"]
+FORMAT = 1
+AT_ONCE = (
+    2**29
+)  # bytes of float32 features of one split that a probe holds in memory, where layers can be taken in turn
+
+
+class StoreWriter:
+    """Writes a store batch by batch; memory does not depend on the number of images.
+
+    Used as a context manager: the store stands under its name only after a clean exit.
+
+    Args:
+        folder: of the store; one that is there is replaced.
+        identity: plain data that say what these are features of.
+        layers: names of the L layers.
+        images: number N of images of each split.
+        dtype: of the numbers on disk.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], layers: list[int], images: Mapping[str, int], dtype: FeatureType
+    ) -> None:
+        self.folder, self.identity, self.layers, self.dtype = folder, identity, layers, dtype
+        self.images: dict[str, int] = dict(images)
+        self.width = 0
+        self._labels: dict[str, list[np.ndarray]] = {name: [] for name in images}
+        self._done = dict.fromkeys(images, 0)
+        self._files: dict[str, tuple[BufferedRandom, int]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "StoreWriter":
+        self._partial = self._stack.enter_context(atomic_folder(self.folder))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        for file, _ in self._files.values():
+            file.close()
+        if error is None:
+            with self._stack:
+                self._finish()
+        else:
+            self._stack.__exit__(kind, error, trace)
+
+    def add(self, split: str, features: Tensor, labels: Tensor) -> None:
+        """Append a batch: features `(L, B, D)` on any device, labels `(B,)`.
+
+        Raises:
+            UserError: a feature is not finite or too large for the type on disk, or the disk is full.
+        """
+        numbers = features.float().cpu().numpy().astype(self.dtype)
+        if not np.isfinite(numbers).all():
+            raise UserError(f"--dtype {self.dtype} cannot hold a feature of this model; use float32, or another norm")
+        file, start = self._file(split, numbers.shape[2])
+        row = numbers.dtype.itemsize * self.width
+        try:
+            for layer in range(len(self.layers)):
+                file.seek(start + (layer * self.images[split] + self._done[split]) * row)
+                file.write(np.ascontiguousarray(numbers[layer]).data)
+        except OSError as error:
+            raise UserError(f"--store {self.folder}: {error.strerror or error}; choose another folder") from error
+        self._done[split] += len(labels)
+        self._labels[split].append(labels.cpu().numpy().astype(np.int64))
+
+    def _file(self, split: str, width: int) -> tuple[BufferedRandom, int]:
+        """The split's open file and where its numbers begin; written by seeking, since a map would fill memory."""
+        if split not in self._files:
+            self.width = width
+            file = open(self._partial / f"{split}_features.npy", "w+b")  # noqa: SIM115  (closed with the writer)
+            shape = (len(self.layers), self.images[split], width)
+            header = {"descr": np.dtype(self.dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            self._files[split] = (file, file.tell())
+        return self._files[split]
+
+    def _finish(self) -> None:
+        files = {}
+        for split, expected in self.images.items():
+            if self._done[split] != expected:
+                raise UserError(
+                    f"--data: the {split} split gave {self._done[split]} images instead of {expected}; the data changed"
+                )
+            np.save(self._partial / f"{split}_labels.npy", np.concatenate(self._labels[split]))
+            for kind in ("features", "labels"):
+                path = self._partial / f"{split}_{kind}.npy"
+                files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        manifest = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "layers": self.layers,
+            "width": self.width,
+            "dtype": self.dtype,
+            "images": self.images,
+            "files": files,
+        }
+        manifest["sha256"] = digest(manifest)
+        (self._partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """Checksum of a manifest's content, that of the checksum itself left out."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A whole, checked store."""
+
+    folder: Path
+    layers: list[int]
+    width: int
+    dtype: FeatureType
+    images: dict[str, int]
+
+    @classmethod
+    def open(cls, folder: Path, identity: dict[str, Any], layers: list[int]) -> "FeatureStore":
+        """Open a store after looking at every byte of it.
+
+        Args:
+            identity: what the features must be of.
+            layers: which layers must be there.
+
+        Raises:
+            UserError: the store is damaged, of something else, or lacks a layer.
+        """
+        manifest = read_manifest(folder)
+        wrong = differences(manifest, identity, layers)
+        if wrong:
+            raise UserError(
+                f"--store {folder} holds features of something else ({wrong}); name another folder, or delete this one"
+            )
+        check_files(folder, manifest["files"])
+        return cls(folder, manifest["layers"], manifest["width"], manifest["dtype"], manifest["images"])
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def labels(self, split: str) -> Tensor:
+        """Labels of a split, int64 `(N,)`."""
+        return torch.from_numpy(np.load(self.folder / f"{split}_labels.npy"))
+
+    def features(self, split: str, layers: list[int]) -> Tensor:
+        """Features of some layers, float32 `(len(layers), N, D)`, in memory."""
+        stored = np.load(self.folder / f"{split}_features.npy", mmap_mode="r")
+        out = torch.empty(len(layers), *stored.shape[1:])
+        for index, layer in enumerate(layers):
+            out[index] = torch.from_numpy(stored[self.layers.index(layer)].astype(np.float32))
+        return out
+
+    def splits(self, layers: list[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """All splits of some layers: features float32 `(L, N, D)` and labels `(N,)`."""
+        return {split: (self.features(split, layers), self.labels(split)) for split in self.images}
+
+    def in_turn(self, layers: list[int], at_once: int = AT_ONCE) -> Iterator[list[int]]:
+        """The layers in groups that fit into `at_once` bytes a split, at least one layer each."""
+        size = 4 * self.width * max(self.images.values())
+        count = max(1, at_once // size)
+        for start in range(0, len(layers), count):
+            yield layers[start : start + count]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a store, if its own checksum is right.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(f"--store {folder} is no feature store: it has no manifest.json; name another folder")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        right = manifest["sha256"] == digest(manifest) and manifest["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise UserError(f"--store {folder}: manifest.json is damaged; delete the folder and run again")
+    return manifest
+
+
+def differences(manifest: dict[str, Any], identity: dict[str, Any], layers: list[int]) -> str:
+    """In what a store is not the one asked for, in words; empty where it is."""
+    stored = manifest["identity"]
+    other = sorted(key for key in stored.keys() | identity.keys() if stored.get(key) != identity.get(key))
+    missing = sorted(set(layers) - set(manifest["layers"]))
+    if other:
+        return f"differs in {', '.join(other)}"
+    return f"lacks layers {','.join(map(str, missing))}" if missing else ""
+
+
+def holds_something_else(folder: Path, identity: dict[str, Any], layers: list[int]) -> bool:
+    """Whether an undamaged store is not the one asked for.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return bool(differences(read_manifest(folder), identity, layers))
+
+
+def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Raise a UserError unless every file is there, as long as it was, and unchanged."""
+    for name, expected in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            found = "missing" if size is None else f"{size} bytes long instead of {expected['bytes']}"
+            raise UserError(f"--store {folder}: {name} is {found}; delete the folder and run again")
+        if sha256_of(path) != expected["sha256"]:
+            raise UserError(f"--store {folder}: {name} was changed; delete the folder and run again")

@@ -1,0 +1,60 @@
+"""`igpt report` on real runs, from the command line."""
+
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def runs(digits_run, digits_bert_run, tmp_path):
+    """Copies of a real AR and a real BERT run."""
+    folders = [tmp_path / "ar", tmp_path / "bert"]
+    for source, copy in zip((digits_run, digits_bert_run), folders, strict=True):
+        shutil.copytree(source.folder, copy, symlinks=True)
+        shutil.rmtree(copy / "probe", ignore_errors=True)
+    return folders
+
+
+def test_one_command_writes_a_page_and_its_text_from_real_runs(runs, igpt, tmp_path):
+    for folder in runs:
+        code, _, err = igpt("probe", "--ckpt", folder / "checkpoints" / "last.ckpt")
+        assert code == 0, err
+    out = tmp_path / "out" / "report.html"
+    code, printed, err = igpt("report", *runs, "--out", out)
+    assert code == 0, err
+    assert str(out) in printed
+    assert 50_000 < out.stat().st_size < 5_000_000
+    text = out.with_suffix(".md").read_text()
+    assert "| ar | AR | Digits 8x8 |" in text
+    assert "| bert | BERT | Digits 8x8 |" in text
+    assert "BERT is behind AR on linear probes" in text
+    assert "AR minus BERT, lbfgs, best layer" in text
+    assert sorted(path.name for path in out.parent.iterdir()) == ["report.html", "report.md"]
+
+
+def test_one_bare_run_is_enough(runs, igpt, tmp_path):
+    code, _, err = igpt("report", runs[0], "--out", tmp_path / "r.html")
+    assert code == 0, err
+    assert "igpt probe --ckpt" in (tmp_path / "r.html").read_text()
+
+
+def test_what_is_off_is_one_line_and_leaves_no_page(runs, igpt, tmp_path):
+    (runs[1] / "scores.json").write_text("nonsense")
+    for arguments, named in (
+        ((tmp_path / "nowhere",), "nowhere"),
+        ((runs[0], runs[1]), "scores.json"),
+        ((runs[0], "--out", tmp_path / "report.pdf"), ".html"),
+    ):
+        out = () if "--out" in arguments else ("--out", tmp_path / "report.html")
+        code, _, err = igpt("report", *arguments, *out)
+        assert code == 2
+        assert named in err
+        assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("report.*"))
+
+
+def test_without_a_run_the_line_says_what_to_give(igpt):
+    code, _, err = igpt("report")
+    assert code == 2
+    assert "run" in err
+    assert len(err.strip().splitlines()) == 1

@@ -1,0 +1,70 @@
+"""`igpt surprise`, on test digits written as picture files."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import igpt as api
+from igpt.data import rng_of
+from igpt.objectives import covering_masks, next_pixel_loss
+
+
+@pytest.fixture
+def pictures(digits_run, tmp_path):
+    """Three test digits as files, and their tokens."""
+    loaded = api.load(digits_run.checkpoint)
+    test = loaded.data().images("test")
+    images = torch.stack([test[index][0] for index in range(3)])
+    files = [tmp_path / f"digit{index}.png" for index in range(3)]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    return files, loaded.module.palette.encode(images)
+
+
+def test_the_surprise_of_ar_is_the_exact_loss_of_each_picture(digits_run, igpt, tmp_path, pictures):
+    files, tokens = pictures
+    code, out, err = igpt("surprise", *files, "--ckpt", digits_run.checkpoint, "--out", tmp_path / "s.png")
+    assert code == 0, err
+    nats = np.load(tmp_path / "s.npy")
+    assert nats.shape == (3, 8, 8)
+    assert nats.dtype == np.float32
+    transformer = api.load(digits_run.checkpoint).module.transformer
+    for index, line in enumerate(out.splitlines()[:3]):
+        with torch.no_grad():
+            expected = next_pixel_loss(transformer(tokens[index : index + 1], causal=True), tokens[index : index + 1])
+        assert nats[index].mean() == pytest.approx(expected.item(), rel=1e-5)
+        assert line == f"{files[index]}: {expected:.4f} nats, {expected / np.log(2):.4f} bits per pixel"
+
+
+def test_the_surprise_of_bert_is_of_pixels_it_does_not_see(digits_bert_run, igpt, tmp_path, pictures):
+    files, tokens = pictures
+    code, _, err = igpt("surprise", *files, "--ckpt", digits_bert_run.checkpoint, "--seed", 5, "--out",
+                        tmp_path / "s.png")  # fmt: skip
+    assert code == 0, err
+    nats = torch.from_numpy(np.load(tmp_path / "s.npy")).flatten(1)
+    transformer = api.load(digits_bert_run.checkpoint).module.transformer
+    for mask in covering_masks(64, 0.15, rng_of(5)):
+        hidden = torch.where(mask, 0, tokens)  # another colour there changes nothing
+        with torch.no_grad():
+            shares = transformer(hidden, causal=False, masked=mask.expand_as(tokens)).log_softmax(-1)
+        expected = -shares.gather(2, tokens[..., None])[..., 0]
+        torch.testing.assert_close(nats[:, mask], expected[:, mask], atol=1e-4, rtol=1e-4)
+
+
+def test_the_picture_shows_each_image_beside_its_map_on_one_scale(digits_run, igpt, tmp_path, pictures):
+    files, _ = pictures
+    assert igpt("surprise", *files[:2], "--ckpt", digits_run.checkpoint, "--out", tmp_path / "s.png")[0] == 0
+    nats = np.load(tmp_path / "s.npy")
+    with Image.open(tmp_path / "s.png") as file:
+        shown = np.asarray(file)
+    assert shown.shape == (19 * 24 + 60, 19 * 24, 3)  # two images and three gaps of a pixel, 24 times; the legend
+    small = shown[: 19 * 24 : 24, ::24]
+    brightness = np.stack([small[1:9, 10:18], small[10:18, 10:18]]).sum(-1)
+    brightest = np.unravel_index(nats.argmax(), nats.shape)
+    assert brightness[brightest] == brightness.max()
+    order = np.argsort(nats.flatten())
+    assert (np.diff(brightness.flatten()[order]) >= -9).all()  # brighter is more surprising, over both files
+    with Image.open(files[0]) as original:
+        np.testing.assert_array_equal(small[1:9, 1:9], np.asarray(original))  # the palette has every grey of the digits
+    assert shown[19 * 24 :].min() == 0  # the legend has numbers

@@ -1,0 +1,101 @@
+"""Broken and foreign files in a run's folder: one line that names the file."""
+
+import shutil
+
+import pytest
+
+from igpt.errors import UserError
+from igpt.report.gather import gather
+from tests.report.folders import pretrained, probe_record, score, write_config, write_probe, write_scores
+
+
+def no_folder(folder):
+    shutil.rmtree(folder)
+
+
+def an_empty_folder(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def a_config_that_is_no_yaml(folder):
+    (folder / "config.yaml").write_text("model: [")
+
+
+def a_foreign_config(folder):
+    (folder / "config.yaml").write_text("- 1\n- 2\n")
+
+
+def a_foreign_model(folder):
+    shutil.rmtree(folder)
+    write_config(folder, {"class_path": "torch.nn.Linear", "init_args": 3})
+
+
+def a_cut_checkpoint(folder):
+    file = folder / "checkpoints" / "last.ckpt"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:1000])
+
+
+def a_probe_that_is_no_json(folder):
+    (folder / "probe" / "probe.json").write_text('{"step": 5')
+
+
+def a_probe_without_layers(folder):
+    write_probe(folder, {**probe_record([0.5, 0.6]), "methods": {}, "layers": []})
+
+
+def a_probe_without_its_best(folder):
+    write_probe(folder, {**probe_record([0.5, 0.6]), "methods": {}, "best_layer": 7})
+
+
+def a_probe_with_words_for_numbers(folder):
+    record = probe_record([0.5, 0.6])
+    record["methods"]["lbfgs"]["layers"][0]["test_accuracy"] = "high"
+    write_probe(folder, record)
+
+
+def a_probe_that_is_a_list(folder):
+    (folder / "probe" / "probe.json").write_text("[1, 2]")
+
+
+def scores_that_are_no_list(folder):
+    (folder / "scores.json").write_text("{}")
+
+
+def scores_without_metrics(folder):
+    write_scores(folder, [{"verb": "test"}])
+
+
+def scores_with_half_a_likelihood(folder):
+    write_scores(folder, [score(0.5, likelihood={"images": 5})])
+
+
+BROKEN = {
+    no_folder: "no such folder",
+    an_empty_folder: "neither config.yaml nor checkpoints",
+    a_config_that_is_no_yaml: "config.yaml",
+    a_foreign_config: "config.yaml",
+    a_foreign_model: "igpt.modules",
+    a_cut_checkpoint: "last.ckpt",
+    a_probe_that_is_no_json: "probe.json",
+    a_probe_without_layers: "probe.json",
+    a_probe_without_its_best: "probe.json",
+    a_probe_with_words_for_numbers: "probe.json",
+    a_probe_that_is_a_list: "probe.json",
+    scores_that_are_no_list: "scores.json",
+    scores_without_metrics: "scores.json",
+    scores_with_half_a_likelihood: "scores.json",
+}
+
+
+@pytest.mark.parametrize("harm", BROKEN, ids=lambda harm: harm.__name__)
+def test_broken_folders_are_one_line_that_names_the_file(harm, tmp_path):
+    folder = pretrained(tmp_path / "broken", "AR", 0.9)
+    harm(folder)
+    with pytest.raises(UserError) as caught:
+        gather(str(folder))
+    assert BROKEN[harm] in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,225 @@
+"""Findings on made-up runs whose verdict is known beforehand."""
+
+import pytest
+
+from igpt.report.findings import all_findings, joint, lower_loss, middle_layers, near_when_tuned, probes_behind, vote
+from igpt.report.groups import group, labels
+from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
+from igpt.report.records import Data, Events, Point, Protocol
+from tests.report.made_up import NETWORK, PEAK, probe, run, scored, traced, tuned
+
+
+def verdicts(finding):
+    return [evidence.verdict for evidence in finding.evidence]
+
+
+def around(mean, step=0.002):
+    return [mean - step, mean, mean + step]
+
+
+def three(objective, top, **more):
+    """Three seeds of a probed pre-training run."""
+    return [run(f"{objective}{i}", objective, [0.5] * 3 + [value] + [0.5] * 3, seed=i, **more)
+            for i, value in enumerate(around(top))]  # fmt: skip
+
+
+def three_tuned(core, mean, **more):
+    return [tuned(f"{core}{i}{more}", core, value, seed=i, **more) for i, value in enumerate(around(mean))]
+
+
+def test_a_clear_peak_in_the_middle_is_seen_and_a_single_run_is_called_one():
+    finding = middle_layers([run("a", accuracies=PEAK)])
+    assert verdicts(finding) == [SEEN]
+    assert "single run" in finding.evidence[0].runs
+    assert "best layer 3 of 6" in finding.evidence[0].numbers
+
+
+def test_a_best_layer_at_an_end_is_not_seen():
+    falling = [0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    assert verdicts(middle_layers([run("a", accuracies=falling)])) == [NOT_SEEN]
+
+
+def test_a_peak_within_the_error_of_the_test_images_cannot_be_told():
+    flat = [0.89, 0.89, 0.89, 0.90, 0.89, 0.89, 0.89]
+    assert verdicts(middle_layers([run("a", accuracies=flat)])) == [CANNOT]
+    tie = [0.9] * 7
+    assert verdicts(middle_layers([run("a", accuracies=tie)])) == [CANNOT]
+
+
+def test_the_best_layer_is_chosen_on_validation_and_judged_on_test():
+    fooled = probe(accuracies=[0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], validation=[0.1, 0.2, 0.3, 0.9, 0.3, 0.2, 0.1])
+    assert verdicts(middle_layers([run("a", probes=[fooled])])) == [CANNOT]  # layer 3 and layer 1 both give 0.5
+
+
+def test_without_both_ends_and_middle_the_best_layer_cannot_be_told():
+    short = probe(accuracies=[0.5, 0.6])  # layers 0 and 1 of 6
+    assert verdicts(middle_layers([run("a", probes=[short])])) == [CANNOT]
+
+
+def test_runs_that_differ_in_their_seed_are_one_comparison():
+    finding = middle_layers(three("AR", 0.9))
+    assert len(finding.evidence) == 1
+    assert "3 runs (seeds 0, 1, 2)" in finding.evidence[0].runs
+    assert verdicts(finding) == [SEEN]
+
+
+@pytest.mark.parametrize(("other", "name"), [
+    ({"learning_rate": 0.003}, "AR, rate 0.003"), ({"max_steps": 900}, "AR, 900 steps"),
+    ({"order": "spiral"}, "AR, spiral order"),
+])  # fmt: skip
+def test_runs_that_differ_in_their_recipe_are_two_kinds_and_their_names_say_in_what(other, name):
+    kinds = list(group([run("a"), run("b", seed=1), run("c", **other)]))
+    assert len(kinds) == 2
+    assert name in labels(kinds).values()
+
+
+def test_loss_and_accuracy_that_fall_and_rise_together_over_four_checkpoints_are_seen():
+    finding = lower_loss([traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])])
+    assert verdicts(finding) == [SEEN]
+    assert "-1.00" in finding.evidence[0].numbers
+
+
+def test_features_that_get_worse_as_the_loss_falls_are_not_seen():
+    assert verdicts(lower_loss([traced("a", [2.0, 1.8, 1.5, 1.2], [0.8, 0.7, 0.6, 0.5])])) == [NOT_SEEN]
+
+
+@pytest.mark.parametrize(("losses", "accuracies"), [
+    ([2.0, 1.8, 1.5], [0.5, 0.6, 0.7]),
+    ([2.0], [0.5]),
+    ([1.5, 1.5, 1.5, 1.5], [0.5, 0.6, 0.7, 0.8]),
+    ([2.0, 1.8, 1.5, 1.2], [0.7, 0.7, 0.7, 0.7]),
+    ([2.0, 1.8, 1.5, 1.2], [0.5, 0.7, 0.6, 0.8]),
+])  # fmt: skip
+def test_few_checkpoints_ties_and_near_orders_cannot_be_told(losses, accuracies):
+    assert verdicts(lower_loss([traced("a", losses, accuracies)])) == [CANNOT]
+
+
+def test_a_checkpoint_whose_loss_is_not_a_number_does_not_count():
+    finding = lower_loss([traced("a", [float("nan"), 2.0, 1.8, 1.5, 1.2], [0.9, 0.5, 0.6, 0.7, 0.8])])
+    assert verdicts(finding) == [SEEN]
+    assert "4 checkpoints" in finding.evidence[0].runs
+
+
+def test_bert_clearly_below_ar_on_probes_is_seen_and_above_it_is_not():
+    assert verdicts(probes_behind(three("AR", 0.9) + three("BERT", 0.8))) == [SEEN]
+    assert verdicts(probes_behind(three("AR", 0.8) + three("BERT", 0.9))) == [NOT_SEEN]
+    assert verdicts(probes_behind(three("AR", 0.9) + three("BERT", 0.9))) == [CANNOT]
+
+
+def test_bert_and_ar_of_other_shapes_or_data_are_not_compared():
+    wider = {"network": NETWORK.__class__(6, 192, 4, 64, 17)}
+    assert probes_behind(three("AR", 0.9) + three("BERT", 0.8, **wider)).evidence == []
+    elsewhere = run("b", "BERT", probes=[probe(data=Data("CIFAR10", 32))])
+    assert probes_behind([run("a", accuracies=PEAK), elsewhere]).evidence == []
+
+
+def test_probes_of_another_protocol_are_not_compared():
+    raw = run("b", "BERT", probes=[probe(protocol=Protocol("raw", 1, 0, True))])
+    finding = probes_behind([run("a", accuracies=PEAK), raw])
+    assert verdicts(finding) == [CANNOT]
+    assert "norm raw" in finding.evidence[0].numbers
+    masked = run("b", "BERT", probes=[probe([0.5] * 7, protocol=Protocol("normed", 1, 5, True))])
+    assert verdicts(probes_behind([run("a", accuracies=PEAK), masked])) == [SEEN]
+
+
+def test_of_several_recipes_the_one_best_on_validation_stands_for_its_side():
+    weak = run("weak", "AR", [0.3] * 7, learning_rate=0.01)
+    finding = probes_behind([weak, *three("AR", 0.9), *three("BERT", 0.8)])
+    assert verdicts(finding) == [SEEN]
+    assert "+10.0 points" in finding.evidence[0].numbers
+
+
+def test_bert_that_catches_up_when_fine_tuned_is_seen_as_close():
+    probed = three("AR", 0.9) + three("BERT", 0.8)
+    close = three_tuned("AR", 0.95) + three_tuned("BERT", 0.94)
+    far = three_tuned("AR", 0.95) + three_tuned("BERT", 0.85)
+    ahead = three_tuned("AR", 0.95) + three_tuned("BERT", 0.97)
+    assert verdicts(near_when_tuned(probed + close)) == [SEEN]
+    assert verdicts(near_when_tuned(probed + far)) == [NOT_SEEN]
+    assert verdicts(near_when_tuned(probed + ahead)) == [SEEN]
+
+
+def test_half_of_the_gap_left_is_neither_close_nor_far():
+    probed = three("AR", 0.9) + three("BERT", 0.8)
+    half = three_tuned("AR", 0.95) + three_tuned("BERT", 0.90)
+    assert verdicts(near_when_tuned(probed + half)) == [CANNOT]
+
+
+def test_without_a_gap_on_probes_closeness_cannot_be_told():
+    level = three("AR", 0.9) + three("BERT", 0.9)
+    finding = near_when_tuned(level + three_tuned("AR", 0.95) + three_tuned("BERT", 0.95))
+    assert verdicts(finding) == [CANNOT]
+    assert "no gap" in finding.evidence[0].numbers
+
+
+def test_runs_from_scratch_or_of_unknown_origin_or_with_few_labels_say_nothing_about_pretraining():
+    probed = three("AR", 0.9) + three("BERT", 0.8)
+    few = Data("Digits", 8, batch_size=64, labels_per_class=4)
+    for other in ({"origin": "scratch"}, {"data": few}):
+        assert near_when_tuned(probed + three_tuned("AR", 0.95) + three_tuned("BERT", 0.94, **other)).evidence == []
+
+
+def test_both_losses_above_classes_alone_is_seen_below_it_is_not_and_within_the_spread_cannot_be_told():
+    for mean, verdict in ((0.95, SEEN), (0.85, NOT_SEEN), (0.9005, CANNOT)):
+        runs = three_tuned("AR", mean) + three_tuned("AR", 0.9, weight=0.0)
+        finding = joint(runs)
+        assert verdicts(finding) == [verdict]
+        assert "seeds 0, 1, 2" in finding.evidence[0].runs
+
+
+def test_joint_and_classes_alone_are_compared_under_one_recipe_and_origin_only():
+    joint_runs = three_tuned("AR", 0.95)
+    assert joint(joint_runs + three_tuned("AR", 0.9, weight=0.0, learning_rate=0.01)).evidence == []
+    assert joint(joint_runs + three_tuned("AR", 0.9, weight=0.0, origin="scratch")).evidence == []
+    assert joint(joint_runs + three_tuned("BERT", 0.9, weight=0.0)).evidence == []
+    assert joint(joint_runs).evidence == []
+
+
+def test_one_run_a_side_needs_the_number_of_test_images_which_another_runs_probe_may_know():
+    pair = [tuned("a", "AR", 0.95), tuned("b", "AR", 0.75, weight=0.0)]
+    assert verdicts(joint(pair)) == [CANNOT]
+    finding = joint([*pair, run("c", accuracies=PEAK)])
+    assert verdicts(finding) == [SEEN]
+    assert "a single run" in finding.evidence[0].runs
+
+
+def test_five_masks_are_compared_with_one_on_the_same_checkpoint():
+    helped = [
+        tuned(f"b{i}", "BERT", 0.92 + 0.01 * i, seed=i, scores=[scored(0.90 + 0.01 * i, masks=1)]) for i in range(3)
+    ]
+    more = tuned("b3", "BERT", 0.95, seed=3, scores=[scored(0.92, masks=1)])
+    finding = vote([*helped, more])
+    assert verdicts(finding) == [SEEN]
+    assert "4 runs" in finding.evidence[0].runs
+    elsewhere = tuned("c", "BERT", 0.95, scores=[scored(0.5, masks=1, checkpoint="last.ckpt", step=800)])
+    assert vote([elsewhere]).evidence == []
+    mean_of_logits = tuned("d", "BERT", 0.95, scores=[scored(0.5, masks=1, evaluation="mean")])
+    assert vote([mean_of_logits]).evidence == []
+
+
+def test_the_vote_of_equal_accuracies_cannot_be_told_and_ar_has_none():
+    equal = [tuned(f"b{i}", "BERT", 0.9, seed=i, scores=[scored(0.9, masks=1)]) for i in range(3)]
+    assert verdicts(vote(equal)) == [CANNOT]
+    assert vote([tuned("a", "AR", 0.9, scores=[scored(0.8, masks=1)])]).evidence == []
+
+
+def test_without_runs_that_tell_every_finding_says_what_it_needs():
+    for finding in all_findings([run("a")]):
+        assert finding.evidence == []
+        assert "igpt" in finding.missing or "needs" in finding.missing
+        assert finding.rule
+
+
+def test_the_test_that_stands_for_a_run_is_evaluated_as_its_config_says_and_of_best():
+    scores = [scored(0.7, checkpoint="last.ckpt", step=800), scored(0.6, masks=1), scored(0.91)]
+    assert tuned("a", "BERT", 0.5, scores=scores).tested("accuracy") == 0.91
+    assert tuned("a", "BERT", 0.5, scores=scores, evaluation=("mode", 1)).tested("accuracy") == 0.6
+    only_events = Events(tested={"test/accuracy": 0.44})
+    assert run("a", "Joint", events=only_events, evaluation=("mode", 5)).tested("accuracy") == 0.44
+
+
+def test_a_checkpoints_loss_is_that_of_the_nearest_earlier_validation():
+    known = run("a", events=Events({"val/loss": [Point(100, 2.0), Point(200, 1.5), Point(300, 1.2)]}))
+    assert known.val_loss_at(250) == Point(200, 1.5)
+    assert known.val_loss_at(300) == Point(300, 1.2)
+    assert known.val_loss_at(50) is None

@@ -1,0 +1,222 @@
+"""From run folders to records: real ones, ones written as the commands write them, and broken ones."""
+
+import json
+import shutil
+
+import pytest
+
+from igpt.report.events import read_events
+from igpt.report.gather import gather, gather_all
+from igpt.report.missing import missing
+from igpt.report.records import Network
+from tests.report.folders import (
+    data,
+    generative,
+    model,
+    pretrained,
+    probe_record,
+    tuned,
+    write_checkpoint,
+    write_config,
+    write_events,
+    write_probe,
+    write_scores,
+)
+
+
+@pytest.fixture
+def real(digits_run, tmp_path):
+    """A copy of the real AR run."""
+    shutil.copytree(digits_run.folder, tmp_path / "mini", symlinks=True)
+    return tmp_path / "mini"
+
+
+def test_a_real_run_is_read_from_its_own_files(real):
+    run = gather(str(real))
+    assert (run.name, run.objective, run.core, run.origin, run.seed) == ("mini", "AR", "AR", None, 0)
+    assert run.network == Network(3, 32, 4, 64, 17)
+    assert run.parameters == 12 * 32**2 * 3 + 2 * 32 * 3 + 32 + 64 * 32 + 2 * 17 * 32 + 32
+    assert (run.steps, run.max_steps, run.learning_rate, run.steps_saved) == (30, 30, 0.01, [20, 30])
+    assert run.data.label == "Digits 8x8"
+    assert run.palette.shape == (17, 3)
+    assert [point.step for point in run.curve("val/loss")] == [15, 30]
+    assert [point.step for point in run.curve("train/loss")] == [5, 10, 15, 20, 25, 30]
+    assert set(run.events.pictures) == {"samples", "completions"}
+    assert "at step 30" in run.events.pictures["samples"].origin
+
+
+def test_a_real_probe_is_read_as_it_was_written(real, igpt):
+    for name, more in (
+        ("last", ("--method", "lbfgs,knn", "--concat", 3, "--labels_per_class", 4)),
+        ("step=0000020", ()),
+    ):
+        code, _, err = igpt("probe", "--ckpt", real / "checkpoints" / f"{name}.ckpt", *more)
+        assert code == 0, err
+    run, record = gather(str(real)), json.loads((real / "probe" / "probe.json").read_text())
+    assert [probe.step for probe in run.probes] == [20, 30]
+    assert run.probe.result.best_layer == record["best_layer"]
+    assert [score.test for score in run.probe.result.layers] == [row["test_accuracy"] for row in record["layers"]]
+    assert run.probe.result.raw_pixels.test == record["raw_pixels"]["test_accuracy"]
+    assert set(run.probe.methods) == {"lbfgs", "knn"}
+    assert run.probe.methods["knn"].best.chosen.startswith("k ")
+    assert run.probe.result.concat.test == record["concat"]["test_accuracy"]
+    assert run.probe.low_data[0].accuracies == [one["test_accuracy"] for one in record["low_data"][0]["runs"]]
+    assert (run.probe.protocol.norm, run.probe.protocol.standardised) == ("normed", True)
+    assert run.probe.images == {"train": 1294, "val": 144, "test": 359}
+    assert run.val_loss_at(20).step == 15
+
+
+def test_a_real_bert_run_is_told_from_ar(digits_bert_run):
+    run = gather(str(digits_bert_run.folder))
+    assert (run.objective, run.core) == ("BERT", "BERT")
+    assert run.network == Network(3, 32, 4, 64, 17)  # as AR's, though it has no start of sequence
+
+
+def test_where_a_fine_tuned_run_began_is_told_by_its_config(tmp_path):
+    began = {}
+    for core in ("AR", "BERT"):
+        began[core] = gather(str(tuned(tmp_path / core, core, 0.9))).origin
+        began[f"{core} scratch"] = gather(str(tuned(tmp_path / f"{core}_s", core, 0.9, origin="scratch"))).origin
+    assert began == {"AR": "AR", "BERT": "BERT", "AR scratch": "scratch", "BERT scratch": "scratch"}
+
+
+def test_without_checkpoints_the_core_is_read_from_the_file_it_was_to_start_from(tmp_path):
+    start = pretrained(tmp_path / "bert", "BERT", 0.8) / "checkpoints" / "last.ckpt"
+    spec = model("Joint")
+    spec["init_args"]["pretrained"] = str(start)
+    run = gather(str(write_config(tmp_path / "joint", spec)))
+    assert (run.core, run.origin) == ("BERT", "BERT")
+    spec["init_args"]["pretrained"] = str(tmp_path / "gone.ckpt")
+    run = gather(str(write_config(tmp_path / "lost", spec)))
+    assert (run.core, run.origin) == ("unknown", "unknown")
+
+
+def test_a_resumed_fine_tuning_or_one_without_config_does_not_tell_where_it_began(tmp_path):
+    folder = tuned(tmp_path / "joint", "AR", 0.9)
+    spec = model("Joint")
+    spec["init_args"] = {**spec["init_args"], "pretrained": None, "generative": generative("AR")}
+    write_config(folder, spec, ckpt_path="runs/joint/checkpoints/last.ckpt")
+    assert gather(str(folder)).origin is None
+    (folder / "config.yaml").unlink()
+    run = gather(str(folder))
+    assert (run.objective, run.core, run.origin) == ("Joint", "AR", None)
+    assert any("where it began" in row[1] for row in missing([run]).rows)
+
+
+def test_a_config_alone_or_a_checkpoint_alone_is_a_run(tmp_path):
+    alone = gather(str(write_config(tmp_path / "config", model("AR"), seed=3)))
+    assert (alone.objective, alone.seed, alone.steps, alone.parameters) == ("AR", 3, None, None)
+    assert alone.network == Network(6, 96, 4, 64, 17)
+    (tmp_path / "other").mkdir()
+    write_checkpoint(tmp_path / "other", "BERT", "BERT", 700)
+    (tmp_path / "other" / "checkpoints" / "last.ckpt").unlink()
+    other = gather(str(tmp_path / "other"))
+    assert (other.objective, other.steps, other.seed) == ("BERT", 700, None)
+
+
+def test_evaluations_beside_a_training_are_no_part_of_its_curve(tmp_path):
+    write_events(tmp_path / "a", {"train/loss": {4: 2.0, 9: 1.5}, "val/loss": {9: 1.6}})
+    write_events(tmp_path / "a" / "later", {"val/loss": {0: 9.9}, "test/loss": {0: 1.7}, "test/accuracy": {0: 0.8}})
+    later = next((tmp_path / "a" / "later").iterdir())
+    later.rename(tmp_path / "a" / "events.out.tfevents.99999999999.host.1.0")
+    events = read_events(tmp_path / "a")
+    assert [(p.step, round(p.value, 3)) for p in events.curves["val/loss"]] == [(10, 1.6)]
+    assert events.tested == pytest.approx({"test/loss": 1.7, "test/accuracy": 0.8})
+
+
+def test_a_resumed_run_goes_on_where_its_second_file_begins(tmp_path):
+    for stamp, points in ((1, {9: 2.0, 19: 1.8, 29: 1.7}), (2, {19: 1.75, 39: 1.5})):
+        write_events(tmp_path / str(stamp), {"train/loss": points})
+        next((tmp_path / str(stamp)).iterdir()).rename(tmp_path / f"events.out.tfevents.{stamp}.host.1.0")
+    points = [(p.step, round(p.value, 3)) for p in read_events(tmp_path).curves["train/loss"]]
+    assert points == [(10, 2.0), (20, 1.75), (30, 1.7), (40, 1.5)]
+
+
+def test_events_that_are_cut_short_or_foreign_give_what_can_be_read(real):
+    events = next(real.glob("events.out.tfevents.*"))
+    content = events.read_bytes()
+    whole = len(read_events(real).curves["train/loss"])
+    events.write_bytes(content[: len(content) // 4])
+    (real / "events.out.tfevents.7.host.1.0").write_bytes(b"no events at all" * 100)
+    (real / "events.out.tfevents.8.host.1.0").write_bytes(b"")
+    some = len(read_events(real).curves.get("train/loss", []))
+    assert 0 < some < whole
+
+
+def test_a_validation_of_the_very_checkpoint_goes_before_the_events(tmp_path):
+    folder = pretrained(tmp_path / "a", "AR", 0.9)
+    entry = {"verb": "validate", "checkpoint": "step=0000400.ckpt", "step": 400, "metrics": {"val/loss": 1.111}}
+    write_scores(folder, [entry])
+    run = gather(str(folder))
+    assert run.val_loss_at(400).value == 1.111
+    assert run.val_loss_at(500).value == pytest.approx(1.3)
+
+
+def test_all_methods_layers_side_by_side_and_few_labels_are_read(tmp_path):
+    record = probe_record([0.5, 0.9, 0.6])
+    record["methods"]["knn"] = {
+        "best_layer": 0,
+        "layers": [{"layer": 0, "k": 5, "val_accuracy": 0.7, "test_accuracy": 0.6}],
+        "raw_pixels": None,
+        "protocol": "nearest neighbours",
+    }
+    side_by_side = {"layers": [0, 1, 2], "rate": 0.3, "val_accuracy": 0.95, "test_accuracy": 0.93}
+    record["methods"]["lbfgs"]["concat"] = {"method": "lbfgs", **side_by_side}
+    runs = [{"subset_seed": seed, "test_accuracy": 0.5 + 0.1 * seed} for seed in range(3)]
+    record["low_data"] = [{"labels_per_class": 4, "subsets": 3, "runs": runs}]
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_probe(folder, record)
+    probe = gather(str(folder)).probe
+    assert set(probe.methods) == {"lbfgs", "knn"}
+    assert (probe.methods["knn"].best.test, probe.methods["knn"].best.chosen) == (0.6, "k 5")
+    assert probe.methods["knn"].raw_pixels is None
+    wide = probe.methods["lbfgs"].concat
+    assert (wide.layers, wide.chosen, wide.test) == ((0, 1, 2), "rate 0.3", 0.93)
+    assert probe.methods["knn"].concat is None
+    assert probe.low_data[0].accuracies == pytest.approx([0.5, 0.6, 0.7])
+    assert (probe.protocol.norm, probe.protocol.dtype, probe.protocol.standardised) == ("normed", "float16", True)
+
+
+def test_a_probe_of_a_version_with_one_method_is_read(tmp_path):
+    record = probe_record([0.5, 0.9, 0.6])
+    for name in ("methods", "concat", "low_data", "command"):
+        del record[name]
+    record["features"] = "mean over positions of the normed input of each layer, standardised on the training split"
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_probe(folder, record)
+    probe = gather(str(folder)).probe
+    assert probe.result.best.test == 0.9
+    assert (probe.protocol.norm, probe.protocol.grid, probe.protocol.standardised) == ("normed", 1, True)
+
+
+def test_a_run_named_twice_counts_once_and_equal_names_are_told_apart(tmp_path):
+    folders = [str(write_config(tmp_path / parent / "a", model("AR"))) for parent in ("x", "y")]
+    runs = gather_all([*folders, folders[0]])
+    assert [run.name for run in runs] == folders
+
+
+def test_low_data_runs_say_how_many_labels_and_which_subset(tmp_path):
+    run = gather(str(write_config(tmp_path / "a", model("Joint"), of=data(25, subset_seed=3))))
+    assert (run.data.labels_per_class, run.data.subset_seed) == (25, 3)
+
+
+def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
+    lean = gather(str(write_config(tmp_path / "lean run", model("AR"))))
+    rows = {row[1]: row[2] for row in missing([lean]).rows}
+    assert set(rows) == {"events of training", "test loss", "probe.json", "samples", "completions"}
+    assert f"'{tmp_path / 'lean run' / 'checkpoints' / 'last.ckpt'}'" in rows["probe.json"]
+    full = gather(str(pretrained(tmp_path / "full", "BERT", 0.9)))
+    assert missing([full]) is None
+
+
+def test_the_command_for_a_missing_test_works_as_it_stands(real, igpt):
+    import shlex
+
+    before = gather(str(real))
+    assert before.tested("loss") is None
+    line = next(row[2] for row in missing([before]).rows if row[1] == "test loss")
+    code, _, err = igpt(*shlex.split(line)[1:])
+    assert code == 0, err
+    after = gather(str(real))
+    assert after.tested("loss") == pytest.approx(after.curve("val/loss")[-1].value, rel=0.1)
+    assert [p.step for p in after.curve("val/loss")] == [15, 30]

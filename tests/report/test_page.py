@@ -1,0 +1,261 @@
+"""The page and its Markdown: nothing from outside, nothing unescaped, the same tables in both."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image as Pil
+
+from igpt.errors import UserError
+from igpt.report import figures, pictures, tables
+from igpt.report.content import Commands, Prose, Section, Table, columns
+from igpt.report.gather import gather, gather_all
+from igpt.report.page import page
+from igpt.report.published import PUBLISHED
+from igpt.report.records import Data, Likelihood, LowData, Picture, Score
+from igpt.report.sections import sections
+from igpt.report.text import markdown
+from tests.report.folders import pretrained, tuned
+from tests.report.made_up import PEAK, probe, run, scored, traced
+from tests.report.made_up import tuned as fine_tuned
+
+HOSTILE = "<script>alert('1')</script>&\"|`*[x](http://x.invalid)"
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and cells of all rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.text, self.cell = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = False
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """AR, BERT and fine-tuned runs in two seeds each."""
+    home = tmp_path_factory.mktemp("runs")
+    return [
+        *(pretrained(home / f"{name}{seed}", name, top + 0.01 * seed, seed)
+          for name, top in (("AR", 0.93), ("BERT", 0.83)) for seed in (0, 1)),
+        *(tuned(home / f"tuned_{core}{seed}", core, 0.95 + 0.01 * seed, seed, one_mask=0.9)
+          for core in ("AR", "BERT") for seed in (0, 1)),
+        *(tuned(home / f"alone{seed}", "AR", 0.85 + 0.01 * seed, seed, weight=0.0) for seed in (0, 1)),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def content(folders):
+    return sections(gather_all([str(folder) for folder in folders]))
+
+
+def test_the_page_asks_nothing_of_the_network_and_has_no_script(content):
+    text = page("title", "subtitle", content)
+    reader = Reader(text)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    for tag, attributes in reader.tags:
+        assert not {name for name in attributes if name.startswith("on")}, tag
+        for name in ("src", "srcset", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/")), (tag, attributes[name][:80])
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_picture_says_in_words_what_it_shows(content):
+    shown = [attributes for tag, attributes in Reader(page("t", "s", content)).tags if tag == "img"]
+    assert len(shown) > 8
+    for attributes in shown:
+        assert len(attributes["alt"]) > 10
+
+
+def test_every_section_is_linked_and_every_link_has_its_section(content):
+    tags = Reader(page("t", "s", content)).tags
+    ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    links = {attributes["href"].removeprefix("#") for tag, attributes in tags if tag == "a"}
+    assert links == ids
+    assert len(links) == len(content)
+
+
+def test_what_comes_from_files_is_escaped_everywhere():
+    hostile = [
+        Section(HOSTILE, [Table(columns(HOSTILE, f"${HOSTILE}"), [[HOSTILE, HOSTILE]], HOSTILE, HOSTILE),
+                          Table(columns("a"), [[HOSTILE]], folded=True, title=HOSTILE),
+                          Commands(HOSTILE, [HOSTILE, "```"]), Prose(HOSTILE)]),
+    ]  # fmt: skip
+    text = page(HOSTILE, HOSTILE, hostile)
+    reader = Reader(text)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert "<script" not in text
+    assert reader.rows[-1] == [HOSTILE]
+    assert HOSTILE in reader.text
+    written = markdown(HOSTILE, HOSTILE, hostile)
+    outside = re.sub(r"(?ms)^(`{4,})\n.*?^\1$", "", written)
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(http", outside)
+
+
+def test_a_hostile_run_name_stays_text_in_tables_findings_and_figures(tmp_path):
+    folder = pretrained(tmp_path / "<script>alert(1)<b> $x_{$ _a \u6570", "AR", 0.9)
+    (folder / "commands.txt").write_text("igpt fit <script>alert(2)</script>\n")
+    text = page("t", "s", sections([gather(str(folder))]))
+    reader = Reader(text)
+    assert {"script", "b"} & {tag for tag, _ in reader.tags} <= {"b"}
+    assert "<script" not in text
+    assert folder.name in [row[0] for row in reader.rows]
+    assert "igpt fit <script>alert(2)</script>" in "".join(reader.text)
+
+
+def test_html_and_markdown_hold_the_same_cells(content):
+    html_rows = {tuple(row) for row in Reader(page("t", "s", content)).rows}
+    written = markdown("t", "s", content)
+    lines = [line for line in written.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    plain = {tuple(re.sub(r"\\(.)", r"\1", cell.strip("`")) for cell in line[2:-2].split(" | ")) for line in lines}
+    assert plain == html_rows
+    assert len(plain) > 40
+
+
+def test_the_same_runs_give_the_same_figures(folders):
+    runs = gather_all([str(folder) for folder in folders])
+    for draw in (figures.loss_against_accuracy, figures.objectives):
+        first, second = draw(runs), draw(runs)
+        assert first.content == second.content
+        assert first.content != first.dark
+    assert [f.content for f in figures.layer_curves(runs)] == [f.content for f in figures.layer_curves(runs)]
+
+
+def test_figures_say_their_numbers_and_stay_away_where_there_is_nothing_to_show():
+    peak = run("my_run", accuracies=PEAK)
+    assert "my_run is best at layer 3 with 90.0 %" in figures.layer_curves([peak])[0].alt
+    steps = figures.loss_against_accuracy([traced("b", [2.0, 1.5], [0.5, 0.7])])
+    assert "b from 2.000 nats and 50.0 % to 1.500 nats and 70.0 %" in steps.alt
+    bars = figures.objectives([peak, run("bert", "BERT", [0.5] * 7)])
+    assert "AR 90.0 %" in bars.alt
+    assert "BERT 50.0 %" in bars.alt
+    empty = [run("bare")]
+    assert figures.loss_curves(empty) == figures.layer_curves(empty) == []
+    assert figures.loss_against_accuracy(empty) is None
+    assert figures.objectives(empty) is None
+
+
+def test_losses_stand_in_nats_and_bits():
+    known = run("a", scores=[Score("test", {"test/loss": 2.0895}, "last.ckpt", 500)])
+    cells = dict(zip((c.name for c in tables.summary([known]).columns), tables.summary([known]).rows[0], strict=True))
+    assert cells["Test loss"] == "2.090 (3.015)"  # 2.0895 / ln 2 = 3.01451
+    assert cells["Objective"] == "AR"
+
+
+def test_the_likelihood_keeps_its_deviation_over_images():
+    entry = Score("test", {}, "last.ckpt", 500, likelihood=Likelihood(359, 1.0, 0.25))
+    row = tables.likelihoods([run("a", scores=[entry])]).rows[0]
+    assert row[3:] == ["359", "1.0000 ± 0.2500", "1.4427 ± 0.3607"]
+    assert tables.likelihoods([run("a")]) is None
+
+
+def test_low_data_rows_hold_mean_deviation_and_number_of_subsets():
+    probed = run("a", probes=[probe(low_data=[LowData(4, [0.5, 0.6, 0.7])])])
+    few = Data("Digits", 8, labels_per_class=25, batch_size=64)
+    subsets = [fine_tuned(f"s{i}", "AR", 0.7 + 0.1 * i, data=few) for i in range(2)]
+    rows = tables.low_data([probed, *subsets]).rows
+    assert rows[0] == ["probe on a", "Digits 8x8", "4", "60.0 ± 10.0 %", "3"]
+    assert rows[1] == ["fine-tuned AR, 25 labels a class", "Digits 8x8", "25", "75.0 ± 7.1 %", "2"]
+
+
+def test_published_figures_stand_beside_runs_on_the_same_data_only():
+    digits = tables.published([run("a", accuracies=PEAK)])
+    assert all(row[-1].startswith("context only") for row in digits.rows)
+    assert len(digits.rows) == len(PUBLISHED)
+    cifar = run("c", probes=[probe(data=Data("CIFAR10", 32))])
+    matched = [row for row in tables.published([cifar]).rows if not row[-1].startswith("context only")]
+    assert [row[:3] for row in matched] == [
+        ["linear probe: iGPT-L, pre-trained on ImageNet", "CIFAR10 32x32", "96.3 %"]
+    ]
+    assert "AR 90.0 % (1 run)" in matched[0][-1]
+    small = run("d", probes=[probe(data=Data("CIFAR10", 8))])
+    assert all(row[-1].startswith("context only") for row in tables.published([small]).rows)
+
+
+def test_large_pictures_are_made_smaller_and_the_page_stays_below_5_mb(tmp_path):
+    torch.manual_seed(0)
+    noise = Pil.fromarray(torch.randint(0, 256, (900, 900, 3), dtype=torch.uint8).numpy())
+    noise.save(tmp_path / "noise.png")
+    heavy = Picture((tmp_path / "noise.png").read_bytes(), "samples.png")
+    runs = [run(f"r{i}", pictures={"samples": heavy, "completions": heavy}) for i in range(2)]
+    assert len(heavy.content) > 2_000_000
+    assert sum(len(image.content) for image in pictures.drawings(runs)) < pictures.BUDGET
+    assert len(page("t", "s", sections(runs))) < 5_000_000
+
+
+def test_a_picture_file_that_is_no_picture_is_one_line(tmp_path):
+    broken = run("a", pictures={"samples": Picture(b"not a picture", "samples.png")})
+    with pytest.raises(UserError, match=r"runs/a: samples \(samples.png\) is no picture"):
+        pictures.drawings([broken])
+
+
+def test_a_palettes_picture_holds_its_colours_by_lightness(tmp_path):
+    colors = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0], [1.0, -1.0, -1.0]])
+    image = pictures.palettes([run("a", palette=colors), run("b", palette=colors.clone())])
+    assert len(image) == 1
+    (tmp_path / "p.png").write_bytes(image[0].content)
+    with Pil.open(tmp_path / "p.png") as file:
+        wide = file.convert("RGB")
+    shown = [wide.getpixel((round(wide.width * (2 * i + 1) / 6), wide.height // 2)) for i in range(3)]
+    assert shown == [(0, 0, 0), (255, 0, 0), (255, 255, 255)]
+
+
+def test_a_bare_run_still_makes_a_page_that_says_what_is_missing():
+    text = "".join(Reader(page("t", "s", sections([run("bare")]))).text)
+    assert "No probe.json was found" in text
+    assert "igpt probe --ckpt runs/bare/checkpoints/last.ckpt" in text
+    assert "No command is recorded" in text
+
+
+def test_images_in_the_page_are_the_figures_themselves():
+    peak = run("a", accuracies=PEAK)
+    figure = figures.layer_curves([peak])[0]
+    text = page("t", "s", [Section("x", [figure])])
+    assert base64.b64encode(figure.content).decode() in text
+    assert base64.b64encode(figure.dark).decode() in text
+
+
+def test_the_protocol_stands_beside_every_probe(tmp_path):
+    table = tables.probes([run("a", accuracies=PEAK, seed=7)])
+    names = [column.name for column in table.columns]
+    best, raw = (dict(zip(names, row, strict=True)) for row in table.rows)
+    assert best["Layer"] == "3 (best)"
+    assert raw["Layer"] == "raw pixels"
+    assert (best["Norm"], best["Pooling"], best["Masks"], best["Kept as"]) == ("normed", "mean", "0", "float16")
+    assert (raw["Norm"], raw["Pooling"], raw["Kept as"], raw["Standardised"]) == ("—", "—", "—", "yes")
+    assert (best["Images"], best["Seed"], best["Chosen"]) == ("1,294 / 144 / 359", "7", "strength 0.001")
+    assert "lbfgs: refitted on train + val" in table.note
+
+
+def test_every_test_of_a_fine_tuned_run_has_its_evaluation_beside_it():
+    votes = fine_tuned("b", "BERT", 0.94, scores=[scored(0.9, masks=1)])
+    table = tables.fine_tuned([votes])
+    names = [column.name for column in table.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in table.rows]
+    assert [(row["Test"], row["Evaluation"], row["Masks"]) for row in rows] == [
+        ("94.0 %", "mode", "5"),
+        ("90.0 %", "mode", "1"),
+    ]
+    assert {row["Folded"] for row in rows} == {"no"}
