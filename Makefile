@@ -44,6 +44,9 @@ demo: $(STAMP) ## the whole method on real digits, under 4 minutes: palette, tra
 	@ls palettes/digits.png $(DIGITS)/probe/layers.png $(DIGITS)/samples.png $(DIGITS)/completions.png
 	@echo "and at the loss curves and pictures of training: $(BIN)/tensorboard --logdir runs"
 
+reproduce-mini: $(STAMP) ## the paper's experiments on digits, three seeds, with a report; under 30 minutes on 2 cores
+	$(BIN)/python benchmarks/reproduce_mini.py
+
 test: $(STAMP) ## the test suite, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
@@ -63,4 +66,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo test test-all lint bench clean
+.PHONY: help setup palette demo reproduce-mini test test-all lint bench clean

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_probe.py [--repeats 3]
 
-The features are made: correlated, of uneven scale, and with classes that overlap, as those of networks are. Both stop by
-their own rule (scikit-learn at its default tolerance, 1,000 iterations at most); how far each is from the optimum is
-measured in float64, against Newton's method run to the end from igpt's solution. Both in turn in one process; the last
-line is the ratio of medians.
+The features are made: correlated, of uneven scale, and with classes that overlap, as those of networks are. Both stop
+by their own rule (scikit-learn at its default tolerance, 1,000 iterations at most); how far each is from the optimum is
+measured in float64, against Newton's method run to the end. Both in turn in one process; the last line is the ratio of
+medians.
 """
 
 import argparse

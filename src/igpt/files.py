@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from igpt.errors import UserError
@@ -50,8 +52,9 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         with _explained(target):
             if target.is_file():
                 raise UserError(f"cannot write {target}: it is a file; name a folder")
-            for left in target.parent.glob(f".{target.name}.*.partial"):
-                if left == temporary or not _runs(left.suffixes[-2]):
+            for left in target.parent.glob(f".{escape(target.name)}.*"):
+                owner = re.fullmatch(r"(\d+)\.(partial|old)", left.name.removeprefix(f".{target.name}."))
+                if owner and (left == temporary or not _runs(int(owner[1]))):
                     shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
         yield temporary
@@ -73,11 +76,11 @@ def _explained(target: Path) -> Iterator[None]:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
 
 
-def _runs(suffix: str) -> bool:
-    """Whether the process named in a temporary folder's suffix, such as ".4711", still runs."""
+def _runs(process: int) -> bool:
+    """Whether the process that a temporary folder is named after still runs."""
     try:
-        os.kill(int(suffix[1:]), 0)
-    except (ValueError, ProcessLookupError):
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -46,8 +46,8 @@ def rows(function, h, *args):
     return np.stack([function(row, *args) for row in h])
 
 
-def run(weights, tokens, *, n_layers, heads, causal, masked=None):
-    """Logits (T, V) and features (n_layers + 1, D) of one image of tokens (T,)."""
+def states(weights, tokens, *, n_layers, heads, causal, masked=None):
+    """Residual stream before each block and after the last: n_layers + 1 arrays (T, D), of one image of tokens (T,)."""
     weights = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
     length = len(tokens)
     h = np.zeros((length, weights["wpe"].shape[1]))
@@ -57,16 +57,26 @@ def run(weights, tokens, *, n_layers, heads, causal, masked=None):
         else:
             content = 0.0 if masked is not None and masked[i] else weights["wte.weight"][tokens[i]]
         h[i] = content + weights["wpe"][i]
-    features = []
+    found = [h]
     for layer in range(n_layers):
         prefix = f"blocks.{layer}"
-        n = rows(norm, h, weights, prefix + ".ln_1")
-        features.append(n.mean(0))
-        a = h + attention(n, weights, prefix + ".attn", heads, causal)
+        a = h + attention(rows(norm, h, weights, prefix + ".ln_1"), weights, prefix + ".attn", heads, causal)
         h = a + mlp(rows(norm, a, weights, prefix + ".ln_2"), weights, prefix + ".mlp")
-    final = rows(norm, h, weights, "ln_f")
-    features.append(final.mean(0))
-    return final @ weights["head.weight"].T, np.stack(features)
+        found.append(h)
+    return found
+
+
+def normed_states(weights, tokens, *, n_layers, **shape):
+    """The same behind the norm that comes next: that of the block, at the end the final one."""
+    names = [f"blocks.{layer}.ln_1" for layer in range(n_layers)] + ["ln_f"]
+    raw = states(weights, tokens, n_layers=n_layers, **shape)
+    return [rows(norm, h, weights, name) for h, name in zip(raw, names, strict=True)]
+
+
+def run(weights, tokens, **shape):
+    """Logits (T, V) and features (n_layers + 1, D) of one image of tokens (T,)."""
+    normed = normed_states(weights, tokens, **shape)
+    return normed[-1] @ weights["head.weight"].T, np.stack([n.mean(0) for n in normed])
 
 
 def next_pixel_loss(weights, images, **shape):

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from igpt.callbacks.layer_features import LayerFeatures, identity_of
 from igpt.commands.device import quiet_trainer
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, LabelledImages
 from igpt.features import FeatureOptions
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, holds_something_else
@@ -47,3 +51,22 @@ def stored_features(
     )
     trainer.predict(module, datamodule=data, return_predictions=False)
     return FeatureStore.open(folder, identity, layers), False
+
+
+class StoredFeatures(LabelledImages):
+    """Stored features of one split in place of its images: `(L, W)` each, read from disk as they are asked for."""
+
+    def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
+        self.labels = store.labels(split)
+        self._rows = store.rows(layers)
+        self._stored = store.mapped(split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        features, labels = self.__getitems__([index])
+        return features[0], int(labels[0])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
+        assert isinstance(self.labels, Tensor)
+        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
+        return features.transpose(0, 1), self.labels[indices]

@@ -57,18 +57,23 @@ def arrange(arguments: list[str], function: Callable[..., Any], words: str | Non
         head = rest.pop(0)
         option, equals, value = head.partition("=")
         name = option.removeprefix("--").replace("-", "_")
-        if words is not None and not head.startswith("-"):
+        if words is not None and not is_option(head):
             loose.append(head)
         elif not option.startswith("--") or name not in hints or equals:
             arranged.append(f"--{name}={value}" if equals and name in hints else head)
-            if option.startswith("-") and not equals and rest and not rest[0].startswith("-"):
+            if is_option(option) and not equals and rest and not is_option(rest[0]):
                 arranged.append(rest.pop(0))
         else:
-            count = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+            count = next((i for i, word in enumerate(rest) if is_option(word)), len(rest))
             given = rest[: count if is_list(hints[name]) else 1]
             del rest[: len(given)]
             arranged += [f"--{name}", *(as_list(given, hints[name]) if is_list(hints[name]) else given)]
-    return arranged + ([f"--{words}", json.dumps(loose)] if loose else [])
+    return arranged + ([f"--{words}", json.dumps(loose, ensure_ascii=False)] if loose else [])
+
+
+def is_option(word: str) -> bool:
+    """Whether a word begins an option; negative numbers are values."""
+    return word.startswith("-") and not re.match(r"-\.?\d", word)
 
 
 def is_list(hint: Any) -> bool:
@@ -78,10 +83,11 @@ def is_list(hint: Any) -> bool:
 
 def as_list(given: list[str], hint: Any) -> list[str]:
     """Words as one value that the parser reads as a list; what is written as a list already stays as it is."""
-    if not given or (len(given) == 1 and given[0].startswith("[")):
+    if not given or (len(given) == 1 and re.fullmatch(r"\[.*\]", given[0], re.DOTALL)):
         return given
     numbers = any(get_args(kind) == (int,) for kind in (hint, *get_args(hint)))
-    return [json.dumps([int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given])]
+    values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
+    return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 
 
 def one_line(message: str) -> str:

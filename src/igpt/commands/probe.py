@@ -48,7 +48,7 @@ def probe(
     standardise: bool = True,
     dtype: FeatureType = "float16",
     store: str | None = None,
-    epochs: int = 30,
+    epochs: int = 100,
     out: str | None = None,
     accelerator: str = "auto",
     precision: Precision = "32-true",
@@ -74,7 +74,7 @@ def probe(
         standardise: shift and scale features to mean 0 and deviation 1 on the training split first.
         dtype: of the features on disk.
         store: folder of the features, made or reused; "features" beside the results if left out.
-        epochs: of the sgd probe.
+        epochs: of the sgd probe, passes over the training images; 100 is about what the paper's million steps are.
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu.
         precision: of the network, as in Lightning: 32-true, bf16-mixed.
@@ -99,7 +99,8 @@ def probe(
     run: dict[str, Any] = {"accelerator": accelerator, "precision": precision}
     started = time.perf_counter()
     features = None
-    if set(methods) != {"sgd"} or few:
+    changing = data.images("train").augments or masks > 0  # features then differ from epoch to epoch
+    if set(methods) != {"sgd"} or few or not changing:
         place = Path(store) if store else folder / "features"
         features, reused = stored_features(
             loaded.module, ckpt, data, wanted, how, folder=place, own=store is not None, dtype=dtype, **run
@@ -116,7 +117,7 @@ def probe(
                 "standardise": standardise,
                 "folder": folder / "sgd",
             }
-            fit: Probe = partial(by_sgd, loaded.module, data, how, **sgd, **run)
+            fit: Probe = partial(by_sgd, loaded.module, data, how, None if changing else features, **sgd, **run)
         else:
             assert features is not None
             fit = partial(from_store, features, classes, name, standardise)
@@ -126,6 +127,7 @@ def probe(
     report = ProbeReport(
         {
             **origin(ckpt, loaded, data),
+            "sgd_training_images": "augmented or masked anew in every epoch" if changing else "the same in every epoch",
             "features": {**how.to_dict(), "standardise": standardise, "dtype": dtype, "precision": precision},
         },
         results,

@@ -1,13 +1,16 @@
 """The work behind `igpt probe`: each method on every layer, neighbours together, pixels, subsets with few labels."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from igpt.commands.extract import StoredFeatures
 from igpt.commands.sgd_probe import sgd_probe
-from igpt.data import SPLITS, ImageDataModule, few_per_class
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, few_per_class
 from igpt.features import FeatureOptions
+from igpt.modules import PixelModule
 from igpt.probing.lowdata import probe_subset, summary
 from igpt.probing.protocol import Group, LayerResult, Method, SplitFeatures, best_layer, joined, probe_layers, window
 from igpt.probing.store import FeatureStore
@@ -39,11 +42,22 @@ def from_store(
 
 
 def by_sgd(
-    module: Any, data: ImageDataModule, how: FeatureOptions, groups: list[Group], **options: Any
+    module: PixelModule,
+    data: ImageDataModule,
+    how: FeatureOptions,
+    features: FeatureStore | None,
+    groups: list[Group],
+    *,
+    folder: Path,
+    **options: Any,
 ) -> list[LayerResult]:
-    """All groups of layers and all rates in one training."""
-    folder = options.pop("folder") / ("layers" if len(groups) != 1 else "layers_" + "_".join(map(str, groups[0])))
-    found = sgd_probe(module, data, [list(group) for group in groups], how, folder=folder, **options)
+    """All groups of layers and all rates in one training: over the images, or over features that never change."""
+    wanted = sorted({layer for group in groups for layer in group})
+    stored: dict[str, LabelledImages] | None = None
+    if features is not None:
+        stored = {name: StoredFeatures(features, name, wanted) for name in SPLITS}
+    folder = folder / "_".join(["layers", *map(str, wanted)])
+    found = sgd_probe(module, data, [list(group) for group in groups], how, folder=folder, stored=stored, **options)
     return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
 
 

@@ -1,17 +1,26 @@
 """Training of linear probes by SGD: the trainer, the checkpoint between epochs, the choice of rates, the one test."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
-from igpt.data import SPLITS, ChosenImages, EpochOrder, ImageDataModule, collate, rng_of
+from igpt.commands.device import quiet_trainer
+from igpt.data import (
+    SPLITS,
+    ChosenImages,
+    EpochOrder,
+    ImageDataModule,
+    LabelledImages,
+    TrainingImages,
+    collate,
+    rng_of,
+)
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
 from igpt.files import atomic_path
@@ -68,6 +77,7 @@ def sgd_probe(
     folder: Path,
     accelerator: str = "auto",
     precision: str = "32-true",
+    stored: Mapping[str, LabelledImages] | None = None,
 ) -> list[SGDResult]:
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
 
@@ -89,6 +99,8 @@ def sgd_probe(
         folder: of the checkpoint; made where needed.
         accelerator: as in Lightning.
         precision: of the network, 32-true or bf16-mixed; the probes are always float32.
+        stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
+            Right only where neither augmentation nor masks change an image's features from epoch to epoch.
 
     Raises:
         UserError: a value out of range, images without a label, or `folder` holds an unfinished probe of another
@@ -97,6 +109,7 @@ def sgd_probe(
     recipe = SGDRecipe(groups, how, num_classes, tuple(map(float, rates)), epochs, standardise, statistics_images)
     data.prepare_data()
     check(module, data, recipe, precision)
+    images = stored or {name: data.images(name) for name in SPLITS}
     path, header = Path(folder) / FILE, header_of(module, data, recipe, precision)
     probe = LayerProbe(module, recipe, data.steps_per_epoch())
     saved = unfinished_or_same(path, header)
@@ -108,14 +121,14 @@ def sgd_probe(
             probe.resume(saved)
         elif standardise:
             quiet_trainer(**trainer).predict(
-                probe, statistics_loader(data, statistics_images), return_predictions=False
+                probe, statistics_loader(data, images["train"], statistics_images), return_predictions=False
             )
         if probe.epochs_done < epochs:
             callbacks = [SaveEachEpoch(path, header)]
             left = quiet_trainer(**trainer, max_epochs=epochs - probe.epochs_done, callbacks=callbacks)
-            left.fit(probe, train_loader(data, probe.epochs_done), data.loader("val"))
+            left.fit(probe, train_loader(data, images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
-        quiet_trainer(**trainer).test(probe, data.loader("test"), verbose=False)
+        quiet_trainer(**trainer).test(probe, in_batches(data, images["test"]), verbose=False)
     finally:
         module.to(place).train(was_training)
     return results_of(probe)
@@ -151,34 +164,26 @@ def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precisi
             )
 
 
-def train_loader(data: ImageDataModule, epoch: int) -> DataLoader[Any]:
-    """The training loader, beginning with the order of `epoch`."""
-    loader = data.train_dataloader()
-    assert isinstance(loader.sampler, EpochOrder)
-    loader.sampler.epoch = epoch
-    return loader
+def train_loader(data: ImageDataModule, images: LabelledImages, epoch: int) -> DataLoader[Any]:
+    """Training batches, beginning with the order of `epoch`: data's own order, whatever stands for the images."""
+    if images is data.images("train"):
+        loader = data.train_dataloader()
+        assert isinstance(loader.sampler, EpochOrder)
+        loader.sampler.epoch = epoch
+        return loader
+    order = EpochOrder(len(images), data.seed, epoch)
+    return in_batches(data, TrainingImages(images, data.seed), sampler=order, drop_last=True)
 
 
-def statistics_loader(data: ImageDataModule, count: int) -> DataLoader[Any]:
+def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int) -> DataLoader[Any]:
     """At most `count` training images, unaugmented; which ones is a function of the data's seed."""
-    images = data.images("train")
     indices = torch.randperm(len(images), generator=rng_of(data.seed))[:count].sort().values.tolist()
-    chosen = ChosenImages(images, indices)
-    return DataLoader(chosen, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=collate)
+    return in_batches(data, ChosenImages(images, indices))
 
 
-def quiet_trainer(**options: Any) -> pl.Trainer:
-    """A trainer that prints and writes nothing of its own."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    return pl.Trainer(
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> DataLoader[Any]:
+    """Batches as large as the data's, loaded by as many processes."""
+    return DataLoader(images, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=collate, **how)
 
 
 def header_of(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str) -> dict[str, Any]:

@@ -73,7 +73,12 @@ class LayerProbe(pl.LightningModule):
 
     @torch.no_grad()
     def features(self, images: Tensor, *key: int) -> Tensor:
-        """Features float32 `(L, B, W)` of images uint8 `(B, 3, R, R)`; BERT's masks belong to `key`."""
+        """Features float32 `(L, B, W)` of images uint8 `(B, 3, R, R)`; BERT's masks belong to `key`.
+
+        Floating `(B, L, W)` in place of images are features that were computed before.
+        """
+        if images.is_floating_point():
+            return images.transpose(0, 1).float()
         core, recipe = self.network.core, self.recipe
         return core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key)).float()
 

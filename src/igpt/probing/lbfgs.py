@@ -53,7 +53,7 @@ def fit_probes(
             twice the distance to the optimum: 1e-3 ends some 1e-6 above it.
     """
     problem = _Problem(features, labels, strengths, num_classes)
-    x = features.new_zeros(problem.count, problem.width * num_classes)
+    x = features.new_zeros(problem.count, num_classes * problem.width)
     value, gradient = problem.evaluate(x)
     memory = _Memory(problem.count, x.shape[1], x)
     step = torch.ones_like(value)
@@ -78,10 +78,9 @@ def fit_probes(
         slope = torch.where(accept, slope_new, slope)
         active &= (-slope).clamp(min=0).sqrt() > tolerance
         active &= halvings < MAX_HALVINGS
-    parameters = x.view(problem.layers, problem.strengths.numel(), problem.width, num_classes)
-    return Probes(
-        parameters[:, :, :-1], parameters[:, :, -1], value.view(problem.layers, problem.strengths.numel()), steps
-    )
+    parameters = x.view(problem.layers, len(strengths), num_classes, problem.width)
+    weight, bias = parameters[..., :-1].transpose(2, 3).contiguous(), parameters[..., -1].contiguous()
+    return Probes(weight, bias, value.view(problem.layers, -1), steps)
 
 
 def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,28 +112,30 @@ class _Problem:
         self.inverse = 1 / damping.clamp(min=1e-7 * float(spectrum.max()))
 
     def precondition(self, gradient: Tensor) -> Tensor:
-        """`(0.25 X'X/N + s)^-1` applied to `(P, width * K)`."""
-        shaped = gradient.view(self.layers, -1, self.width, self.num_classes)
-        rotated = torch.einsum("lji,lsjk->lsik", self.basis, shaped) * self.inverse[..., None]
-        return torch.einsum("lij,lsjk->lsik", self.basis, rotated).reshape(gradient.shape)
+        """`(0.25 X'X/N + s)^-1` applied to `(P, K * width)`."""
+        shaped = gradient.view(self.layers, -1, self.num_classes, self.width)
+        rotated = torch.einsum("lskj,lji->lski", shaped, self.basis) * self.inverse[:, :, None]
+        return torch.einsum("lski,lji->lskj", rotated, self.basis).reshape(gradient.shape)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Objective `(P,)` and gradient `(P, width * K)`; one matrix product a layer serves all strengths."""
-        parameters = x.view(self.layers, -1, self.width, self.num_classes)
+        """Objective `(P,)` and gradient `(P, K * width)`; one matrix product a layer serves all strengths.
+
+        Images run along the last dimension, where softmax and both products are several times quicker than along the
+        first.
+        """
+        parameters = x.view(self.layers, -1, self.num_classes, self.width)
         count = parameters.shape[1]
         values, gradient = [], torch.empty_like(parameters)
+        target = self.labels.expand(count, 1, -1)
         for layer in range(self.layers):
-            weight, bias = parameters[layer, :, :-1], parameters[layer, :, -1]
-            flat = weight.permute(1, 0, 2).reshape(self.width - 1, -1)
-            logits = torch.addmm(bias.reshape(-1), self.features[layer], flat).view(self.images, count, -1)
-            log_p = F.log_softmax(logits, dim=-1)
-            target = self.labels[:, None, None].expand(-1, count, 1)
-            values.append(-log_p.gather(2, target)[..., 0].mean(0) + 0.5 * self.strengths * weight.square().sum((1, 2)))
-            residual = log_p.exp_().scatter_add_(2, target, -log_p.new_ones(1).expand_as(target)) / self.images
-            flat_gradient = self.features[layer].T @ residual.flatten(1)
-            gradient[layer, :, :-1] = flat_gradient.view(-1, count, self.num_classes).permute(1, 0, 2)
-            gradient[layer, :, :-1] += self.strengths[:, None, None] * weight
-            gradient[layer, :, -1] = residual.sum(0)
+            weight, bias = parameters[layer, ..., :-1], parameters[layer, ..., -1]
+            logits = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), self.features[layer].T)
+            log_p = F.log_softmax(logits.view(count, self.num_classes, -1), dim=1)  # (S, K, N)
+            values.append(-log_p.gather(1, target)[:, 0].mean(1) + 0.5 * self.strengths * weight.square().sum((1, 2)))
+            residual = log_p.exp_().scatter_add_(1, target, -log_p.new_ones(1).expand_as(target)) / self.images
+            gradient[layer, ..., :-1] = (residual.flatten(0, 1) @ self.features[layer]).view_as(weight)
+            gradient[layer, ..., :-1] += self.strengths[:, None, None] * weight
+            gradient[layer, ..., -1] = residual.sum(2)
         return torch.cat(values), gradient.view_as(x)
 
 

@@ -8,7 +8,7 @@ The folder appears under its name only when it is whole.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -23,9 +23,7 @@ from igpt.files import atomic_folder, sha256_of
 
 FeatureType = Literal["float16", "float32"]
 FORMAT = 1
-AT_ONCE = (
-    2**29
-)  # bytes of float32 features of one split that a probe holds in memory, where layers can be taken in turn
+AT_ONCE = 2**29  # bytes of float32 features of one split that a probe holds in memory, if it can take layers in turn
 
 
 class StoreWriter:
@@ -57,13 +55,19 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        for file, _ in self._files.values():
-            file.close()
         if error is None:
-            with self._stack:
+            with self._stack, self._explained():
                 self._finish()
         else:
             self._stack.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A full disk as one line."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"--store {self.folder}: {error.strerror or error}; choose another folder") from error
 
     def add(self, split: str, features: Tensor, labels: Tensor) -> None:
         """Append a batch: features `(L, B, D)` on any device, labels `(B,)`.
@@ -71,17 +75,16 @@ class StoreWriter:
         Raises:
             UserError: a feature is not finite or too large for the type on disk, or the disk is full.
         """
-        numbers = features.float().cpu().numpy().astype(self.dtype)
+        with np.errstate(over="ignore"):  # it is looked for in the next line
+            numbers = features.float().cpu().numpy().astype(self.dtype)
         if not np.isfinite(numbers).all():
             raise UserError(f"--dtype {self.dtype} cannot hold a feature of this model; use float32, or another norm")
-        file, start = self._file(split, numbers.shape[2])
-        row = numbers.dtype.itemsize * self.width
-        try:
+        with self._explained():
+            file, start = self._file(split, numbers.shape[2])
+            row = numbers.dtype.itemsize * self.width
             for layer in range(len(self.layers)):
                 file.seek(start + (layer * self.images[split] + self._done[split]) * row)
                 file.write(np.ascontiguousarray(numbers[layer]).data)
-        except OSError as error:
-            raise UserError(f"--store {self.folder}: {error.strerror or error}; choose another folder") from error
         self._done[split] += len(labels)
         self._labels[split].append(labels.cpu().numpy().astype(np.int64))
 
@@ -90,6 +93,7 @@ class StoreWriter:
         if split not in self._files:
             self.width = width
             file = open(self._partial / f"{split}_features.npy", "w+b")  # noqa: SIM115  (closed with the writer)
+            self._stack.callback(_close, file)
             shape = (len(self.layers), self.images[split], width)
             header = {"descr": np.dtype(self.dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -103,6 +107,7 @@ class StoreWriter:
                 raise UserError(
                     f"--data: the {split} split gave {self._done[split]} images instead of {expected}; the data changed"
                 )
+            self._files[split][0].flush()
             np.save(self._partial / f"{split}_labels.npy", np.concatenate(self._labels[split]))
             for kind in ("features", "labels"):
                 path = self._partial / f"{split}_{kind}.npy"
@@ -117,7 +122,18 @@ class StoreWriter:
             "files": files,
         }
         manifest["sha256"] = digest(manifest)
-        (self._partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        (self._partial / "manifest.json").write_bytes(as_text(manifest))
+
+
+def _close(file: BufferedRandom) -> None:
+    """What could not be written has been complained of before."""
+    with suppress(OSError):
+        file.close()
+
+
+def as_text(manifest: dict[str, Any]) -> bytes:
+    """The one way in which a manifest is written."""
+    return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 def digest(manifest: dict[str, Any]) -> str:
@@ -165,12 +181,21 @@ class FeatureStore:
         """Labels of a split, int64 `(N,)`."""
         return torch.from_numpy(np.load(self.folder / f"{split}_labels.npy"))
 
+    def rows(self, layers: list[int]) -> list[int]:
+        """Where the layers stand along the first dimension of the files."""
+        return [self.layers.index(layer) for layer in layers]
+
+    def mapped(self, split: str) -> np.ndarray:
+        """All features of a split, `(L, N, D)` in the type on disk, read as they are looked at."""
+        stored: np.ndarray = np.load(self.folder / f"{split}_features.npy", mmap_mode="r")
+        return stored
+
     def features(self, split: str, layers: list[int]) -> Tensor:
         """Features of some layers, float32 `(len(layers), N, D)`, in memory."""
-        stored = np.load(self.folder / f"{split}_features.npy", mmap_mode="r")
+        stored = self.mapped(split)
         out = torch.empty(len(layers), *stored.shape[1:])
-        for index, layer in enumerate(layers):
-            out[index] = torch.from_numpy(stored[self.layers.index(layer)].astype(np.float32))
+        for index, row in enumerate(self.rows(layers)):
+            out[index] = torch.from_numpy(stored[row].astype(np.float32))
         return out
 
     def splits(self, layers: list[int]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -195,9 +220,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"--store {folder} is no feature store: it has no manifest.json; name another folder")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        right = manifest["sha256"] == digest(manifest) and manifest["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+        content = path.read_bytes()
+        manifest: dict[str, Any] = json.loads(content)
+        right = manifest["sha256"] == digest(manifest) and manifest["format"] == FORMAT and content == as_text(manifest)
+    except (ValueError, KeyError, TypeError, RecursionError):
         right = False
     if not right:
         raise UserError(f"--store {folder}: manifest.json is damaged; delete the folder and run again")
