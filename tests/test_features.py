@@ -109,6 +109,14 @@ def test_the_mean_over_cells_of_equal_size_is_the_mean_over_positions():
     torch.testing.assert_close(quarters.unflatten(2, (4, WIDTH)).mean(2), whole)
 
 
+def test_in_mixed_precision_means_over_cells_are_as_exact_as_the_mean_over_positions():
+    module = network(Autoregressive, "random")
+    tokens = tokens_of(module)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        whole, quarters = (module.features(tokens, [0, 1, 2], FeatureOptions(grid=grid)) for grid in (1, 2))
+    torch.testing.assert_close(quarters.unflatten(2, (4, WIDTH)).mean(2), whole)
+
+
 @pytest.mark.parametrize("how", [FeatureOptions(masks=1), FeatureOptions("raw", 2, masks=3)], ids=["one", "three"])
 def test_features_under_masks_are_the_mean_over_masked_forwards(how):
     module = network(BERT, "column", mask_share=0.3)

@@ -26,6 +26,8 @@ VERBS = {
     "probe": "accuracy of the features of every layer",
     "sample": "draw new images, or complete given ones",
     "surprise": "a picture of how surprising each pixel is",
+    "import": "make a checkpoint from released weights",
+    "export": "write a checkpoint for Hugging Face, or as safetensors",
     "report": "one page of runs beside the published figures",
 }
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner(verb)(rest)
         return 0
     except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's trainer leaves by exit(1)
+            return complain(f"igpt {verb}: interrupted", 130)
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return complain(f"igpt {verb}: interrupted", 130)

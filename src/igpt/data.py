@@ -142,8 +142,13 @@ def stratified_split(labels: Sequence[int] | Tensor, share: float, seed: int) ->
     return np.setdiff1d(np.arange(len(classes)), off).tolist(), off.tolist()
 
 
-def few_per_class(labels: Sequence[int] | Tensor, count: int, seed: int) -> list[int]:
+def few_per_class(
+    labels: Sequence[int] | Tensor, count: int, seed: int, option: str = "split.labels_per_class"
+) -> list[int]:
     """Indices of `count` images of every class, chosen by the seed: the low-data subsets of the paper.
+
+    Args:
+        option: that the user gave `count` by, for the complaint.
 
     Raises:
         UserError: a class has fewer images than `count`.
@@ -152,7 +157,7 @@ def few_per_class(labels: Sequence[int] | Tensor, count: int, seed: int) -> list
     values, counts = np.unique(classes, return_counts=True)
     if counts.min() < count:
         scarce = int(values[counts.argmin()])
-        raise UserError(f"split.labels_per_class {count}: class {scarce} has only {int(counts.min())} training images")
+        raise UserError(f"{option} {count}: class {scarce} has only {int(counts.min())} training images")
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(classes == value))[:count] for value in values]
     indices: list[int] = np.sort(np.concatenate(chosen)).tolist()

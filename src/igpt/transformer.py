@@ -265,7 +265,8 @@ class PixelTransformer(nn.Module):
             if layer in layers:
                 norm = self.ln_f if layer == self.config.n_layers else self.blocks[layer].ln_1
                 states = norm(h) if normed else h  # type: ignore[operator]
-                pooled[layer] = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
+                with torch.autocast(states.device.type, enabled=False):  # a mean is no place to save digits
+                    pooled[layer] = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
             if layer < max(layers):
                 h = self.blocks[layer](h, causal)
         return torch.stack([pooled[layer] for layer in layers])

@@ -1,16 +1,21 @@
 """Extraction of features by `igpt probe`: one pass, reused where it fits, whole or not at all, in little memory."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 
 import igpt as api
+from igpt.cli import main
 from igpt_datamodules import Digits
 from tests.conftest import REPO
 
@@ -27,97 +32,94 @@ def contents(folder):
     return {name: content for name, (content, _) in files(folder).items()}
 
 
+@pytest.fixture(scope="module")
+def made(digits_run, tmp_path_factory):
+    """A folder in which `igpt probe` was run once, and what it printed."""
+    out, printed = tmp_path_factory.mktemp("made") / "out", StringIO()
+    with redirect_stdout(printed):
+        assert main(["probe", "--ckpt", str(digits_run.checkpoint), *QUICK, "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
 @pytest.fixture
-def probe(igpt, digits_run, tmp_path, monkeypatch):
-    """`igpt probe` with little work, in an empty folder."""
+def probe(igpt, digits_run, made, tmp_path, monkeypatch):
+    """The same again, in a folder with a copy of what the first one wrote and nothing else."""
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(made[0], "out")
     return lambda *words, ckpt=digits_run.checkpoint: igpt("probe", "--ckpt", ckpt, *QUICK, "--out", "out", *words)
 
 
-@pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-5), ("float16", 2e-3)])
-def test_the_store_holds_the_features_of_the_transformer_itself(probe, digits_run, tmp_path, dtype, close):
-    code, out, err = probe("--dtype", dtype)
+def test_the_store_holds_the_features_of_the_transformer_itself(probe, digits_run, tmp_path):
+    code, out, err = probe("--dtype", "float32", "--store", "exact")
     assert code == 0, err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == WRITTEN
-    assert "features of 2 layers: out/features" in out
+    assert "features of 2 layers: exact, " in out
     module, data = api.load(digits_run.checkpoint).module, Digits()
-    for name in ("train", "val", "test"):
+    for name in ("val", "test"):
         images = torch.stack([image for image, _ in data.images(name)])
         with torch.no_grad():
             expected = module.transformer.features(module.encode(images), [1, 3], causal=True).numpy()
-        stored = np.load(tmp_path / "out" / "features" / f"{name}_features.npy")
-        assert stored.dtype == np.dtype(dtype)
-        np.testing.assert_allclose(stored, expected, atol=close, rtol=close)
-        labels = np.load(tmp_path / "out" / "features" / f"{name}_labels.npy")
+        np.testing.assert_allclose(np.load(tmp_path / "exact" / f"{name}_features.npy"), expected, atol=1e-5)
+        labels = np.load(tmp_path / "exact" / f"{name}_labels.npy")
         np.testing.assert_array_equal(labels, np.asarray(data.images(name).labels))
+    for name, content in contents(tmp_path / "exact").items():
+        if name.endswith("labels.npy"):
+            assert content == (tmp_path / "out" / "features" / name).read_bytes()
 
 
-def test_a_second_probe_reuses_the_store_and_leaves_every_file_untouched(probe, tmp_path):
-    assert "written" in probe()[1]
-    before, result = files(tmp_path / "out" / "features"), (tmp_path / "out" / "probe.json").read_text()
-    for words in ([], ["--layers", "3"], ["--standardise", "false"], ["--data", "Digits", "--data.batch_size", 7], []):
+def test_a_second_probe_reuses_the_store_and_leaves_every_file_untouched(probe, made, tmp_path):
+    assert "written" in made[1]
+    assert "reused" not in made[1]
+    before = files(tmp_path / "out" / "features")
+    for words in (["--layers", "3"], ["--standardise", "false"], ["--data", "Digits", "--data.batch_size", 7], []):
         code, out, err = probe(*words)
         assert code == 0, err
         assert "reused" in out
         assert "written" not in out
         assert files(tmp_path / "out" / "features") == before
-    assert (tmp_path / "out" / "probe.json").read_text() == result
+    first, second = (json.loads((folder / "probe.json").read_text()) for folder in (made[0], tmp_path / "out"))
+    assert {**first, "command": ""} == {**second, "command": ""}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--norm", "raw"], ["--grid", 2], ["--dtype", "float32"], ["--layers", "1,2"], ["--precision", "bf16-mixed"],
-     ["--data", "Digits", "--data.seed", 5], ["--data", "Digits", "--data.split.val_share", 0.2]],
-    ids=lambda words: words[-2].strip("-"),
-)  # fmt: skip
-def test_a_store_of_something_else_is_replaced_in_the_default_place_and_refused_in_ones_own(probe, tmp_path, words):
-    folder = tmp_path / "mine"
-    assert probe("--store", folder)[0] == 0
-    before = files(folder)
-    code, _, err = probe("--store", folder, *words)
+OTHER = [["--norm", "raw"], ["--grid", 2], ["--dtype", "float32"], ["--layers", "1,2"], ["--precision", "bf16-mixed"],
+         ["--data", "Digits", "--data.seed", 5], ["--data", "Digits", "--data.split.val_share", 0.2]]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", OTHER, ids=lambda words: words[-2].strip("-"))
+def test_a_store_of_ones_own_that_holds_something_else_is_refused(probe, tmp_path, words):
+    (tmp_path / "out" / "features").rename(tmp_path / "mine")
+    before = files(tmp_path / "mine")
+    code, _, err = probe("--store", "mine", *words)
     assert code == 2
     assert err.count("\n") == 1
-    assert f"--store {folder} holds features of something else" in err
-    assert files(folder) == before
+    assert "--store mine holds features of something else" in err
+    assert files(tmp_path / "mine") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
-    folder.rename(tmp_path / "out" / "features")
+
+@pytest.mark.parametrize("words", [["--norm", "raw"], ["--layers", "1,2"]], ids=lambda words: words[0].strip("-"))
+def test_in_the_default_place_it_is_replaced(probe, tmp_path, words):
+    before = contents(tmp_path / "out" / "features")
     code, out, err = probe(*words)
     assert code == 0, err
     assert "written" in out
-    after = contents(tmp_path / "out" / "features")
-    assert after["manifest.json"] != before["manifest.json"][0]
+    assert contents(tmp_path / "out" / "features")["manifest.json"] != before["manifest.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == WRITTEN
 
 
-def test_a_store_of_another_checkpoint_is_replaced_or_refused(probe, digits_run, tmp_path):
+def test_a_store_of_another_checkpoint_is_refused_or_replaced_too(probe, digits_run, tmp_path):
     earlier = digits_run.folder / "checkpoints" / "step=0000020.ckpt"
-    assert probe(ckpt=earlier)[0] == 0
     before = contents(tmp_path / "out" / "features")
-    code, _, err = probe("--store", "out/features")
+    code, _, err = probe("--store", "out/features", ckpt=earlier)
     assert code == 2
     assert "--store out/features holds features of something else (differs in checkpoint_sha256)" in err
     assert contents(tmp_path / "out" / "features") == before
-    assert "written" in probe()[1]
-    assert contents(tmp_path / "out" / "features") != before
+    assert "written" in probe(ckpt=earlier)[1]
+    after = contents(tmp_path / "out" / "features")
+    assert after["test_features.npy"] != before["test_features.npy"]
+    assert after["test_labels.npy"] == before["test_labels.npy"]
 
 
-def test_masks_make_a_store_belong_to_its_batch_size(igpt, digits_bert_run, tmp_path):
-    words = ["probe", "--ckpt", digits_bert_run.checkpoint, *QUICK, "--out", tmp_path, "--store", tmp_path / "store"]
-    words += ["--masks", 1, "--data", "Digits", "--data.batch_size"]
-    assert "written" in igpt(*words, 64)[1]
-    before = contents(tmp_path / "store")
-    assert "reused" in igpt(*words, 64)[1]
-    code, _, err = igpt(*words, 32)
-    assert code == 2
-    assert "differs in data" in err
-    (tmp_path / "store").rename(tmp_path / "first")
-    assert "written" in igpt(*words, 64)[1]
-    assert contents(tmp_path / "store") == before  # masks are the same every time
-
-
-def test_a_damaged_store_is_never_replaced_without_being_asked(probe, tmp_path):
-    assert probe()[0] == 0
+def test_a_damaged_store_is_not_replaced_without_being_asked(probe, tmp_path):
     path = tmp_path / "out" / "features" / "test_features.npy"
     path.write_bytes(path.read_bytes()[:-3])
     before = files(tmp_path / "out" / "features")
@@ -125,6 +127,19 @@ def test_a_damaged_store_is_never_replaced_without_being_asked(probe, tmp_path):
     assert code == 2
     assert "--store out/features: test_features.npy is" in err
     assert files(tmp_path / "out" / "features") == before
+
+
+def test_masks_make_a_store_belong_to_its_batch_size_and_are_the_same_every_time(igpt, digits_bert_run, tmp_path):
+    words = ["probe", "--ckpt", digits_bert_run.checkpoint, *QUICK, "--out", tmp_path, "--store", tmp_path / "store"]
+    words += ["--masks", 1, "--data", "Digits", "--data.batch_size"]
+    assert "written" in igpt(*words, 64)[1]
+    before = contents(tmp_path / "store")
+    code, _, err = igpt(*words, 32)
+    assert code == 2
+    assert "differs in data" in err
+    (tmp_path / "store").rename(tmp_path / "first")
+    assert "written" in igpt(*words, 64)[1]
+    assert contents(tmp_path / "store") == before
 
 
 def partial(folder):

@@ -217,6 +217,8 @@ def test_the_same_seeds_choose_the_same_images_again_and_more_subsets_only_add_s
     assert code == 0, err
     before, after = (json.loads((out / "low_data.json").read_text())["subsets"] for out in (probed[0], tmp_path))
     assert list(after) == ["4"]
+    assert igpt("probe", "--ckpt", digits_run.checkpoint, "--layers", 1, "--method", "knn", "--out", tmp_path)[0] == 0
+    assert not (tmp_path / "low_data.json").exists()  # that of the earlier results is not left beside the new ones
     assert after["4"][:3] == before["4"]
     assert len(after["4"]) == 4
     assert "4 labels a class" in out

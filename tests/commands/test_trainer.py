@@ -60,26 +60,19 @@ def test_the_test_verb_gives_the_loss_of_all_test_pixels(digits_run, igpt):
     assert printed == pytest.approx(expected, rel=1e-5)
 
 
-def test_predict_writes_the_features_of_every_split(digits_run, igpt):
+def test_predict_writes_the_features_of_every_split_as_the_transformer_has_them(digits_run, igpt):
     code, _, err = igpt("predict", "--config", digits_run.config, "--runs_dir", digits_run.home / "runs", "--ckpt_path",
                         digits_run.checkpoint)  # fmt: skip
     assert code == 0, err
-    for name, count in zip(SPLITS, (1294, 144, 359), strict=True):
-        stored = np.load(digits_run.folder / "features" / f"features_{name}.npz")
-        assert stored["features"].shape == (4, count, 32)
-        assert stored["labels"].shape == (count,)
-        assert stored["layers"].tolist() == [0, 1, 2, 3]
-
-
-def test_features_are_those_of_the_transformer_itself(digits_run, igpt):
     module, data = api.load(digits_run.checkpoint).module, Digits()
-    images = torch.stack([data.images("val")[i][0] for i in range(144)])
-    with torch.no_grad():
-        expected = module.transformer.features(module.encode(images), [0, 1, 2, 3], causal=True)
-    stored = digits_run.folder / "features" / "features_val.npz"
-    if not stored.exists():
-        test_predict_writes_the_features_of_every_split(digits_run, igpt)
-    np.testing.assert_allclose(np.load(stored)["features"], expected.numpy(), atol=1e-5)
+    for name, count in zip(SPLITS, (1294, 144, 359), strict=True):
+        features = np.load(digits_run.folder / "features" / f"{name}_features.npy")
+        assert features.shape == (4, count, 32)
+        assert np.load(digits_run.folder / "features" / f"{name}_labels.npy").shape == (count,)
+        images = torch.stack([data.images(name)[i][0] for i in range(count)])
+        with torch.no_grad():
+            expected = module.transformer.features(module.encode(images), [0, 1, 2, 3], causal=True)
+        np.testing.assert_allclose(features, expected.numpy(), atol=2e-3, rtol=2e-3)  # float16
 
 
 def test_an_earlier_run_of_the_same_name_is_kept(digits_run, igpt, tmp_path):

@@ -103,15 +103,15 @@ def test_the_test_split_plays_no_part_in_choosing():
         "val": (features[:, 300:400].float(), labels[300:400]),
         "test": (features[:, 400:].float(), labels[400:]),
     }
-    results = probe_layers(splits, [0, 1], 4)
+    results = probe_layers(splits, [(0,), (1,)], 4)
     shuffled = {**splits, "test": (splits["test"][0], splits["test"][1].flip(0))}
-    for one, other in zip(results, probe_layers(shuffled, [0, 1], 4), strict=True):
-        assert (one.strength, one.val_accuracy) == (other.strength, other.val_accuracy)
+    for one, other in zip(results, probe_layers(shuffled, [(0,), (1,)], 4), strict=True):
+        assert (one.chosen, one.val_accuracy) == (other.chosen, other.val_accuracy)
         assert one.test_accuracy != other.test_accuracy
 
 
 def test_the_best_layer_is_chosen_by_validation_and_ties_go_down():
     results = [
-        LayerResult(i, 0.1, val, test, 1.0) for i, (val, test) in enumerate([(0.5, 0.9), (0.7, 0.1), (0.7, 0.8)])
+        LayerResult((i,), 0.1, val, test, 1.0) for i, (val, test) in enumerate([(0.5, 0.9), (0.7, 0.1), (0.7, 0.8)])
     ]
     assert best_layer(results).layer == 1

@@ -1,6 +1,7 @@
 """The work behind `igpt probe`: each method on every layer, neighbours together, pixels, subsets with few labels."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def raw_pixels(data: ImageDataModule) -> SplitFeatures:
 
 def subsets_of(data: ImageDataModule, counts: list[int], subsets: int) -> dict[int, list[list[int]]]:
     """For each number of labels a class, the training images of each subset, as indices into the training split."""
-    labels = data.images("train").labels
-    return {count: [few_per_class(labels, count, seed) for seed in range(subsets)] for count in counts}
+    choose = partial(few_per_class, data.images("train").labels, option="--labels_per_class")
+    return {count: [choose(count, seed) for seed in range(subsets)] for count in counts}
 
 
 def subset_indices(data: ImageDataModule, few: dict[int, list[list[int]]]) -> dict[int, list[list[int]]]:

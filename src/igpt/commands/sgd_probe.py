@@ -110,7 +110,8 @@ def sgd_probe(
     data.prepare_data()
     check(module, data, recipe, precision)
     images = stored or {name: data.images(name) for name in SPLITS}
-    path, header = Path(folder) / FILE, header_of(module, data, recipe, precision)
+    source = str(images["train"][0][0].dtype) if stored else "images"
+    path, header = Path(folder) / FILE, header_of(module, data, recipe, precision, source)
     probe = LayerProbe(module, recipe, data.steps_per_epoch())
     saved = unfinished_or_same(path, header)
     trainer = {"accelerator": accelerator, "precision": precision}
@@ -186,11 +187,22 @@ def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> DataL
     return DataLoader(images, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=collate, **how)
 
 
-def header_of(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str) -> dict[str, Any]:
-    """What a checkpoint's probes are probes of, as plain data; how many processes load the images plays no part."""
+def header_of(
+    module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str, source: str
+) -> dict[str, Any]:
+    """What a checkpoint's probes are probes of, as plain data; how many processes load the images plays no part.
+
+    `source` is "images", or the type of stored features.
+    """
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
-    arguments = {**recipe.to_dict(), "network": fingerprint(module), "data": spec, "precision": precision}
+    arguments = {
+        **recipe.to_dict(),
+        "network": fingerprint(module),
+        "data": spec,
+        "precision": precision,
+        "source": source,
+    }
     path = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"
     return {"format": 1, "model": {"class_path": path, "init_args": arguments}}
 

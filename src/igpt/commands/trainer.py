@@ -9,6 +9,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loops import evaluation_loop
+from lightning.pytorch.trainer.connectors import callback_connector
 
 from igpt.callbacks import ImagesPerSecond, LayerFeatures, Likelihood, SampleGrid, StepCheckpoint
 from igpt.commands import records
@@ -26,6 +28,7 @@ KEYWORDS = ("best", "hpc", "registry")
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
+    write_plainly()
     TrainerCLI.verb = verb
     return (cli or TrainerCLI)(
         PixelModule,
@@ -41,6 +44,15 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
         load_from_checkpoint_support=False,
         args=[verb, *arguments],
     )
+
+
+def write_plainly() -> None:
+    """Have Lightning write bars and tables as plain text, also where `rich` came along with another package.
+
+    Logs then look the same everywhere, and their figures can be read by programs.
+    """
+    for module in (callback_connector, evaluation_loop):
+        module._RICH_AVAILABLE = False  # type: ignore[attr-defined]  # there is no option for it
 
 
 class SaveConfig(SaveConfigCallback):

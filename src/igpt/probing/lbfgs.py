@@ -5,9 +5,10 @@ For features x of layer l and strength s the objective is, in float, with W `(D,
     mean over images of -log softmax(W'x + b)[label]  +  s / 2 * |W|^2      (the bias is not penalised)
 
 The problems share nothing but the loop, so every one of them keeps its own history, step and verdict, and finished
-ones only wait. The first guess of the inverse Hessian is `(0.25 X'X/N + s)^-1`, from one eigendecomposition a layer:
-features of trained networks are so correlated that without it L-BFGS needs many times the steps. `X'X/N` is taken over
-at most 16 images a feature: a guess need not be better than that, and the product would cost as much as all steps.
+ones cost nothing more. The inverse Hessian is first guessed by that of `X' diag(c) X / n + s`, where c is the softmax'
+mean curvature at the present point: features of trained networks are so correlated that without it L-BFGS needs many
+times the steps, and predictions become so certain that the curvature at the beginning says little about the end. The
+guess is made from some of the images and a few times only, since it costs as much as several steps.
 
 Shapes: L layers, S strengths, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
 """
@@ -22,8 +23,8 @@ HISTORY = 10
 MAX_STEPS = 300
 ARMIJO = 1e-4
 MAX_HALVINGS = 20
-CURVATURE = 0.25
-GUESS_IMAGES = 16  # for each feature, in the first guess of the inverse Hessian
+GUESS_IMAGES = 8  # for each feature, in the guess of the inverse Hessian
+GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the guess is made anew
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ def fit_probes(
     """
     problem = _Problem(features, labels, strengths, num_classes)
     x = features.new_zeros(problem.count, num_classes * problem.width)
-    value, gradient = problem.evaluate(x)
+    active = torch.ones(problem.count, dtype=torch.bool, device=x.device)
+    value, gradient = problem.evaluate(x, active)
     memory = _Memory(problem.count, x.shape[1], x)
     step = torch.ones_like(value)
     halvings = torch.zeros_like(value)
-    active = torch.ones_like(value, dtype=torch.bool)
     direction, slope = _descent(memory, problem, gradient)
     steps = 0
     while steps < MAX_STEPS and bool(active.any()):
         steps += 1
         trial = x + step[:, None] * direction
-        new_value, new_gradient = problem.evaluate(trial)
+        new_value, new_gradient = problem.evaluate(trial, active)
         rounding = 4 * torch.finfo(x.dtype).eps * value.abs()
         accept = active & (new_value <= value + ARMIJO * step * slope + rounding)
         memory.add(accept, trial - x, new_gradient - gradient)
@@ -73,6 +74,8 @@ def fit_probes(
         value = torch.where(accept, new_value, value)
         halvings = torch.where(accept, 0, halvings + 1)
         step = torch.where(accept, 1.0, step / 2)
+        if steps in GUESS_AGAIN:
+            problem.guess(x, active)
         direction_new, slope_new = _descent(memory, problem, gradient)
         direction = torch.where(accept[:, None], direction_new, direction)
         slope = torch.where(accept, slope_new, slope)
@@ -93,7 +96,7 @@ def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[
 
 
 class _Problem:
-    """Objective, gradient and preconditioner of all P problems."""
+    """Objective, gradient and preconditioner of all P problems; parameters are `(P, K * width)`, width = D + 1."""
 
     def __init__(self, features: Tensor, labels: Tensor, strengths: list[float], num_classes: int) -> None:
         self.layers, self.images, dimensions = features.shape
@@ -102,41 +105,61 @@ class _Problem:
         self.strengths = features.new_tensor(strengths)
         self.count = self.layers * len(strengths)
         every = max(1, self.images // (GUESS_IMAGES * self.width))
-        eigen = []
+        self.some = F.pad(features[:, ::every], (0, 1), value=1.0)  # (L, n, width)
+        self.inverse = features.new_empty(self.layers, len(strengths), self.width, self.width)
+        everything = torch.ones(self.count, dtype=torch.bool, device=features.device)
+        self.guess(features.new_zeros(self.count, num_classes * self.width), everything)
+
+    def guess(self, x: Tensor, active: Tensor) -> None:
+        """Take `(X' diag(c) X / n + s)^-1` for the inverse Hessian of each class, c being the curvature at `x`.
+
+        The softmax' curvature `diag(p) - pp'` differs from class to class; c is the mean of its K - 1 eigenvalues that
+        are not zero.
+        """
+        weights = x.view(self.layers, -1, self.num_classes, self.width)
         for layer in range(self.layers):
-            some = F.pad(features[layer, ::every], (0, 1), value=1.0)
-            eigen.append(torch.linalg.eigh(some.T @ some / len(some)))
-        self.basis = torch.stack([e[1] for e in eigen])
-        spectrum = torch.stack([e[0] for e in eigen]).clamp(min=0)
-        damping = CURVATURE * spectrum[:, None, :] + self.strengths[None, :, None]
-        self.inverse = 1 / damping.clamp(min=1e-7 * float(spectrum.max()))
+            some = self.some[layer]
+            for index in active.view(self.layers, -1)[layer].nonzero().flatten().tolist():
+                shares = (weights[layer, index] @ some.T).softmax(0)
+                curvature = (1 - shares.square().sum(0)) / (self.num_classes - 1)
+                hessian = ((some * curvature[:, None]).T @ some / len(some)).double()
+                damping = hessian.diagonal().new_full((self.width,), float(self.strengths[index]))
+                damping[-1] = 0.0  # the bias is not penalised
+                hessian.diagonal().add_(damping + 1e-7 * hessian.diagonal().max())
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+                self.inverse[layer, index] = inverse.to(self.inverse.dtype)
 
     def precondition(self, gradient: Tensor) -> Tensor:
-        """`(0.25 X'X/N + s)^-1` applied to `(P, K * width)`."""
+        """The guessed inverse Hessian applied to `(P, K * width)`."""
         shaped = gradient.view(self.layers, -1, self.num_classes, self.width)
-        rotated = torch.einsum("lskj,lji->lski", shaped, self.basis) * self.inverse[:, :, None]
-        return torch.einsum("lski,lji->lskj", rotated, self.basis).reshape(gradient.shape)
+        return (shaped @ self.inverse).reshape(gradient.shape)
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Objective `(P,)` and gradient `(P, K * width)`; one matrix product a layer serves all strengths.
+    def evaluate(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective `(P,)` and gradient `(P, K * width)` of the active problems; those of others have no meaning.
 
-        Images run along the last dimension, where softmax and both products are several times quicker than along the
-        first.
+        One matrix product a layer serves all strengths. Images run along the last dimension, where softmax and both
+        products are several times quicker than along the first.
         """
         parameters = x.view(self.layers, -1, self.num_classes, self.width)
-        count = parameters.shape[1]
-        values, gradient = [], torch.empty_like(parameters)
-        target = self.labels.expand(count, 1, -1)
-        for layer in range(self.layers):
-            weight, bias = parameters[layer, ..., :-1], parameters[layer, ..., -1]
+        gradient = torch.zeros_like(parameters)
+        values = x.new_zeros(self.layers, parameters.shape[1])
+        for layer, which in enumerate(active.view(self.layers, -1)):
+            if not which.any():
+                continue
+            weight, bias, strength = (
+                parameters[layer, which, :, :-1],
+                parameters[layer, which, :, -1],
+                self.strengths[which],
+            )
+            target = self.labels.expand(len(weight), 1, -1)
             logits = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), self.features[layer].T)
-            log_p = F.log_softmax(logits.view(count, self.num_classes, -1), dim=1)  # (S, K, N)
-            values.append(-log_p.gather(1, target)[:, 0].mean(1) + 0.5 * self.strengths * weight.square().sum((1, 2)))
+            log_p = F.log_softmax(logits.view(len(weight), self.num_classes, -1), dim=1)  # (S, K, N)
+            penalty = 0.5 * strength * weight.square().sum((1, 2))
+            values[layer, which] = penalty - log_p.gather(1, target)[:, 0].mean(1)
             residual = log_p.exp_().scatter_add_(1, target, -log_p.new_ones(1).expand_as(target)) / self.images
-            gradient[layer, ..., :-1] = (residual.flatten(0, 1) @ self.features[layer]).view_as(weight)
-            gradient[layer, ..., :-1] += self.strengths[:, None, None] * weight
-            gradient[layer, ..., -1] = residual.sum(2)
-        return torch.cat(values), gradient.view_as(x)
+            slopes = (residual.flatten(0, 1) @ self.features[layer]).view_as(weight) + strength[:, None, None] * weight
+            gradient[layer, which] = torch.cat([slopes, residual.sum(2, keepdim=True)], dim=2)
+        return values.flatten(), gradient.view_as(x)
 
 
 class _Memory:

@@ -44,7 +44,10 @@ class ProbeReport:
     low_data_indices: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, out: Path) -> list[str]:
-        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names."""
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names.
+
+        A low_data.json of an earlier probe is removed, since it is not that of these results.
+        """
         first = self.results[0].to_dict()
         content = {
             **self.protocol,
@@ -56,6 +59,8 @@ class ProbeReport:
         if self.low_data:
             with atomic_path(out / "low_data.json") as path:
                 path.write_text(json.dumps(self.low_data_indices) + "\n")
+        else:
+            (out / "low_data.json").unlink(missing_ok=True)
         with atomic_path(out / "probe.csv") as path:
             write_csv(self.results, path)
         with atomic_path(out / "layers.png") as path:

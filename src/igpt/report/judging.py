@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from igpt.report.statistics import deviation, mean, sampling_error, standard_error
 
-SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "cannot be told from these runs"
+SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "not seen: cannot be told from these runs"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""`igpt export`: from a checkpoint to files that other programs load."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.commands.model_card import Facts, model_card
+from igpt.errors import UserError
+from igpt.files import atomic_folder
+from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
+from igpt.interop.imported import check_state
+from igpt.transformer import TransformerConfig
+
+Format = Literal["huggingface", "safetensors"]
+WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint taken apart.
+
+    Args:
+        header: model and data as plain data, and the step.
+        core: description of the generative module: of the checkpoint, or of what a Joint model holds.
+        state: all tensors under their names in the checkpoint.
+        prefix: of the generative module's names in `state`.
+    """
+
+    header: dict[str, Any]
+    core: dict[str, Any]
+    state: dict[str, Tensor]
+    prefix: str
+
+    @property
+    def config(self) -> TransformerConfig:
+        """Shape of the network."""
+        return TransformerConfig.of(self.core["init_args"]["transformer"])
+
+
+def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
+    """Write a folder for Hugging Face's ImageGPT, or the checkpoint's own tensors as safetensors.
+
+    huggingface: config.json, model.safetensors, preprocessor_config.json (palette) and README.md, a model card that
+    says how the model was trained and scored. safetensors: model.safetensors under our names, igpt.json (what
+    they belong to) and README.md; holds whatever igpt holds.
+
+    Args:
+        ckpt: checkpoint of igpt; scores.json and probe.json in its run's folder go into the card.
+        out: folder to write; an earlier export there is replaced.
+        format: huggingface or safetensors.
+
+    Raises:
+        UserError: no such checkpoint, `out` holds other files, or ImageGPT cannot hold this model.
+    """
+    check_folder(out)
+    contents = open_contents(ckpt)
+    config = contents.config
+    facts = Facts.of(ckpt, contents.header, contents.core, format)  # before the weights are taken apart
+    files: dict[str, dict[str, Any]] = {"igpt.json": contents.header}
+    tensors = contents.state
+    if format == "huggingface":
+        check_exportable(config, contents.core["init_args"].get("order", "raster"), f"--ckpt {ckpt}")
+        colors = tensors[f"{contents.prefix}palette.colors"]
+        head = tensors.get("classifier.weight")
+        files = {
+            "config.json": huggingface_config(config, None if head is None else len(head)),
+            "preprocessor_config.json": processor_config(colors, round(config.n_positions**0.5)),
+        }
+        tensors = to_huggingface(transformer_state(contents, ckpt), config, head)
+    with atomic_folder(out) as folder:
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "README.md").write_text(model_card(facts))
+        written = sorted(path.name for path in folder.iterdir())
+    size = sum((Path(out) / name).stat().st_size for name in written)
+    print(f"wrote {', '.join(written)} in {out} ({size / 1e6:,.1f} MB)")
+
+
+def check_folder(out: str) -> None:
+    """Raise a UserError where a folder holds anything that is not of an earlier export: it would be replaced."""
+    folder = Path(out)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN) if folder.is_dir() else []
+    if others:
+        raise UserError(f"--out {out} holds other files ({others[0]}), which would be lost; name a new folder")
+
+
+def open_contents(ckpt: str) -> Contents:
+    """The checkpoint taken apart; its module is not built, so the weights are in memory once.
+
+    Raises:
+        UserError: see `read_checkpoint`; or its header does not describe a model.
+    """
+    content = read_checkpoint(ckpt)
+    header, state = content[CHECKPOINT_KEY], content["state_dict"]
+    model = header["model"]
+    joint = "generative" in model["init_args"]
+    core = model["init_args"]["generative"] if joint else model
+    held = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    step = int(content.get("global_step", 0))
+    plain = {"model": model, "data": header.get("data"), "step": step}
+    return Contents(plain, core, held, "generative." if joint else "")
+
+
+def transformer_state(contents: Contents, ckpt: str) -> dict[str, Tensor]:
+    """The network's own tensors, float32, taken out of the rest.
+
+    Raises:
+        UserError: they do not fit the network that the checkpoint names.
+    """
+    prefix = f"{contents.prefix}transformer."
+    names = [name for name in contents.state if name.startswith(prefix)]
+    state = {name.removeprefix(prefix): contents.state.pop(name).to(torch.float32) for name in names}
+    check_state(state, contents.config, f"--ckpt {ckpt}")
+    return state

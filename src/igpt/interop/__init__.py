@@ -1,0 +1,1 @@
+"""Weights of others: reading the released files, and writing what `transformers` reads."""

@@ -1,0 +1,65 @@
+"""What every reader of other people's weights returns, and the checks that they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from igpt.errors import UserError
+from igpt.transformer import PixelTransformer, TransformerConfig
+
+Shape = tuple[int, ...]
+NAMED = 3  # as many names of a long list are shown
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Weights under our names.
+
+    Args:
+        config: shape of the network; `sos` is `causal`.
+        causal: AR, else BERT.
+        state: state dict of `PixelTransformer(config)`, float32 on the CPU; may be views of a memory-mapped file.
+        class_head: weight of a class head `(classes, D)`, where the file has one.
+        palette: colours float32 `(V, 3)` in [-1, 1], where the file or folder has them.
+        source: the file or folder it came from, for messages.
+    """
+
+    config: TransformerConfig
+    causal: bool
+    state: dict[str, Tensor]
+    class_head: Tensor | None
+    palette: Tensor | None
+    source: str
+
+
+def expected_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    """Name and shape of every tensor of `PixelTransformer(config)`; no memory is used."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in PixelTransformer(config).state_dict().items()}
+
+
+def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], source: str) -> None:
+    """Compare the tensors of a file, under any naming, with what the network needs.
+
+    Raises:
+        UserError: names the first tensor that is missing, has another shape, or is not known.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise UserError(f"{source} lacks the tensor {name} {shape}; it is incomplete or holds another model")
+        if found[name] != shape:
+            raise UserError(f"{source}: the tensor {name} has shape {found[name]}, where {shape} is needed")
+    unknown = sorted(set(found) - set(expected))
+    if unknown:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        raise UserError(
+            f"{source} holds the tensor {', '.join(unknown[:NAMED])}{more}, which this network does not have; "
+            "it is another model, and nothing is dropped silently"
+        )
+
+
+def check_state(state: Mapping[str, Tensor], config: TransformerConfig, source: str) -> None:
+    """Raise a UserError that names the first missing, wrongly shaped or unknown tensor of `state` (our names)."""
+    check_shapes({name: tuple(tensor.shape) for name, tensor in state.items()}, expected_shapes(config), source)

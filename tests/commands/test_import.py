@@ -1,0 +1,176 @@
+"""`igpt import`: what other verbs make of the checkpoint it writes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import igpt as api
+from igpt.checkpoint import read_checkpoint
+from igpt.cli import main
+from igpt.errors import UserError
+from igpt.interop.alignment import aligned_nll
+from igpt.palette import Palette
+from igpt.transformer import PixelTransformer, TransformerConfig
+from igpt_datamodules import Digits
+from tests.conftest import REPO
+from tests.interop import bundles
+from tests.interop.models import begun, colors, save, theirs
+from tests.interop.test_openai import theirs as openai_weights
+
+PALETTE = REPO / "palettes" / "digits.npy"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Their model for the digits, and the checkpoint that `igpt import` made of it, as a run's."""
+    home = tmp_path_factory.mktemp("import")
+    model = theirs("deep")
+    save(model, home / "theirs")
+    out = home / "runs" / "released" / "checkpoints" / "last.ckpt"
+    assert main(["import", "--path", str(home / "theirs"), "--out", str(out), "--palette", str(PALETTE)]) == 0
+    return home, model, out
+
+
+def their_loss(model, split, count=None):
+    """Their loss on the digits, in nats per pixel, over the sequence that begins with sos."""
+    data, palette = Digits(), Palette.load(PALETTE)
+    data.prepare_data()
+    images = data.images(split)
+    tokens = palette.encode(torch.stack([images[i][0] for i in range(count or data.size(split))]))
+    with torch.inference_mode():
+        logits = model(begun(tokens, 17)).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).item(), tokens
+
+
+@pytest.mark.parametrize(("verb", "split", "metric"), [("validate", "val", "val/loss"), ("test", "test", "test/loss")])
+def test_trainer_verbs_take_it_with_the_config_beside_and_find_their_loss(released, igpt, verb, split, metric):
+    home, model, out = released
+    code, text, err = igpt(verb, "--config", out.with_suffix(".yaml"), "--data", "Digits", "--ckpt_path", out,
+                           "--runs_dir", home / "runs")  # fmt: skip
+    assert code == 0, err
+    found = float(next(line.split()[-1] for line in text.splitlines() if metric in line))
+    assert found == pytest.approx(their_loss(model, split)[0], abs=1e-4)
+
+
+def test_probe_sample_and_report_take_it_like_a_run(released, igpt):
+    home, _, out = released
+    code, _, err = igpt("probe", "--ckpt", out, "--data", "Digits", "--layers", "0,5")
+    assert code == 0, err
+    code, _, err = igpt("sample", "--ckpt", out, "--num", "2", "--out", home / "drawn.png")
+    assert code == 0, err
+    assert np.load(home / "drawn.npy").shape == (2, 64)
+    code, _, err = igpt("report", home / "runs" / "released", "--out", home / "report.html")
+    assert code == 0, err
+    assert "released" in (home / "report.md").read_text()
+
+
+DIGITS = ["--data", "Digits", "--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.accelerator",
+          "cpu", "--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "1"]  # fmt: skip
+
+
+def test_joint_fine_tuning_begins_with_its_weights(released, igpt, tmp_path):
+    _, model, out = released
+    code, _, err = igpt("fit", "--model", "Joint", "--model.num_classes", "10", "--model.pretrained", out, *DIGITS,
+                        "--model.learning_rate", "1e-9", "--name", "joint", "--runs_dir", tmp_path)  # fmt: skip
+    assert code == 0, err
+    state = read_checkpoint(tmp_path / "joint" / "checkpoints" / "last.ckpt")["state_dict"]
+    expected = model.state_dict()["transformer.h.2.attn.c_attn.weight"].T
+    torch.testing.assert_close(state["generative.transformer.blocks.2.attn.qkv.weight"], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("way", ["start_from", "ckpt_path"])
+def test_training_goes_on_from_its_weights(released, igpt, tmp_path, way):
+    _, model, out = released
+    extra = ["--ckpt_path", out] if way == "ckpt_path" else []  # else the config beside names it in start_from
+    code, _, err = igpt("fit", "--config", out.with_suffix(".yaml"), "--model.learning_rate", "1e-9", *DIGITS, *extra,
+                        "--name", "on", "--runs_dir", tmp_path)  # fmt: skip
+    assert code == 0, err
+    content = read_checkpoint(tmp_path / "on" / "checkpoints" / "last.ckpt")
+    assert content["global_step"] == 2
+    expected = model.state_dict()["transformer.wpe.weight"]
+    torch.testing.assert_close(content["state_dict"]["transformer.wpe"], expected, atol=1e-6, rtol=0)
+
+
+def test_the_config_beside_names_the_run_and_nothing_of_the_recipe(released):
+    _, _, out = released
+    config = yaml.safe_load(out.with_suffix(".yaml").read_text())
+    assert config["name"] == "released"
+    assert set(config["model"]["init_args"]) == {"transformer", "start_from"}
+
+
+def test_a_score_on_images_is_theirs_and_the_shifted_one_too(released, igpt, tmp_path):
+    home, model, _ = released
+    code, text, err = igpt("import", "--path", home / "theirs", "--palette", PALETTE, "--out", tmp_path / "x.ckpt",
+                           "--data", "Digits", "--alignment", "huggingface")  # fmt: skip
+    assert code == 0, err
+    loss, tokens = their_loss(model, "test", 64)
+    with torch.inference_mode():
+        shifted = model(tokens, labels=tokens).loss.item()
+    printed = [float(line.split()[0]) for line in text.splitlines() if line[0].isdigit()]
+    assert printed == pytest.approx([loss, shifted], abs=2e-4)
+
+
+def test_the_palette_of_the_folder_serves_where_none_is_named(igpt, tmp_path):
+    folder = save(theirs("deep"), tmp_path / "theirs")
+    code, _, err = igpt("import", "--path", folder, "--out", tmp_path / "x.ckpt")
+    assert code == 0, err
+    found = api.load(tmp_path / "x.ckpt").module.palette.colors
+    code, _, err = igpt("import", "--path", folder, "--out", tmp_path / "y.ckpt", "--palette",
+                        folder / "preprocessor_config.json")  # fmt: skip
+    assert code == 0, err
+    assert torch.equal(api.load(tmp_path / "y.ckpt").module.palette.colors, found)
+    assert found.shape == (17, 3)
+
+
+def test_a_trained_class_head_becomes_a_joint_checkpoint_and_one_of_zeros_does_not(igpt, tmp_path):
+    file = save(theirs("deep"), tmp_path / "theirs") / "model.safetensors"
+    head = torch.randn(10, 24)
+    for name, weight in (("trained", head), ("zeros", torch.zeros(10, 24))):
+        save_file(load_file(file) | {"score.weight": weight}, file)
+        code, text, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / f"{name}.ckpt")
+        assert code == 0, err
+        assert ("10 classes" if name == "trained" else "head of zeros") in text
+    assert not (tmp_path / "zeros.classes.ckpt").exists()
+    joint = api.load(tmp_path / "trained.classes.ckpt").module
+    assert torch.equal(joint.classifier.weight, head)
+    alone = api.load(tmp_path / "trained.ckpt").module
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(joint.state_dict()[f"generative.{name}"], tensor), name
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A TensorFlow checkpoint of a BERT model for digits in 7 colours; its logits are all zero."""
+    weights = openai_weights(causal=False, positions=64)
+    weights["model/wtet"][:] = 0
+    np.save(tmp_path / "kmeans_centers.npy", colors(7))  # the name it has among the released files
+    return bundles.write(tmp_path / "bert", weights)
+
+
+def test_a_bert_model_is_scored_at_masked_pixels_and_finds_its_palette_beside(igpt, tmp_path, bert):
+    code, text, err = igpt("import", "--path", bert, "--out", tmp_path / "b.ckpt", "--data", "Digits")
+    assert code == 0, err
+    assert "BERT" in text
+    assert f"{math.log(7):.4f} nats per masked pixel of the first 64 test images" in text
+
+
+def test_a_bert_model_has_no_other_alignment(igpt, tmp_path, bert):
+    code, _, err = igpt("import", "--path", bert, "--out", tmp_path / "b.ckpt", "--data", "Digits", "--alignment",
+                        "huggingface")  # fmt: skip
+    assert code == 2
+    assert "--alignment huggingface is about autoregressive models" in err
+    assert not (tmp_path / "b.ckpt").exists()
+    with pytest.raises(UserError, match="no start of sequence"):
+        aligned_nll(PixelTransformer(TransformerConfig(1, 8, 2, 4, 3, sos=False)), torch.zeros(1, 4).long())
+
+
+def test_images_of_another_size_are_refused_by_their_option(released, igpt, tmp_path):
+    home, _, _ = released
+    code, _, err = igpt("import", "--path", home / "theirs", "--out", tmp_path / "x.ckpt", "--data", "SamplePhotos")
+    assert code == 2
+    assert "--data.resolution" in err
+    assert not list(tmp_path.glob("x.*"))
