@@ -115,3 +115,22 @@ def test_the_best_layer_is_chosen_by_validation_and_ties_go_down():
         LayerResult((i,), 0.1, val, test, 1.0) for i, (val, test) in enumerate([(0.5, 0.9), (0.7, 0.1), (0.7, 0.8)])
     ]
     assert best_layer(results).layer == 1
+
+
+@pytest.mark.parametrize("case", ["constant", "equal", "fewer images than features", "one image a class", "large"])
+@pytest.mark.parametrize("strength", [1e-1, 1e-6])
+def test_degenerate_features_are_fitted_as_well_as_others(case, strength):
+    features, labels = problem(layers=1, images=30 if case == "fewer images than features" else 300, dimensions=40)
+    features = standardise(features, [features])[0]
+    if case == "constant":
+        features[..., :5] = 0.0
+    elif case == "equal":
+        features[..., 20:] = features[..., :20]
+    elif case == "one image a class":
+        chosen = [int((labels == c).nonzero()[0]) for c in range(4)]
+        features, labels = features[:, chosen], labels[chosen]
+    elif case == "large":
+        features = features * 1000 + 5000
+    probes = fit_probes(features.float(), labels, [strength], 4)
+    ours = objective(features[0], labels, probes.weight[0, 0], probes.bias[0, 0], strength)
+    assert ours <= sklearn_optimum(features[0], labels, strength) + (1e-3 if case == "large" else 1e-4)

@@ -25,6 +25,13 @@ ARMIJO = 1e-4
 MAX_HALVINGS = 20
 GUESS_IMAGES = 8  # for each feature, in the guess of the inverse Hessian
 GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the guess is made anew
+WIDE = 1024  # features, beyond which a new guess costs more than the steps it saves
+RIDGES = (
+    1e-7,
+    1e-5,
+    1e-3,
+    1e-1,
+)  # shares of each feature's curvature; the first that makes the guess positive is taken
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,10 @@ class _Problem:
         every = max(1, self.images // (GUESS_IMAGES * self.width))
         self.some = F.pad(features[:, ::every], (0, 1), value=1.0)  # (L, n, width)
         self.inverse = features.new_empty(self.layers, len(strengths), self.width, self.width)
-        everything = torch.ones(self.count, dtype=torch.bool, device=features.device)
-        self.guess(features.new_zeros(self.count, num_classes * self.width), everything)
+        for layer in range(self.layers):  # at zero all shares are 1 / K, and so is the curvature
+            gram = self.some[layer].T @ self.some[layer] / (self.some.shape[1] * num_classes)
+            for index in range(len(strengths)):
+                self._invert(gram, layer, index)
 
     def guess(self, x: Tensor, active: Tensor) -> None:
         """Take `(X' diag(c) X / n + s)^-1` for the inverse Hessian of each class, c being the curvature at `x`.
@@ -116,18 +125,26 @@ class _Problem:
         The softmax' curvature `diag(p) - pp'` differs from class to class; c is the mean of its K - 1 eigenvalues that
         are not zero.
         """
+        if self.width > WIDE:
+            return
         weights = x.view(self.layers, -1, self.num_classes, self.width)
-        for layer in range(self.layers):
+        for layer, index in active.view(self.layers, -1).nonzero().tolist():
             some = self.some[layer]
-            for index in active.view(self.layers, -1)[layer].nonzero().flatten().tolist():
-                shares = (weights[layer, index] @ some.T).softmax(0)
-                curvature = (1 - shares.square().sum(0)) / (self.num_classes - 1)
-                hessian = ((some * curvature[:, None]).T @ some / len(some)).double()
-                damping = hessian.diagonal().new_full((self.width,), float(self.strengths[index]))
-                damping[-1] = 0.0  # the bias is not penalised
-                hessian.diagonal().add_(damping + 1e-7 * hessian.diagonal().max())
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-                self.inverse[layer, index] = inverse.to(self.inverse.dtype)
+            shares = (weights[layer, index] @ some.T).softmax(0)
+            curvature = (1 - shares.square().sum(0)) / (self.num_classes - 1)
+            self._invert((some * curvature[:, None]).T @ some / len(some), layer, index)
+
+    def _invert(self, hessian: Tensor, layer: int, index: int) -> None:
+        """Keep the inverse of one problem's Hessian `(width, width)`, to which its penalty is still to be added."""
+        hessian = hessian.double()
+        scale = hessian.diagonal().clamp(min=1e-30)
+        penalty = torch.full_like(hessian.diagonal(), float(self.strengths[index]))
+        penalty[-1] = 0.0  # the bias is not penalised
+        for floor in RIDGES:  # features may be constant or equal to others, and the product is rounded
+            factor, failed = torch.linalg.cholesky_ex(hessian + torch.diag(penalty + floor * scale))
+            if not failed:
+                break
+        self.inverse[layer, index] = torch.cholesky_inverse(factor).to(self.inverse.dtype)
 
     def precondition(self, gradient: Tensor) -> Tensor:
         """The guessed inverse Hessian applied to `(P, K * width)`."""
