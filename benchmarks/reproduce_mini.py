@@ -72,21 +72,35 @@ def chains(seeds: list[int]) -> list[list[Command]]:
     return with_ar + with_bert
 
 
+def igpt(command: Command) -> int:
+    from igpt.cli import main
+
+    return main(command)
+
+
 def run_chain(chain: list[Command]) -> None:
     for command in chain:
         run(command)
 
 
+def run_of(command: Command) -> Path:
+    """The folder of the run that a command is about."""
+    if "--name" in command:
+        return RUNS / command[command.index("--name") + 1]
+    path = next(Path(word) for word in command if word.startswith(f"{RUNS}/"))
+    return RUNS / path.relative_to(RUNS).parts[0]
+
+
 def run(command: Command) -> None:
-    """One command line, unless it was done before; what it prints goes to a log."""
+    """One command line, unless it was done before; what it prints goes to a log, which says so, in the run's folder."""
     from igpt.cli import main
 
     line = shlex.join(["igpt", *command])
-    mark = RUNS / "done" / f"{hashlib.sha256(line.encode()).hexdigest()[:16]}.log"
+    name = hashlib.sha256(line.encode()).hexdigest()[:16]
+    mark, log = run_of(command) / "done" / f"{name}.log", RUNS / f"{name}.running"
     if mark.exists():
         return
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    log = mark.with_suffix(".running")
+    log.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         print(line, flush=True)
@@ -94,6 +108,7 @@ def run(command: Command) -> None:
     print(f"{time.perf_counter() - started:6.1f} s  {line}", flush=True)
     if code:
         raise SystemExit(f"{line}\nfailed; its output:\n{log.read_text()}")
+    mark.parent.mkdir(exist_ok=True)
     log.rename(mark)
 
 
@@ -109,13 +124,11 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
         if not Path("palettes/digits.npy").exists():
             palette = words("palette", "--data", "Digits", "--colors", 17, "--out", "palettes/digits.npy")
-            pool.submit(run_chain, [palette]).result()
+            pool.submit(igpt, palette).result()
         for done in [pool.submit(run_chain, chain) for chain in chains(options.seeds)]:
             done.result()
     kinds = ("ar", "bert", "joint_ar", "joint_bert", "clf_ar")
     folders = [str(RUNS / f"{kind}_{seed}") for kind in kinds for seed in options.seeds]
-    from igpt.cli import main as igpt
-
     code = igpt(["report", *folders, "--out", str(RUNS / "report.html")])
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     sys.exit(code)

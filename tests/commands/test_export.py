@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_the_card_says_how_it_was_trained_and_scored(exported):
                   f"test/loss on Digits 8x8 | {score:.4f}", f"{best['test_accuracy']:.4f} at layer",
                   "from_pretrained", "start = torch.full((1, 1), 17)"):  # fmt: skip
         assert words in card, words
+
+
+def test_the_card_has_no_probe_of_another_file_at_the_same_step(exported, igpt, tmp_path):
+    run, _ = exported
+    folder = shutil.copytree(run.folder, tmp_path / "mini", symlinks=True)
+    file = folder / "probe" / "probe.json"
+    probe = json.loads(file.read_text())
+    for checksum, shown in ((probe["checkpoint_sha256"], True), ("0" * 64, False), (None, True)):
+        file.write_text(json.dumps(probe | {"checkpoint_sha256": checksum}))
+        code, _, err = igpt("export", "--ckpt", folder / "checkpoints" / "last.ckpt", "--out", tmp_path / "out")
+        assert code == 0, err
+        assert ("linear probe" in (tmp_path / "out" / "README.md").read_text()) == shown
 
 
 def test_the_cards_own_lines_of_code_run(exported):

@@ -1,6 +1,7 @@
 """`igpt import`: what other verbs make of the checkpoint it writes."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -174,3 +175,56 @@ def test_images_of_another_size_are_refused_by_their_option(released, igpt, tmp_
     assert code == 2
     assert "--data.resolution" in err
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_run_never_moves_away_what_it_begins_with(released, igpt, tmp_path):
+    home, _, out = released
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs" / "released"
+    mine, linked = folder / "checkpoints" / "last.ckpt", tmp_path / "linked.ckpt"
+    linked.symlink_to(mine)
+    (folder / "link.ckpt").symlink_to(out)  # the link itself would be moved
+    network = yaml.safe_load(out.with_suffix(".yaml").read_text())["model"]
+    start = tmp_path / "start.yaml"
+    start.write_text(yaml.safe_dump({"model": network}))  # a config outside, which starts elsewhere
+    joint = {"class_path": "igpt.modules.Joint", "init_args": {"num_classes": 10}}
+    for name, more in (("pretrained", {"pretrained": str(mine)}), ("generative", {"generative": network})):
+        model = joint | {"init_args": joint["init_args"] | more}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    nested = "--model.init_args.generative.init_args.start_from"
+    for word, config, extra in (
+        ("--config", mine.with_suffix(".yaml"), []),
+        ("start_from", start, ["--model.init_args.start_from", mine]),
+        ("start_from", start, ["--model.init_args.start_from", linked]),
+        ("start_from", start, ["--model.init_args.start_from", folder / "link.ckpt"]),
+        ("pretrained", tmp_path / "pretrained.yaml", []),
+        (nested, tmp_path / "generative.yaml", [nested, mine]),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        code, _, err = igpt("fit", "--config", config, *DIGITS, *extra, "--runs_dir", tmp_path / "runs",
+                            "--name", "released")  # fmt: skip
+        assert code == 2, err
+        line = next(line for line in err.splitlines() if line.startswith("igpt"))
+        assert word in line, line
+        assert "--name released_more" in line
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_on_under_another_name_can_be_repeated(released, igpt, tmp_path):
+    home, _, out = released
+    for _ in range(2):
+        code, _, err = igpt("fit", "--config", out.with_suffix(".yaml"), *DIGITS, "--runs_dir", home / "runs",
+                            "--name", "released_more")  # fmt: skip
+        assert code == 0, err
+    assert read_checkpoint(out)["global_step"] == 0
+    assert (home / "runs" / "released_more.1").is_dir()
+
+
+def test_an_import_over_an_earlier_one_leaves_no_class_head_of_it(igpt, tmp_path):
+    file = save(theirs("deep"), tmp_path / "theirs") / "model.safetensors"
+    state = load_file(file)
+    for head, left in ((torch.ones(10, 24), True), (torch.zeros(10, 24), False), (torch.ones(9, 24), True)):
+        save_file(state | {"score.weight": head}, file)
+        code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "x.ckpt")
+        assert code == 0, err
+        assert (tmp_path / "x.classes.ckpt").exists() == left

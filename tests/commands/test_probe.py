@@ -218,7 +218,7 @@ def test_the_same_seeds_choose_the_same_images_again_and_more_subsets_only_add_s
     before, after = (json.loads((out / "low_data.json").read_text())["subsets"] for out in (probed[0], tmp_path))
     assert list(after) == ["4"]
     assert igpt("probe", "--ckpt", digits_run.checkpoint, "--layers", 1, "--method", "knn", "--out", tmp_path)[0] == 0
-    assert not (tmp_path / "low_data.json").exists()  # that of the earlier results is not left beside the new ones
+    assert json.loads((tmp_path / "low_data.json").read_text())["subsets"] == after  # still true of this checkpoint
     assert after["4"][:3] == before["4"]
     assert len(after["4"]) == 4
     assert "4 labels a class" in out
@@ -384,3 +384,31 @@ def test_any_picture_file_can_be_completed(digits_run, igpt, tmp_path):
     code, _, err = igpt("sample", "--ckpt", digits_run.checkpoint, "--complete", listed, "--out", tmp_path / "c.png")
     assert code == 0, err
     assert np.load(tmp_path / "c.npy").shape == (3, 4, 64)
+
+
+def test_what_was_probed_before_stays_beside_what_is_probed_now(digits_run, igpt, tmp_path):
+    probe = ["probe", "--ckpt", digits_run.checkpoint, "--out", tmp_path]
+    assert igpt(*probe, "--method", "knn", "--concat", 2)[0] == 0
+    earlier = json.loads((tmp_path / "probe.json").read_text())
+    assert igpt(*probe, "--labels-per-class", 4, "--subsets", 2)[0] == 0
+    assert igpt(*probe, "--labels-per-class", 8, "--subsets", 2)[0] == 0
+    both = json.loads((tmp_path / "probe.json").read_text())
+    assert both["method"] == "lbfgs"
+    assert both["methods"]["knn"] == earlier["methods"]["knn"]
+    assert [row["labels_per_class"] for row in both["low_data"]] == [4, 8]
+    assert list(json.loads((tmp_path / "low_data.json").read_text())["subsets"]) == ["4", "8"]
+    assert len(both["earlier_commands"]) == 2
+    assert "knn" in (tmp_path / "probe.csv").read_text()
+    assert igpt(*probe, "--norm", "raw", "--layers", "1")[0] == 0  # other features: nothing of the above holds for them
+    other = json.loads((tmp_path / "probe.json").read_text())
+    assert list(other["methods"]) == ["lbfgs"]
+    assert other["low_data"] == []
+    assert other["features"]["dtype"] == "float32"
+    assert not (tmp_path / "low_data.json").exists()
+
+
+def test_an_sgd_probe_of_fewer_images_than_a_batch_is_refused(digits_run, igpt, tmp_path):
+    few = ["--data", "Digits", "--data.split.labels_per_class", 3]
+    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, *few, "--method", "sgd", "--out", tmp_path)
+    assert code == 2
+    assert "batch_size 64 exceeds the train split of 30 images" in err

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import igpt as api
+from igpt.report.reading import read_scores
 from tests.reference import numpy_igpt
 
 
@@ -81,6 +82,7 @@ def test_a_score_says_what_was_evaluated_and_what_came_out(runs, digits_run, igp
     assert tested["model"]["learning_rate"] == 0.01
     assert "transformer" not in tested["model"]
     assert tested["data"]["init_args"]["batch_size"] == 100
+    assert tested["precision"] == "32-true"
     assert set(tested["metrics"]) == {"test/loss", "test/bits_per_pixel"}
 
 
@@ -110,6 +112,14 @@ def test_the_likelihood_of_every_test_image_is_exact_and_its_mean_the_loss(runs,
     )
     assert f"likelihood of 359 images: {nats.mean():.4f} nats per pixel" in out
     assert "bits of palette tokens" in out
+
+
+def test_the_precision_of_a_likelihood_is_recorded_and_read(runs, igpt):
+    folder = runs / "mini"
+    code, _, err = igpt("test", "--config", folder / "config.yaml", "--runs_dir", runs, "--ckpt_path", "last",
+                        "--trainer.precision", "bf16-mixed")  # fmt: skip
+    assert code == 0, err
+    assert read_scores(folder / "scores.json")[0].precision == "bf16-mixed"
 
 
 def test_bert_has_no_likelihood_and_the_test_says_so(runs, igpt):

@@ -199,6 +199,22 @@ def test_a_config_of_the_same_name_is_never_overwritten(here, tmp_path):
     assert (tmp_path / "mine.yaml").read_text() == "model: mine"
 
 
+@pytest.mark.parametrize("name", ["mine.ckpt", "mine.classes.ckpt"])
+def test_a_checkpoint_that_no_import_wrote_is_never_overwritten(here, digits_run, tmp_path, name):
+    _, refused = here
+    refused_out = ("import", "--path", "theirs", "--out", "mine.ckpt")
+    trained = digits_run.checkpoint.read_bytes()
+    for content in (trained, trained[:1000], b"other"):
+        (tmp_path / name).write_bytes(content)
+        refused(*refused_out, words=["--out mine.ckpt", f"{name} is not of an earlier import"])
+        assert (tmp_path / name).read_bytes() == content
+    for change in ({"global_step": 1, "data": None}, {"global_step": 0, "data": {"class_path": "D"}}):
+        whole = read_checkpoint(digits_run.checkpoint) | {"global_step": change["global_step"]}
+        whole[CHECKPOINT_KEY]["data"] = change["data"]
+        torch.save(whole, tmp_path / name)
+        refused(*refused_out, words=[f"{name} is not of an earlier import"])
+
+
 def exported(refused, checkpoint, *options, words):
     refused("export", "--ckpt", checkpoint, "--out", "out", *options, words=words)
 

@@ -114,12 +114,10 @@ def store(igpt, digits_run, tmp_path):
 
 def test_a_store_that_is_none(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
-    (tmp_path / "empty").mkdir()
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "manifest.json").write_text("{}")
     for name, words in {
         "file": "no feature store",
-        "empty": "no manifest.json",
         ".": "no manifest.json",
         "pictures": "manifest.json is damaged",
         "file/store": "file/store: Not a directory",

@@ -134,3 +134,17 @@ def test_degenerate_features_are_fitted_as_well_as_others(case, strength):
     probes = fit_probes(features.float(), labels, [strength], 4)
     ours = objective(features[0], labels, probes.weight[0, 0], probes.bias[0, 0], strength)
     assert ours <= sklearn_optimum(features[0], labels, strength) + (1e-3 if case == "large" else 1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("per_class", [1, 4])
+@pytest.mark.parametrize("dimensions", [35, 96, 512])
+def test_with_few_images_a_weaker_penalty_reaches_a_lower_objective(classes, per_class, dimensions):
+    strengths = [10.0**-e for e in range(1, 7)]
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(1, classes * per_class, dimensions, generator=generator)
+        features = standardise(features, [features])[0]
+        reached = fit_probes(features, torch.arange(classes).repeat(per_class), strengths, classes).objective[0]
+        assert (reached.diff() < 1e-5).all(), (seed, reached)
+        assert float(reached[-1]) < 0.01  # any labels can be told apart with more features than images

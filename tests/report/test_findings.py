@@ -1,12 +1,14 @@
 """Findings on made-up runs whose verdict is known beforehand."""
 
+from dataclasses import replace
+
 import pytest
 
 from igpt.report.findings import all_findings, joint, lower_loss, middle_layers, near_when_tuned, probes_behind, vote
 from igpt.report.groups import group, labels
 from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
-from igpt.report.records import Data, Events, Point, Protocol
-from tests.report.made_up import NETWORK, PEAK, probe, run, scored, traced, tuned
+from igpt.report.records import Data, Events, Point, Protocol, Score
+from tests.report.made_up import DIGITS, NETWORK, PEAK, probe, result, run, scored, traced, tuned
 
 
 def verdicts(finding):
@@ -100,6 +102,28 @@ def test_a_checkpoint_whose_loss_is_not_a_number_does_not_count():
     assert "4 checkpoints" in finding.evidence[0].runs
 
 
+@pytest.mark.parametrize("other", [
+    {"protocol": Protocol("raw", 1, 0, True, "float16")}, {"data": Data("CIFAR10", 32)}, {"images": {"train": 9}},
+    {"method": "sgd", "methods": {"sgd": result([0.9] * 7, "sgd")}},
+])  # fmt: skip
+def test_checkpoints_that_were_probed_in_another_way_than_the_last_do_not_count(other):
+    told = traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])
+    first, *rest = told.probes
+    finding = lower_loss([replace(told, probes=[replace(first, **other), *rest])])
+    assert verdicts(finding) == [CANNOT]
+    assert "3 checkpoints" in finding.evidence[0].runs
+    assert "not probed as the last one: 1" in finding.evidence[0].numbers
+
+
+def test_checkpoints_are_compared_by_a_method_that_they_share_though_it_is_not_the_main_one_of_each():
+    told = traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])
+    last = told.probes[-1]
+    mixed = replace(last, method="knn", methods={"knn": result([0.1] * 7, "knn"), **last.methods})
+    finding = lower_loss([replace(told, probes=[*told.probes[:-1], mixed])])
+    assert verdicts(finding) == [SEEN]
+    assert "lbfgs" in finding.evidence[0].numbers
+
+
 def test_bert_clearly_below_ar_on_probes_is_seen_and_above_it_is_not():
     assert verdicts(probes_behind(three("AR", 0.9) + three("BERT", 0.8))) == [SEEN]
     assert verdicts(probes_behind(three("AR", 0.8) + three("BERT", 0.9))) == [NOT_SEEN]
@@ -150,6 +174,15 @@ def test_without_a_gap_on_probes_closeness_cannot_be_told():
     finding = near_when_tuned(level + three_tuned("AR", 0.95) + three_tuned("BERT", 0.95))
     assert verdicts(finding) == [CANNOT]
     assert "no gap" in finding.evidence[0].numbers
+
+
+def test_a_gap_between_probes_of_two_ways_is_no_gap_and_the_reason_says_so():
+    raw = [replace(bert, probes=[replace(bert.probe, protocol=Protocol("raw", 1, 0, True))])
+           for bert in three("BERT", 0.8)]  # fmt: skip
+    finding = near_when_tuned([*three("AR", 0.9), *raw, *three_tuned("AR", 0.95), *three_tuned("BERT", 0.95)])
+    assert verdicts(finding) == [CANNOT]
+    assert "not probed the same way" in finding.evidence[0].numbers
+    assert "no gap" not in finding.evidence[0].numbers
 
 
 def test_runs_from_scratch_or_of_unknown_origin_or_with_few_labels_say_nothing_about_pretraining():
@@ -216,6 +249,24 @@ def test_the_test_that_stands_for_a_run_is_evaluated_as_its_config_says_and_of_b
     assert tuned("a", "BERT", 0.5, scores=scores, evaluation=("mode", 1)).tested("accuracy") == 0.6
     only_events = Events(tested={"test/accuracy": 0.44})
     assert run("a", "Joint", events=only_events, evaluation=("mode", 5)).tested("accuracy") == 0.44
+
+
+def test_scores_on_other_data_never_stand_for_the_run():
+    elsewhere = Data("CIFAR10", 32)
+
+    def entry(verb, value, data):
+        return Score(verb, {f"{'val' if verb == 'validate' else verb}/loss": value}, "last.ckpt", 500, data=data)
+
+    own = [entry("test", 1.0, DIGITS), entry("validate", 1.1, DIGITS)]
+    other = [entry("test", 2.0, elsewhere), entry("validate", 2.1, elsewhere)]
+    known = run("a", scores=[*own, *other])
+    assert known.tested("loss") == 1.0
+    assert known.val_loss_at(500).value == 1.1
+    only_other = run("a", scores=other, events=Events(tested={"test/loss": 2.0}))
+    assert only_other.tested("loss") is None
+    assert only_other.val_loss_at(500) is None
+    votes = [replace(scored(0.5, masks=1), data=elsewhere), scored(0.9, masks=1)]
+    assert "one mask 90.0 %" in vote([tuned("b", "BERT", 0.95, scores=reversed(votes))]).evidence[0].numbers
 
 
 def test_a_checkpoints_loss_is_that_of_the_nearest_earlier_validation():

@@ -4,17 +4,21 @@ import json
 import shutil
 
 import pytest
+import torch
+import yaml
 
-from igpt.report.events import read_events
+from igpt.report.events import accumulate, read_events
 from igpt.report.gather import gather, gather_all
 from igpt.report.missing import missing
 from igpt.report.records import Network
+from igpt.report.tables import published
 from tests.report.folders import (
     data,
     generative,
     model,
     pretrained,
     probe_record,
+    score,
     tuned,
     write_checkpoint,
     write_config,
@@ -124,6 +128,13 @@ def test_evaluations_beside_a_training_are_no_part_of_its_curve(tmp_path):
     assert events.tested == pytest.approx({"test/loss": 1.7, "test/accuracy": 0.8})
 
 
+def test_pictures_of_a_validation_do_not_replace_those_of_training(tmp_path):
+    for stamp, scalars, step in ((1, {"train/loss": {9: 2.0}}, 10), (2, {"val/loss": {0: 1.9}}, 0)):
+        write_events(tmp_path / str(stamp), scalars, {"samples": step})
+        next((tmp_path / str(stamp)).iterdir()).rename(tmp_path / f"events.out.tfevents.{stamp}.host.1.0")
+    assert "at step 10" in read_events(tmp_path).pictures["samples"].origin
+
+
 def test_a_resumed_run_goes_on_where_its_second_file_begins(tmp_path):
     for stamp, points in ((1, {9: 2.0, 19: 1.8, 29: 1.7}), (2, {19: 1.75, 39: 1.5})):
         write_events(tmp_path / str(stamp), {"train/loss": points})
@@ -204,9 +215,53 @@ def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
     lean = gather(str(write_config(tmp_path / "lean run", model("AR"))))
     rows = {row[1]: row[2] for row in missing([lean]).rows}
     assert set(rows) == {"events of training", "test loss", "probe.json", "samples", "completions"}
+    assert "--data" not in rows["test loss"] + rows["probe.json"]
     assert f"'{tmp_path / 'lean run' / 'checkpoints' / 'last.ckpt'}'" in rows["probe.json"]
     full = gather(str(pretrained(tmp_path / "full", "BERT", 0.9)))
     assert missing([full]) is None
+
+
+def test_validating_draws_no_pictures(real, igpt):
+    trained = set(real.glob("events.out.tfevents.*"))
+    code, _, err = igpt("validate", "--config", real / "config.yaml", "--runs_dir", real.parent, "--ckpt_path", "last")
+    assert code == 0, err
+    (validated,) = set(real.glob("events.out.tfevents.*")) - trained
+    assert "val/loss" in accumulate(validated).Tags()["scalars"]
+    assert accumulate(validated).Tags()["images"] == []
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """A folder as `igpt import` makes it: nothing tells on which data the weights were trained."""
+    folder = tmp_path / "released"
+    write_checkpoint(folder, "AR", "AR", 0)
+    file = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    file.resolve().unlink()
+    file.unlink()
+    content["igpt"]["data"] = None
+    torch.save(content, file)
+    (folder / "checkpoints" / "last.yaml").write_text(yaml.safe_dump({"name": "released", "model": model("AR")}))
+    return folder
+
+
+def test_an_imported_run_stands_beside_the_published_figures_of_the_data_it_was_tested_on(imported):
+    assert gather(str(imported)).data.label == "unknown data"
+    on_imagenet = score(0.0, checkpoint="last.ckpt", step=0, data=data(name="ImageNet", resolution=32), model={},
+                        metrics={"test/loss": 2.0895})  # fmt: skip
+    validated = {**on_imagenet, "verb": "validate", "data": data(), "metrics": {"val/loss": 9.9}}
+    write_scores(imported, [on_imagenet, validated])
+    run = gather(str(imported))
+    assert run.data.label == "ImageNet 32x32"
+    row = next(row for row in published([run]).rows if "iGPT-S" in row[0] and row[2] == "2.0895")
+    assert "2.0895 (1 run)" in row[-1]
+
+
+def test_what_an_imported_run_lacks_is_made_from_the_config_beside_its_checkpoint(imported):
+    rows = {row[1]: row[2] for row in missing([gather(str(imported))]).rows}
+    assert set(rows) == {"test loss", "probe.json", "samples", "completions"}
+    assert f"--config {imported / 'checkpoints' / 'last.yaml'} --data DATA " in rows["test loss"]
+    assert all("--data DATA" in rows[what] for what in ("probe.json", "completions"))
 
 
 def test_the_command_for_a_missing_test_works_as_it_stands(real, igpt):

@@ -165,10 +165,18 @@ def test_losses_stand_in_nats_and_bits():
 
 
 def test_the_likelihood_keeps_its_deviation_over_images():
-    entry = Score("test", {}, "last.ckpt", 500, likelihood=Likelihood(359, 1.0, 0.25))
+    entry = Score("test", {}, "last.ckpt", 500, likelihood=Likelihood(359, 1.0, 0.25), precision="bf16-mixed")
     row = tables.likelihoods([run("a", scores=[entry])]).rows[0]
-    assert row[3:] == ["359", "1.0000 ± 0.2500", "1.4427 ± 0.3607"]
+    assert row[2:] == ["500", "bf16-mixed", "359", "1.0000 ± 0.2500", "1.4427 ± 0.3607"]
     assert tables.likelihoods([run("a")]) is None
+
+
+def test_the_likelihood_is_the_last_of_equal_steps_and_on_the_runs_own_data():
+    def entry(mean, step=500, data=None):
+        return Score("test", {}, "last.ckpt", step, data=data, likelihood=Likelihood(359, mean, 0.25))
+
+    again = run("a", scores=[entry(1.0), entry(2.0), entry(3.0, data=Data("CIFAR10", 32)), entry(4.0, step=400)])
+    assert tables.latest_likelihood(again).likelihood.mean == 2.0
 
 
 def test_low_data_rows_hold_mean_deviation_and_number_of_subsets():

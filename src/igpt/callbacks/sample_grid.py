@@ -32,8 +32,9 @@ class SampleGrid(pl.Callback):
         self._validations = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw and log, on the main process, except in the sanity check."""
-        if trainer.sanity_checking or not isinstance(pl_module, GenerativeModule):
+        """Draw and log, on the main process, while training (not in its sanity check, nor in `igpt validate`)."""
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not fitting or not isinstance(pl_module, GenerativeModule):
             return
         self._validations += 1
         if (self._validations - 1) % self.every_n_validations or not trainer.is_global_zero:

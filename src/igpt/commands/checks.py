@@ -99,9 +99,30 @@ def use_checkpoint(model: Any, path: str) -> int:
     return int(content.get("global_step", 0))
 
 
-def keep_earlier_run(run_dir: Path) -> None:
-    """Move an earlier run of the same name aside, so that starting anew never loses one."""
-    if not run_dir.is_dir() or not is_main_process():
+def files_used(config: Any) -> list[tuple[str, Path]]:
+    """Options and files that a new run begins with: its configs, and checkpoints that hold its first weights."""
+    used = [("--config", file) for file in config.get("config") or []]
+    given = [(f"--model.{name}", value) for name, value in config.model.items()]
+    used += [(option, value) for option, value in given if option.endswith((".start_from", ".pretrained"))]
+    return [(option, Path(str(file))) for option, file in used if file is not None]
+
+
+def keep_earlier_run(run_dir: Path, config: Any) -> None:
+    """Move an earlier run of the same name aside, so that starting anew never loses one.
+
+    Raises:
+        UserError: a file that the new run begins with lies in that folder, and would not be found there any more.
+    """
+    if not run_dir.is_dir():
+        return
+    for option, file in files_used(config):
+        places = (file.resolve(), file.parent.resolve() / file.name)  # where it is, and where its link is
+        if any(place.is_relative_to(run_dir.resolve()) for place in places):
+            raise UserError(
+                f"--name: {option} {file} lies in {run_dir}, which would be moved aside as an earlier run; give the "
+                f"new run another name, such as --name {run_dir.name}_more"
+            )
+    if not is_main_process():
         return
     number = 1
     while (aside := run_dir.with_name(f"{run_dir.name}.{number}")).exists():

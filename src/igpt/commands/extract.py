@@ -44,7 +44,8 @@ def stored_features(
     data.prepare_data()
     data.setup("predict")
     identity = identity_of(ckpt, data, how, precision, dtype)
-    if folder.exists() and (own or not holds_something_else(folder, identity, layers)):
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers)):
         return FeatureStore.open(folder, identity, layers), True
     trainer = quiet_trainer(
         accelerator=accelerator, precision=precision, callbacks=[LayerFeatures(str(folder), ckpt, layers, how, dtype)]

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.alignment import check_score, score
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
@@ -70,14 +70,26 @@ def checked_target(out: str) -> Path:
     """The checkpoint to write.
 
     Raises:
-        UserError: it has another ending, or the config's place beside it is taken by what is not of an earlier import.
+        UserError: it has another ending, or a file that would be overwritten is not of an earlier import.
     """
     target = Path(out)
     if target.suffix != ".ckpt":
         raise UserError(f"--out {out} must end in .ckpt")
     if target.with_suffix(".yaml").exists() and not target.exists():
         raise UserError(f"--out {out}: {target.with_suffix('.yaml')} would be overwritten; choose another name")
+    for file in (target, classes_path(target)):
+        if file.exists() and not is_imported(file):
+            raise UserError(f"--out {out}: {file} is not of an earlier import and would be lost; choose another name")
     return target
+
+
+def is_imported(file: Path) -> bool:
+    """Whether an import wrote this checkpoint: one that was trained has steps and data."""
+    try:
+        content = read_checkpoint(file)
+    except UserError:
+        return False
+    return content.get("global_step") == 0 and content[CHECKPOINT_KEY].get("data") is None
 
 
 def read(path: str, format: str | None) -> Imported:
@@ -152,7 +164,7 @@ def spec_of(imported: Imported) -> dict[str, Any]:
 
 
 def write(target: Path, imported: Imported, colors: Tensor, spec: dict[str, Any]) -> None:
-    """Write all files, or none of them."""
+    """Write all files, or none of them; an earlier import's class head does not outlast its network."""
     side = math.isqrt(imported.config.n_positions)
     state = {f"transformer.{name}": tensor for name, tensor in imported.state.items()}
     state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", side)}
@@ -164,6 +176,8 @@ def write(target: Path, imported: Imported, colors: Tensor, spec: dict[str, Any]
             held = {f"generative.{name}": tensor for name, tensor in state.items()}
             with atomic_path(classes_path(target)) as classes:
                 save(classes, held | {"classifier.weight": head}, joint_spec(spec, len(head)))
+    if head is None:
+        classes_path(target).unlink(missing_ok=True)
 
 
 def save(path: Path, state: dict[str, Tensor], spec: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from igpt import __version__
-from igpt.report.reading import read_probe, read_scores
+from igpt.files import sha256_of
+from igpt.report.reading import open_json, read_probe, read_scores
 from igpt.report.records import Probe, Score
 from igpt.transformer import TransformerConfig, parameter_count
 
@@ -57,7 +58,7 @@ class Facts:
         format: huggingface or safetensors.
         commands: lines of the run's commands.txt that trained it.
         scores: what `validate` and `test` found at this step.
-        probes: what `igpt probe` found at this step.
+        probes: what `igpt probe` found of this file; of this step, where a probe.json does not say of which file.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Facts:
             return cls(path.stem, ckpt, header, core, format, [], [], [])
         run, step = path.parent.parent, header["step"]
         scores = read_scores(run / "scores.json") if (run / "scores.json").is_file() else []
-        probes = [read_probe(file) for file in sorted(run.glob("probe/**/probe.json"))]
+        probes = [(read_probe(file), file) for file in sorted(run.glob("probe/**/probe.json"))]
         lines = (run / "commands.txt").read_text().splitlines() if (run / "commands.txt").is_file() else []
         return cls(
             run.name,
@@ -91,8 +92,14 @@ class Facts:
             format,
             [line for line in lines if line.startswith("igpt fit")],
             [score for score in scores if score.step == step and score.checkpoint == path.name],
-            [probe for probe in probes if probe.step == step],
+            [probe for probe, file in probes if probe.step == step and is_of(file, path)],
         )
+
+
+def is_of(probe: Path, ckpt: Path) -> bool:
+    """Whether a probe.json is of this very checkpoint, as far as it says; early ones hold no checksum."""
+    checksum = open_json(probe, "igpt probe").get("checkpoint_sha256")
+    return checksum is None or bool(checksum == sha256_of(ckpt))
 
 
 def model_card(facts: Facts) -> str:

@@ -59,8 +59,10 @@ def arrange(arguments: list[str], function: Callable[..., Any], words: str | Non
         name = option.removeprefix("--").replace("-", "_")
         if words is not None and not is_option(head):
             loose.append(head)
-        elif not option.startswith("--") or name not in hints or equals:
-            arranged.append(f"--{name}={value}" if equals and name in hints else head)
+        elif equals and option.startswith("--") and name in hints:
+            arranged.append(f"--{name}={as_list([value], hints[name])[0] if is_list(hints[name]) else value}")
+        elif not option.startswith("--") or name not in hints:
+            arranged.append(head)
             if is_option(option) and not equals and rest and not is_option(rest[0]):
                 arranged.append(rest.pop(0))
         else:

@@ -46,7 +46,7 @@ def probe(
     grid: int = 1,
     masks: int = 0,
     standardise: bool = True,
-    dtype: FeatureType = "float16",
+    dtype: FeatureType | None = None,
     store: str | None = None,
     epochs: int = 100,
     out: str | None = None,
@@ -72,7 +72,7 @@ def probe(
         grid: 1 is the mean over all positions; 2 keeps the means of the picture's quarters apart.
         masks: for BERT: 0 shows whole images, n takes mean features under n masks.
         standardise: shift and scale features to mean 0 and deviation 1 on the training split first.
-        dtype: of the features on disk.
+        dtype: of the features on disk; float16 if left out, and float32 for raw ones, whose mean may hide what varies.
         store: folder of the features, made or reused; "features" beside the results if left out.
         epochs: of the sgd probe, passes over the training images; 100 is about what the paper's million steps are.
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
@@ -98,12 +98,13 @@ def probe(
     folder = Path(out) if out else default_folder(Path(ckpt))
     run: dict[str, Any] = {"accelerator": accelerator, "precision": precision}
     started = time.perf_counter()
+    stored_as: FeatureType = dtype or ("float16" if norm == "normed" else "float32")
     features = None
     changing = data.images("train").augments or masks > 0  # features then differ from epoch to epoch
     if set(methods) != {"sgd"} or few or not changing:
         place = Path(store) if store else folder / "features"
         features, reused = stored_features(
-            loaded.module, ckpt, data, wanted, how, folder=place, own=store is not None, dtype=dtype, **run
+            loaded.module, ckpt, data, wanted, how, folder=place, own=store is not None, dtype=stored_as, **run
         )
         told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
         print(f"features of {len(wanted)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
@@ -124,11 +125,12 @@ def probe(
         pixels = None if name == "sgd" else pixel_probe(data, classes, name, standardise)
         results.append(probe_method(name, fit, wanted, core.n_layers, concat, pixels))
         print(f"{name}: {time.perf_counter() - begun:.1f} s")
+    kept = stored_as if features else None
     report = ProbeReport(
         {
             **origin(ckpt, loaded, data),
             "sgd_training_images": "augmented or masked anew in every epoch" if changing else "the same in every epoch",
-            "features": {**how.to_dict(), "standardise": standardise, "dtype": dtype, "precision": precision},
+            "features": {**how.to_dict(), "standardise": standardise, "dtype": kept, "precision": precision},
         },
         results,
         [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],

@@ -15,10 +15,9 @@ from igpt.modules import PixelModule
 from igpt.probing.lowdata import probe_subset, summary
 from igpt.probing.protocol import Group, LayerResult, Method, SplitFeatures, best_layer, joined, probe_layers, window
 from igpt.probing.store import FeatureStore
-from igpt.probing.tables import MethodResults
+from igpt.probing.tables import RAW_PIXELS, MethodResults
 
 Probe = Callable[[list[Group]], list[LayerResult]]
-RAW_PIXELS = -1
 
 
 def probe_method(

@@ -155,6 +155,9 @@ def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precisi
     recipe.how.check(core.resolution, core.causal)
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: the sgd probe runs in {' or '.join(PRECISIONS)}")
+    if data.size("train") < data.batch_size:
+        size = data.size("train")
+        raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")
     for name in SPLITS:
         labels = torch.as_tensor(data.images(name).labels)
         if int(labels.min()) < 0:

@@ -144,7 +144,7 @@ class TrainerCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(**kwargs)
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
-            keep_earlier_run(folder)  # only now, when nothing about the trainer can be off any more
+            keep_earlier_run(folder, config)  # only now, when nothing about the trainer can be off any more
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -166,6 +166,7 @@ class TrainerCLI(LightningCLI):
             "step": self.step,
             "model": records.plain_part(self.model.spec()),
             "data": self.datamodule.spec(),
+            "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
         found = self.likelihood.summary()

@@ -94,12 +94,17 @@ def fit_probes(
 
 
 def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Quasi-Newton direction `(P, n)` and its slope `(P,)`; plain preconditioned descent where it would not descend."""
+    """Quasi-Newton direction `(P, n)` and its slope `(P,)`, which is negative but for a gradient of zero.
+
+    Where rounding has spoilt what is remembered, plain preconditioned descent; where even that rises, the gradient.
+    """
     direction = -memory.apply(gradient, problem.precondition)
     slope = (direction * gradient).sum(1)
-    fallback = -problem.precondition(gradient)
-    bad = slope >= 0
-    return torch.where(bad[:, None], fallback, direction), torch.where(bad, (fallback * gradient).sum(1), slope)
+    for other in (-problem.precondition(gradient), -gradient):
+        bad = ~(slope < 0)
+        direction = torch.where(bad[:, None], other, direction)
+        slope = torch.where(bad, (other * gradient).sum(1), slope)
+    return direction, slope
 
 
 class _Problem:
@@ -113,7 +118,7 @@ class _Problem:
         self.count = self.layers * len(strengths)
         every = max(1, self.images // (GUESS_IMAGES * self.width))
         self.some = F.pad(features[:, ::every], (0, 1), value=1.0)  # (L, n, width)
-        self.inverse = features.new_empty(self.layers, len(strengths), self.width, self.width)
+        self.root = features.new_empty(self.layers, len(strengths), self.width, self.width)
         for layer in range(self.layers):  # at zero all shares are 1 / K, and so is the curvature
             gram = self.some[layer].T @ self.some[layer] / (self.some.shape[1] * num_classes)
             for index in range(len(strengths)):
@@ -135,21 +140,27 @@ class _Problem:
             self._invert((some * curvature[:, None]).T @ some / len(some), layer, index)
 
     def _invert(self, hessian: Tensor, layer: int, index: int) -> None:
-        """Keep the inverse of one problem's Hessian `(width, width)`, to which its penalty is still to be added."""
+        """Keep R with R'R the inverse of one problem's Hessian `(width, width)`, to which its penalty is to be added.
+
+        A root, since R'Rg descends also in float32, where the inverse of an ill-conditioned matrix need not.
+        """
         hessian = hessian.double()
         scale = hessian.diagonal().clamp(min=1e-30)
-        penalty = torch.full_like(hessian.diagonal(), float(self.strengths[index]))
+        penalty = torch.full_like(scale, float(self.strengths[index]))
         penalty[-1] = 0.0  # the bias is not penalised
         for floor in RIDGES:  # features may be constant or equal to others, and the product is rounded
             factor, failed = torch.linalg.cholesky_ex(hessian + torch.diag(penalty + floor * scale))
             if not failed:
                 break
-        self.inverse[layer, index] = torch.cholesky_inverse(factor).to(self.inverse.dtype)
+        else:
+            factor = torch.diag((penalty + scale).sqrt())
+        root = torch.linalg.solve_triangular(factor, torch.eye(self.width).to(factor), upper=False)
+        self.root[layer, index] = root.to(self.root.dtype)
 
     def precondition(self, gradient: Tensor) -> Tensor:
         """The guessed inverse Hessian applied to `(P, K * width)`."""
         shaped = gradient.view(self.layers, -1, self.num_classes, self.width)
-        return (shaped @ self.inverse).reshape(gradient.shape)
+        return (shaped @ self.root.mT @ self.root).reshape(gradient.shape)
 
     def evaluate(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Objective `(P,)` and gradient `(P, K * width)` of the active problems; those of others have no meaning.

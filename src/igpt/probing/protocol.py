@@ -36,6 +36,13 @@ class LayerResult:
     test_accuracy: float
     train_accuracy: float | None = None
 
+    @classmethod
+    def of(cls, row: dict[str, Any], method: Method) -> "LayerResult":
+        """What `row` gave, as it was."""
+        layers = tuple(row["layers"]) if "layers" in row else (row["layer"],)
+        accuracies = (row["val_accuracy"], row["test_accuracy"], row.get("train_accuracy"))
+        return cls(layers, row[CHOSEN[method]], *accuracies)
+
     @property
     def layer(self) -> int:
         """The layer's number, of the first one where there are several."""

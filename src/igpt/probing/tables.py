@@ -10,6 +10,9 @@ from typing import Any
 from igpt.files import atomic_path
 from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
 
+SAME = ("checkpoint_sha256", "data", "images", "features")  # in which two probes agree whose results belong together
+RAW_PIXELS = -1  # in place of a layer
+
 
 @dataclass(frozen=True)
 class MethodResults:
@@ -33,6 +36,17 @@ class MethodResults:
             "protocol": HOW[self.method],
         }
 
+    @classmethod
+    def from_dict(cls, method: Method, found: dict[str, Any]) -> "MethodResults":
+        """What `to_dict` gave, as it was."""
+        pixels, concat = found["raw_pixels"], found["concat"]
+        return cls(
+            method,
+            [LayerResult.of(row, method) for row in found["layers"]],
+            LayerResult.of({**pixels, "layer": RAW_PIXELS}, method) if pixels else None,
+            LayerResult.of(concat, method) if concat else None,
+        )
+
 
 @dataclass(frozen=True)
 class ProbeReport:
@@ -46,28 +60,45 @@ class ProbeReport:
     def write(self, out: Path) -> list[str]:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names.
 
-        A low_data.json of an earlier probe is removed, since it is not that of these results.
+        Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
+        these; what was found for others is replaced.
         """
+        earlier = earlier_results(out / "probe.json", self.protocol)
+        kept = [MethodResults.from_dict(method, found) for method, found in earlier.get("methods", {}).items()]
+        results = self.results + [one for one in kept if one.method not in {own.method for own in self.results}]
+        low_data, indices = self._few_labels(out, earlier)
         first = self.results[0].to_dict()
         content = {
             **self.protocol,
+            "earlier_commands": [*earlier.get("earlier_commands", []), *([earlier["command"]] if earlier else [])],
             "method": self.results[0].method,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
-            "methods": {results.method: results.to_dict() for results in self.results},
-            "low_data": self.low_data,
+            "methods": {one.method: one.to_dict() for one in results},
+            "low_data": low_data,
         }
-        if self.low_data:
+        if low_data:
             with atomic_path(out / "low_data.json") as path:
-                path.write_text(json.dumps(self.low_data_indices) + "\n")
+                path.write_text(json.dumps(indices) + "\n")
         else:
             (out / "low_data.json").unlink(missing_ok=True)
         with atomic_path(out / "probe.csv") as path:
-            write_csv(self.results, path)
+            write_csv(results, path)
         with atomic_path(out / "layers.png") as path:
-            plot(self.results, path)
+            plot(results, path)
         with atomic_path(out / "probe.json") as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
-        return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if self.low_data else [])]
+        return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if low_data else [])]
+
+    def _few_labels(self, out: Path, earlier: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Low-data rows and index lists, with those of other numbers of labels that were found earlier."""
+        new = {row["labels_per_class"] for row in self.low_data}
+        kept = [row for row in earlier.get("low_data", []) if row["labels_per_class"] not in new]
+        if not kept:
+            return self.low_data, dict(self.low_data_indices)
+        subsets = json.loads((out / "low_data.json").read_text())["subsets"]
+        both = subsets | {str(count): lists for count, lists in self.low_data_indices["subsets"].items()}
+        rows = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
+        return rows, {**self.low_data_indices, "subsets": both}
 
     def text(self) -> str:
         """The tables that `igpt probe` prints."""
@@ -82,6 +113,16 @@ class ProbeReport:
             for row in self.low_data
         ]
         return "\n".join(parts)
+
+
+def earlier_results(path: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The content of a probe.json, if it is of the same checkpoint, data and features; else empty."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        same = all(found[key] == protocol[key] for key in SAME) and "methods" in found
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if same else {}
 
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:

@@ -16,7 +16,7 @@ def read_events(folder: Path) -> Events:
     """Scalars and pictures of all events files in `folder`, the later file winning where two know the same step.
 
     Lightning writes a scalar after step n with the number n - 1; here n stands. `validate` and `test` write files of
-    their own, at step 0, which are no part of a curve.
+    their own, at step 0, which are no part of a curve, and pictures in them none of training.
     """
     curves: dict[str, dict[int, float]] = {}
     tested: dict[str, float] = {}
@@ -31,7 +31,7 @@ def read_events(folder: Path) -> Events:
                 tested[tag] = points[-1][1]
             elif training or any(step > 0 for step, _ in points):
                 curves.setdefault(tag, {}).update({step + 1: value for step, value in points})
-        for tag in set(tags["images"]) & set(SHOWN):
+        for tag in set(tags["images"]) & set(SHOWN) if training else ():
             image = read.Images(tag)[-1]
             pictures[tag] = Picture(image.encoded_image_string, f"drawn while training, at step {image.step:,}")
     ordered = {tag: [Point(*item) for item in sorted(points.items())] for tag, points in curves.items()}

@@ -120,12 +120,16 @@ def lower_loss(runs: list[Run]) -> Finding:
         if run.objective == "Joint" or not known:
             continue
         losses, accuracies = [loss for _, loss in known], [probe.result.best.test for probe, _ in known]
-        evidence.append(Evidence(run.name, *correlation(losses, accuracies)))
+        text, number, verdict = correlation(losses, accuracies)
+        others = len(run.probes) - len(known)
+        left_out = f"; left out, without a loss or not probed as the last one: {others}" if others else ""
+        evidence.append(Evidence(run.name, f"{text}, {known[-1][0].method}{left_out}", number, verdict))
     return Finding(
         "A lower generative loss goes with better features",
-        "Spearman's rank correlation of validation loss and best-layer accuracy over a run's checkpoints. Seen where "
-        f"it is negative and at most {100 * LIKELY:.0f} % of all orders give one as low; not seen where the same "
-        f"holds of the opposite; fewer than {FEWEST} checkpoints cannot tell. Both also improve with training as such.",
+        "Spearman's rank correlation of validation loss and best-layer accuracy over those of a run's checkpoints that "
+        "were probed in the same way (method, features, data) as the last. Seen where it is negative and at most "
+        f"{100 * LIKELY:.0f} % of all orders give one as low; not seen where the same holds of the opposite; fewer "
+        f"than {FEWEST} checkpoints cannot tell. Both also improve with training as such.",
         "no pre-training run has a probed checkpoint with a validation loss; probe several with igpt probe",
         evidence,
     )
@@ -187,9 +191,11 @@ def near_when_tuned(runs: list[Run]) -> Finding:
         images = images_tested(runs, data)
         ar, bert = (Sample(values(of[name], tuned_accuracy), images) for name in CORES)
         gap, left = probe_gap(runs, before, data, method), between(ar, bert)
-        told = gap.verdict == SEEN and len(ways(before)) == 1
-        verdict = gap.halved_minus(left).verdict if told else CANNOT
-        reason = "" if told else ", where no gap is seen to begin with"
+        verdict, reason = gap.halved_minus(left).verdict, ""
+        if len(ways(before)) > 1:
+            verdict, reason = CANNOT, f", where the two were not probed the same way: {' against '.join(ways(before))}"
+        elif gap.verdict != SEEN:
+            verdict, reason = CANNOT, ", where no gap is seen to begin with"
         text = f"AR minus BERT after fine-tuning {left.text()}; on probes {points(gap.value)}{reason}"
         evidence.append(Evidence(f"{data}; {shape(network)}", text, both(of["AR"], of["BERT"]), verdict))
     return Finding(

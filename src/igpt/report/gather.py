@@ -11,10 +11,11 @@ from torch import Tensor
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.errors import UserError
 from igpt.report.events import SHOWN, read_events
-from igpt.report.reading import data_of, mapping, read_probe, read_scores
-from igpt.report.records import Network, Picture, Probe, Run
+from igpt.report.reading import UNKNOWN, data_of, mapping, read_probe, read_scores
+from igpt.report.records import Data, Network, Picture, Probe, Run
 
 OBJECTIVES = {"Autoregressive": "AR", "BERT": "BERT", "Joint": "Joint"}
+IMPORTED = "checkpoints/last.yaml"  # the config that `igpt import` writes beside its checkpoint
 NOT_TRAINED = ("palette.colors", "pixel_order")  # tensors of a checkpoint that are no parameters
 
 
@@ -45,7 +46,7 @@ def gather(folder: str) -> Run:
     if config is None and checkpoint is None:
         raise UserError(f"run {folder} holds neither config.yaml nor checkpoints; give the folder of a run of igpt fit")
     content = read_checkpoint(checkpoint) if checkpoint else {}
-    return Run(
+    run = Run(
         name=path.absolute().name,
         folder=folder,
         **describe(path, config, content),
@@ -56,6 +57,14 @@ def gather(folder: str) -> Run:
         commands=read_lines(path / "commands.txt"),
         steps_saved=saved_steps(path / "checkpoints"),
     )
+    return replace(run, data=scored_data(run)) if run.data == UNKNOWN else run
+
+
+def scored_data(run: Run) -> Data:
+    """Name and resolution of what a run was last tested on, else validated; unknown where no score tells."""
+    known = [score for score in reversed(run.scores) if score.data is not None]
+    last = max(known, key=lambda score: score.verb == "test", default=None)
+    return Data(last.data.name, last.data.resolution) if last and last.data else UNKNOWN
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -102,11 +111,13 @@ def describe(path: Path, config: dict[str, Any] | None, content: dict[str, Any])
         raise UserError(f"run {path}: it is of no class of igpt.modules; give the folder of a run of igpt fit")
     held = core_of(stored, chosen)
     best = (path / "checkpoints" / "best.ckpt").exists()
+    imported = not config and (path / IMPORTED).exists()
     core = objective if objective != "Joint" else objective_of(held) or "unknown"
     inner = model if objective != "Joint" else mapping(held.get("init_args"))
     return {
         "objective": objective,
         "checkpoint": "checkpoints/best.ckpt" if best and objective == "Joint" else "checkpoints/last.ckpt",
+        "config": IMPORTED if imported else "config.yaml",
         "core": core,
         "data": data_of(header.get("data") or config.get("data")),
         "origin": origin_of(config, core) if objective == "Joint" else None,

@@ -18,22 +18,23 @@ def missing(runs: list[Run]) -> Table | None:
 def lacking(run: Run) -> Iterator[tuple[str, str]]:
     """What and with which command, for one run."""
     file = Path(run.folder) / run.checkpoint
-    if not run.curve("val/loss"):
+    data = data_option(run)
+    if run.steps != 0 and not run.curve("val/loss"):
         yield "events of training", command("fit", "--config", "configs/NAME.yaml")
     if run.objective == "Joint":
         yield from lacking_tuned(run, file)
         return
     if run.tested("loss") is None:
         yield "test loss", test(run, file)
-    elif run.objective == "AR" and not any(score.likelihood for score in run.scores):
+    elif run.objective == "AR" and not any(score.likelihood for score in run.own_scores):
         yield "exact likelihood of the test images", test(run, file)
     if run.probe is None:
-        yield "probe.json", command("probe", "--ckpt", file)
+        yield "probe.json", command("probe", "--ckpt", file, *data)
     for step in [step for step in run.steps_saved if run.probe and step not in {p.step for p in run.probes}]:
-        yield f"probe at step {step:,}", command("probe", "--ckpt", file.with_name(f"step={step:07d}.ckpt"))
+        yield f"probe at step {step:,}", command("probe", "--ckpt", file.with_name(f"step={step:07d}.ckpt"), *data)
     if run.probe and not run.probe.low_data:
-        yield "probes with few labels", command("probe", "--ckpt", file, "--labels_per_class", 4, 25)
-    for name, how in (("samples", ("--num", 64)), ("completions", ("--rows", 8, "--num", 6))):
+        yield "probes with few labels", command("probe", "--ckpt", file, *data, "--labels_per_class", 4, 25)
+    for name, how in (("samples", ("--num", 64)), ("completions", (*data, "--rows", 8, "--num", 6))):
         if name not in run.pictures and name not in run.events.pictures:
             yield name, command("sample", "--ckpt", file, *how, "--out", Path(run.folder) / f"{name}.png")
 
@@ -53,7 +54,12 @@ def test(run: Run, file: Path, *more: object) -> str:
     """`igpt test` with the run's own config, which has to be told the run's name and place."""
     folder = Path(run.folder)
     place = ("--name", folder.name, "--runs_dir", folder.parent)
-    return command("test", "--config", folder / "config.yaml", *place, "--ckpt_path", file, *more)
+    return command("test", "--config", folder / run.config, *data_option(run), *place, "--ckpt_path", file, *more)
+
+
+def data_option(run: Run) -> tuple[str, ...]:
+    """What an imported run has to be told in every command that needs images."""
+    return () if run.config == "config.yaml" else ("--data", "DATA")
 
 
 def command(*words: object) -> str:

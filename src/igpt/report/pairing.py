@@ -1,6 +1,7 @@
 """Which runs can be compared with which, and what is measured on them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from igpt.report.groups import Kind, Measure, group, representative
 from igpt.report.records import LayerScore, Network, Probe, Run, Score
@@ -36,7 +37,11 @@ def images_tested(runs: list[Run], data: str) -> int | None:
     """Size of the test split of some data, which the probes and likelihoods of any run may know."""
     probed = [probe.images.get("test") for run in runs for probe in run.probes if probe.data.label == data]
     scored = [
-        score.likelihood.images for run in runs if run.data.label == data for score in run.scores if score.likelihood
+        score.likelihood.images
+        for run in runs
+        if run.data.label == data
+        for score in run.own_scores
+        if score.likelihood
     ]
     return next((size for size in [*probed, *scored] if size), None)
 
@@ -52,9 +57,27 @@ def probe_kinds(runs: list[Run]) -> dict[tuple[Kind, str], list[Run]]:
 
 
 def trace(run: Run) -> list[tuple[Probe, float]]:
-    """The probed checkpoints of a run whose validation loss is known and a number, with that loss."""
+    """The probed checkpoints of a run whose validation loss is known and a number, with that loss.
+
+    Only those that were probed as the last of them, and all by one method: of its methods, that of most checkpoints.
+    """
     losses = [(probe, run.val_loss_at(probe.step)) for probe in run.probes]
-    return [(probe, point.value) for probe, point in losses if point is not None and point.value == point.value]
+    known = [(probe, point.value) for probe, point in losses if point is not None and point.value == point.value]
+    if not known:
+        return []
+    newest = known[-1][0]
+    traces = [
+        [(replace(probe, method=name), loss) for probe, loss in known if probed_alike(probe, newest, name)]
+        for name in dict.fromkeys([newest.method, *newest.methods])
+    ]
+    return max(traces, key=len)
+
+
+def probed_alike(probe: Probe, other: Probe, method: str) -> bool:
+    """Whether both were probed by a method in one way: on the same images, with the same features."""
+    sides = [(p.data.label, p.images, p.protocol, p.methods[method].protocol) for p in (probe, other)
+             if method in p.methods]  # fmt: skip
+    return len(sides) == 2 and sides[0] == sides[1]
 
 
 def probe_best(run: Run, method: str | None) -> LayerScore | None:
@@ -139,7 +162,7 @@ def votes(run: Run) -> tuple[float, float] | None:
     """Test accuracy under 5 masks and under one of the same checkpoint; of several, of best.ckpt or the latest step."""
 
     def under(masks: int) -> dict[tuple[str, int | None], Score]:
-        tests = [score for score in run.scores if score.verb == "test" and "test/accuracy" in score.metrics]
+        tests = [score for score in run.own_scores if score.verb == "test" and "test/accuracy" in score.metrics]
         return {(s.checkpoint, s.step): s for s in tests if Run.evaluated(s) == ("mode", masks)}
 
     many, one = under(VOTES), under(1)

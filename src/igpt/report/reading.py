@@ -8,6 +8,7 @@ from igpt.errors import UserError
 from igpt.report.records import Data, LayerScore, Likelihood, LowData, MethodResult, Probe, Protocol, Score
 
 NUMBER = (int, float)
+UNKNOWN = Data("unknown data")
 CHOSEN = ("strength", "rate", "k")  # what each way of probing chooses on validation
 
 
@@ -64,7 +65,7 @@ def mapping(value: Any) -> dict[str, Any]:
 def data_of(spec: Any) -> Data:
     """A data module's specification; unknown where there is none."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
-        return Data("unknown data")
+        return UNKNOWN
     given = mapping(spec.get("init_args"))
     split = {**given, **mapping(given.get("split"))}  # before there was `split`, its options stood beside the others
     return Data(
@@ -177,6 +178,7 @@ def read_score(entry: Fields) -> Score:
         model=entry.may("model", dict) or {},
         data=data_of(data) if data else None,
         likelihood=read_likelihood(entry.inside(likelihood)) if likelihood else None,
+        precision=entry.may("precision", str),
         command=entry.may("command", str),
     )
 

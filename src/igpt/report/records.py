@@ -146,6 +146,7 @@ class Score:
     model: dict[str, Any] = field(default_factory=dict)
     data: Data | None = None
     likelihood: Likelihood | None = None
+    precision: str | None = None
     command: str | None = None
 
 
@@ -156,11 +157,13 @@ class Run:
     Attributes:
         objective: AR, BERT or Joint.
         core: AR or BERT: the objective itself, or what Joint holds.
+        data: that it was trained on; of an imported run, whose files do not tell, that it was last tested on.
         origin: of Joint: AR or BERT (fine-tuned from a checkpoint), scratch, or None where no file tells.
         weight: of L_GEN in Joint.
         probes: one a checkpoint, by step; the last is the one that stands for the run.
         steps_saved: steps of the checkpoint files that lie in the folder.
         checkpoint: file that further figures of the run are made from: best.ckpt of Joint, else the last.
+        config: file that further tests take: what `igpt fit` wrote, or `igpt import`, which lacks the data.
     """
 
     name: str
@@ -187,6 +190,7 @@ class Run:
     commands: list[str] = field(default_factory=list)
     steps_saved: list[int] = field(default_factory=list)
     checkpoint: str = "checkpoints/last.ckpt"
+    config: str = "config.yaml"
 
     @property
     def probe(self) -> Probe | None:
@@ -204,17 +208,22 @@ class Run:
         return "generative_loss" if self.objective == "Joint" else "loss"
 
     @property
+    def own_scores(self) -> list[Score]:
+        """Tests and validations on the run's own data; one that does not tell its data counts as such."""
+        return [score for score in self.scores if score.data is None or score.data.label == self.data.label]
+
+    @property
     def test(self) -> Score | None:
         """The test that stands for the run.
 
-        It was evaluated as the run's config says, of best.ckpt where there is one, else of the last step; where several
-        are left, the latest.
+        It was on the run's own data, evaluated as its config says, of best.ckpt where there is one, else of the last
+        step; where several are left, the latest.
         """
 
         def rank(score: Score) -> tuple[bool, bool, int]:
             return self.evaluated(score) == self.evaluation, "best" in score.checkpoint, score.step or 0
 
-        tests = [score for score in self.scores if score.verb == "test"]
+        tests = [score for score in self.own_scores if score.verb == "test"]
         return max(reversed(tests), key=rank, default=None)
 
     @staticmethod
@@ -224,9 +233,11 @@ class Run:
         return (how, masks) if isinstance(how, str) and isinstance(masks, int) else None
 
     def tested(self, metric: str) -> float | None:
-        """A metric on the test split, from the chosen score, else the last that the events hold."""
+        """A metric on the test split, from the chosen score; without scores.json the last that the events hold."""
         if self.test is not None:
             return self.test.metrics.get(f"test/{metric}")
+        if any(score.verb == "test" for score in self.scores):
+            return None  # of other data, and nothing tells of which data the events are
         return self.events.tested.get(f"test/{metric}")
 
     def curve(self, tag: str) -> list[Point]:
@@ -236,7 +247,7 @@ class Run:
     def val_loss_at(self, step: int) -> Point | None:
         """Validation loss of the checkpoint at `step`: validated as such, else at the nearest earlier validation."""
         tag = f"val/{self.loss_tag}"
-        for score in reversed(self.scores):
+        for score in reversed(self.own_scores):
             if score.verb == "validate" and score.step == step and tag in score.metrics:
                 return Point(step, score.metrics[tag])
         return max((p for p in self.curve(tag) if p.step <= step), key=lambda p: p.step, default=None)

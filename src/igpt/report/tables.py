@@ -80,13 +80,14 @@ def losses_and_probes(runs: list[Run]) -> Table | None:
         for probe, loss in trace(run) if run.objective != "Joint" else []:
             at = run.val_loss_at(probe.step)
             best = probe.result.best
-            cells = [number(probe.step), number(at.step if at else None), both_units(loss), str(best.layers[0])]
-            rows.append([run.name, *cells, within(best.test)])
+            cells = [number(probe.step), number(at.step if at else None), both_units(loss), probe.method]
+            rows.append([run.name, *cells, str(best.layers[0]), within(best.test)])
     if not rows:
         return None
     heads = columns(
-        "Run", ">Checkpoint step", ">Validated at step", ">Validation loss, nats (bits)", ">Best layer", ">Probe"
-    )
+        "Run", ">Checkpoint step", ">Validated at step", ">Validation loss, nats (bits)", "Method", ">Best layer",
+        ">Probe",
+    )  # fmt: skip
     return Table(heads, rows, title="Checkpoints: loss and probe", folded=True)
 
 
@@ -99,10 +100,11 @@ def likelihoods(runs: list[Run]) -> Table | None:
             continue
         found = score.likelihood
         spread = [f"{value:.4f} ± {sd:.4f}" for value, sd in in_both(found.mean, found.deviation)]
-        rows.append([run.name, (score.data or run.data).label, number(score.step), number(found.images), *spread])
+        about = [(score.data or run.data).label, number(score.step), number(score.precision), number(found.images)]
+        rows.append([run.name, *about, *spread])
     if not rows:
         return None
-    heads = columns("Run", "Data", ">Step", ">Test images", ">Nats per pixel", ">Bits per pixel")
+    heads = columns("Run", "Data", ">Step", "Precision", ">Test images", ">Nats per pixel", ">Bits per pixel")
     return Table(
         heads,
         rows,
@@ -111,8 +113,8 @@ def likelihoods(runs: list[Run]) -> Table | None:
 
 
 def latest_likelihood(run: Run) -> Score | None:
-    """The entry with a likelihood of the latest step."""
-    return max((s for s in run.scores if s.likelihood), key=lambda s: s.step or 0, default=None)
+    """The entry with a likelihood of the latest step, the last of several; on the run's own data."""
+    return max((s for s in reversed(run.own_scores) if s.likelihood), key=lambda s: s.step or 0, default=None)
 
 
 def in_both(mean: float, deviation: float) -> list[tuple[float, float]]:
