@@ -38,8 +38,8 @@ def final(points: list[Point], most: int = 1) -> float | None:
 def summary(runs: list[Run]) -> Table:
     """One row a run."""
     heads = columns(
-        "Run", "Objective", "Data", "Network", ">Parameters", ">Steps", ">Seed", ">Training loss", ">Validation loss",
-        ">Test loss", ">Best layer", ">Probe", ">Test accuracy",
+        "Run", "Objective", "Data", ">Best layer", ">Probe", ">Test accuracy", ">Test loss", ">Validation loss",
+        ">Training loss", ">Steps", ">Seed", "Network", ">Parameters",
     )  # fmt: skip
     return Table(
         heads,
@@ -56,20 +56,20 @@ def summary_row(run: Run) -> list[str]:
     tag, best = run.loss_tag, run.probe.result.best if run.probe else None
     validated = run.val_loss_at(run.steps) if run.steps is not None else None
     val = validated.value if validated else final(run.curve(f"val/{tag}"))
-    losses = [final(run.curve(f"train/{tag}"), LAST_VALUES), val, run.tested(tag)]
+    losses = [run.tested(tag), val, final(run.curve(f"train/{tag}"), LAST_VALUES)]
     heads = f", {run.network.heads} heads" if run.network else ""
     return [
         run.name,
         kind_of(run).name,
         run.data.label,
-        shape(run.network) + heads,
-        number(run.parameters),
-        number(run.steps),
-        NONE if run.seed is None else str(run.seed),
-        *[both_units(loss if run.generative else None) for loss in losses],
         NONE if best is None else str(best.layers[0]),
         within(best.test if best else None),
         within(tuned_accuracy(run)),
+        *[both_units(loss if run.generative else None) for loss in losses],
+        number(run.steps),
+        NONE if run.seed is None else str(run.seed),
+        shape(run.network) + heads,
+        number(run.parameters),
     ]
 
 
