@@ -115,7 +115,8 @@ def test_every_method_has_its_results_in_json_csv_and_the_first_one_also_on_top(
     report = read(probed[0])
     assert list(report["methods"]) == list(CHOSEN)
     top = {key: report[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")}
-    assert {**top, "protocol": report["methods"]["lbfgs"]["protocol"]} == report["methods"]["lbfgs"]
+    lbfgs = report["methods"]["lbfgs"]
+    assert {**top, "protocol": lbfgs["protocol"], "settings": {}} == lbfgs
     lines = list(csv.DictReader((probed[0] / "probe.csv").read_text().splitlines()))
     for name, found in report["methods"].items():
         assert [row["layer"] for row in found["layers"]] == [0, 1, 2, 3]
@@ -412,3 +413,23 @@ def test_an_sgd_probe_of_fewer_images_than_a_batch_is_refused(digits_run, igpt, 
     code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, *few, "--method", "sgd", "--out", tmp_path)
     assert code == 2
     assert "batch_size 64 exceeds the train split of 30 images" in err
+
+
+def test_the_epochs_of_an_sgd_probe_are_recorded_and_stay_with_its_numbers(digits_run, igpt, tmp_path):
+    probe = ["probe", "--ckpt", digits_run.checkpoint, "--layers", "1", "--out", tmp_path]
+    assert igpt(*probe, "--method", "sgd", "--epochs", 2)[0] == 0
+    assert igpt(*probe, "--method", "knn")[0] == 0
+    methods = json.loads((tmp_path / "probe.json").read_text())["methods"]
+    assert methods["sgd"]["settings"] == {"epochs": 2, "images": "stored features"}
+    assert methods["knn"]["settings"] == {}
+
+
+def test_earlier_results_that_are_no_longer_whole_do_not_cost_the_new_ones(digits_run, igpt, tmp_path):
+    probe = ["probe", "--ckpt", digits_run.checkpoint, "--layers", "1", "--out", tmp_path]
+    assert igpt(*probe, "--labels-per-class", 4, "--subsets", 2)[0] == 0
+    (tmp_path / "low_data.json").unlink()
+    code, _, err = igpt(*probe, "--method", "knn")
+    assert code == 0, err
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert list(found["methods"]) == ["knn"]
+    assert found["low_data"] == []

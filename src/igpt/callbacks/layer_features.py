@@ -1,7 +1,6 @@
 """Writes layer features during `trainer.predict`: one pass over the images for all asked layers."""
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def identity_of(
         "checkpoint_sha256": sha256_of(checkpoint) if checkpoint else None,
         "data": spec,
         "images": {name: fingerprint(data.images(name)) for name in SPLITS},
-        "features": asdict(how),
+        "features": how.to_dict(),
         "precision": precision,
         "dtype": dtype,
     }

@@ -39,10 +39,6 @@ def stored_features(
     Raises:
         UserError: the store is damaged, or of something else and the user's own.
     """
-    module.core.check_resolution(data.resolution)
-    how.check(module.core.resolution, module.core.causal)
-    data.prepare_data()
-    data.setup("predict")
     identity = identity_of(ckpt, data, how, precision, dtype)
     empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers)):

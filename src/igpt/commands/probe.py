@@ -112,29 +112,22 @@ def probe(
     for name in methods:
         begun = time.perf_counter()
         if name == "sgd":
-            sgd: dict[str, Any] = {
-                "num_classes": classes,
-                "epochs": epochs,
-                "standardise": standardise,
-                "folder": folder / "sgd",
-            }
-            fit: Probe = partial(by_sgd, loaded.module, data, how, None if changing else features, **sgd, **run)
+            sgd: dict[str, Any] = {"num_classes": classes, "standardise": standardise, "folder": folder / "sgd"}
+            source = None if changing else features
+            fit: Probe = partial(by_sgd, loaded.module, data, how, source, epochs=epochs, **sgd, **run)
+            settings = {"epochs": epochs, "images": "anew in every epoch" if changing else "stored features"}
         else:
             assert features is not None
-            fit = partial(from_store, features, classes, name, standardise)
+            fit, settings = partial(from_store, features, classes, name, standardise), {}
         pixels = None if name == "sgd" else pixel_probe(data, classes, name, standardise)
-        results.append(probe_method(name, fit, wanted, core.n_layers, concat, pixels))
+        results.append(probe_method(name, fit, wanted, core.n_layers, concat, pixels, settings))
         print(f"{name}: {time.perf_counter() - begun:.1f} s")
-    kept = stored_as if features else None
+    choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": precision}
     report = ProbeReport(
-        {
-            **origin(ckpt, loaded, data),
-            "sgd_training_images": "augmented or masked anew in every epoch" if changing else "the same in every epoch",
-            "features": {**how.to_dict(), "standardise": standardise, "dtype": kept, "precision": precision},
-        },
+        {**origin(ckpt, loaded, data), "features": choices},
         results,
         [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
-        {"indices": "into the data's labelled training images", "subsets": subset_indices(data, few)},
+        subset_indices(data, few),
     )
     written = report.write(folder)
     shutil.rmtree(folder / "sgd", ignore_errors=True)  # what a killed probe would go on from

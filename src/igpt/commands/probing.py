@@ -21,12 +21,18 @@ Probe = Callable[[list[Group]], list[LayerResult]]
 
 
 def probe_method(
-    name: Method, fit: Probe, layers: list[int], n_layers: int, concat: int | None, pixels: LayerResult | None
+    name: Method,
+    fit: Probe,
+    layers: list[int],
+    n_layers: int,
+    concat: int | None,
+    pixels: LayerResult | None,
+    settings: dict[str, Any],
 ) -> MethodResults:
     """Every layer by one method, and the neighbours of the best one together where `concat` asks for them."""
     single = fit([(layer,) for layer in layers])
     wide = fit([tuple(window(best_layer(single).layer, concat, n_layers))])[0] if concat else None
-    return MethodResults(name, single, pixels, wide)
+    return MethodResults(name, single, pixels, wide, settings)
 
 
 def from_store(
@@ -81,10 +87,10 @@ def subsets_of(data: ImageDataModule, counts: list[int], subsets: int) -> dict[i
     return {count: [choose(count, seed) for seed in range(subsets)] for count in counts}
 
 
-def subset_indices(data: ImageDataModule, few: dict[int, list[list[int]]]) -> dict[int, list[list[int]]]:
+def subset_indices(data: ImageDataModule, few: dict[int, list[list[int]]]) -> dict[str, list[list[int]]]:
     """The same subsets as indices into all labelled training images, whatever was split off for validation."""
     kept = data.train_indices
-    return {count: [[kept[index] for index in one] for one in seeds] for count, seeds in few.items()}
+    return {str(count): [[kept[index] for index in one] for one in seeds] for count, seeds in few.items()}
 
 
 def low_data_row(

@@ -26,12 +26,7 @@ MAX_HALVINGS = 20
 GUESS_IMAGES = 8  # for each feature, in the guess of the inverse Hessian
 GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the guess is made anew
 WIDE = 1024  # features, beyond which a new guess costs more than the steps it saves
-RIDGES = (
-    1e-7,
-    1e-5,
-    1e-3,
-    1e-1,
-)  # shares of each feature's curvature; the first that makes the guess positive is taken
+RIDGES = (1e-7, 1e-5, 1e-3, 1e-1)  # shares of a feature's curvature; the first that makes the guess positive is taken
 
 
 @dataclass(frozen=True)

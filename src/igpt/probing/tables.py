@@ -12,16 +12,21 @@ from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
 
 SAME = ("checkpoint_sha256", "data", "images", "features")  # in which two probes agree whose results belong together
 RAW_PIXELS = -1  # in place of a layer
+INDICES = "into the data's labelled training images"
 
 
 @dataclass(frozen=True)
 class MethodResults:
-    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked."""
+    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked.
+
+    `settings` are choices of this method alone that change its numbers.
+    """
 
     method: Method
     layers: list[LayerResult]
     pixels: LayerResult | None = None
     concat: LayerResult | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `best_layer` is the best on validation."""
@@ -33,6 +38,7 @@ class MethodResults:
             "layers": [result.row(self.method) for result in self.layers],
             "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
             "concat": {"method": self.method, **self.concat.row(self.method)} if self.concat else None,
+            "settings": self.settings,
             "protocol": HOW[self.method],
         }
 
@@ -45,6 +51,7 @@ class MethodResults:
             [LayerResult.of(row, method) for row in found["layers"]],
             LayerResult.of({**pixels, "layer": RAW_PIXELS}, method) if pixels else None,
             LayerResult.of(concat, method) if concat else None,
+            found.get("settings", {}),
         )
 
 
@@ -55,7 +62,7 @@ class ProbeReport:
     protocol: dict[str, Any]
     results: list[MethodResults]
     low_data: list[dict[str, Any]] = field(default_factory=list)
-    low_data_indices: Mapping[str, Any] = field(default_factory=dict)
+    low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
 
     def write(self, out: Path) -> list[str]:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names.
@@ -63,14 +70,16 @@ class ProbeReport:
         Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
         these; what was found for others is replaced.
         """
-        earlier = earlier_results(out / "probe.json", self.protocol)
-        kept = [MethodResults.from_dict(method, found) for method, found in earlier.get("methods", {}).items()]
-        results = self.results + [one for one in kept if one.method not in {own.method for own in self.results}]
-        low_data, indices = self._few_labels(out, earlier)
+        earlier = earlier_results(out, self.protocol)
+        own = {results.method for results in self.results}
+        results = self.results + [found for found in earlier.results if found.method not in own]
+        new = {row["labels_per_class"] for row in self.low_data}
+        kept = [row for row in earlier.low_data if row["labels_per_class"] not in new]
+        low_data = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
         first = self.results[0].to_dict()
         content = {
             **self.protocol,
-            "earlier_commands": [*earlier.get("earlier_commands", []), *([earlier["command"]] if earlier else [])],
+            "earlier_commands": earlier.commands,
             "method": self.results[0].method,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
             "methods": {one.method: one.to_dict() for one in results},
@@ -78,7 +87,8 @@ class ProbeReport:
         }
         if low_data:
             with atomic_path(out / "low_data.json") as path:
-                path.write_text(json.dumps(indices) + "\n")
+                subsets = {**earlier.indices, **self.low_data_indices}
+                path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n")
         else:
             (out / "low_data.json").unlink(missing_ok=True)
         with atomic_path(out / "probe.csv") as path:
@@ -88,17 +98,6 @@ class ProbeReport:
         with atomic_path(out / "probe.json") as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
         return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if low_data else [])]
-
-    def _few_labels(self, out: Path, earlier: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Low-data rows and index lists, with those of other numbers of labels that were found earlier."""
-        new = {row["labels_per_class"] for row in self.low_data}
-        kept = [row for row in earlier.get("low_data", []) if row["labels_per_class"] not in new]
-        if not kept:
-            return self.low_data, dict(self.low_data_indices)
-        subsets = json.loads((out / "low_data.json").read_text())["subsets"]
-        both = subsets | {str(count): lists for count, lists in self.low_data_indices["subsets"].items()}
-        rows = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
-        return rows, {**self.low_data_indices, "subsets": both}
 
     def text(self) -> str:
         """The tables that `igpt probe` prints."""
@@ -115,14 +114,31 @@ class ProbeReport:
         return "\n".join(parts)
 
 
-def earlier_results(path: Path, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The content of a probe.json, if it is of the same checkpoint, data and features; else empty."""
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier command wrote about the same checkpoint, data and features."""
+
+    commands: list[str] = field(default_factory=list)
+    results: list[MethodResults] = field(default_factory=list)
+    low_data: list[dict[str, Any]] = field(default_factory=list)
+    indices: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+def earlier_results(out: Path, protocol: dict[str, Any]) -> Earlier:
+    """What stands in `out`, if it is whole and of the same checkpoint, data and features; else nothing."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        same = all(found[key] == protocol[key] for key in SAME) and "methods" in found
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if same else {}
+        found = json.loads((out / "probe.json").read_text())
+        if any(found[key] != protocol[key] for key in SAME):
+            return Earlier()
+        rows = found["low_data"]
+        return Earlier(
+            [*found["earlier_commands"], found["command"]],
+            [MethodResults.from_dict(method, results) for method, results in found["methods"].items()],
+            rows,
+            json.loads((out / "low_data.json").read_text())["subsets"] if rows else {},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Earlier()
 
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:
