@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from igpt.decoding import Decoder
 from igpt.errors import UserError
 from igpt.sampling import filter_logits, generate
 from igpt.transformer import TransformerConfig
@@ -17,16 +18,16 @@ def test_cached_and_uncached_logits_agree(tiny, prefix):
     tokens = torch.randint(tiny.vocab_size, (3, tiny.n_positions), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(tokens, causal=True)
-        cache = model.new_cache()
-        logits = model.step(tokens[:, :prefix], cache)
+        decoder = Decoder(model, len(tokens))
+        logits = decoder.next_logits(tokens[:, :prefix])
         for i in range(prefix, tiny.n_positions):
             torch.testing.assert_close(logits, expected[:, i], atol=1e-5, rtol=1e-5)
             if i + 1 < tiny.n_positions:
-                logits = model.step(tokens[:, i : i + 1], cache)
+                logits = decoder.next_logits(tokens[:, i : i + 1])
 
 
 def test_cached_and_uncached_logits_agree_where_the_fused_kernel_attends(tiny, monkeypatch):
-    monkeypatch.setattr("igpt.transformer.SHORT", 0)
+    monkeypatch.setattr("igpt.attention.SHORT", 0)
     test_cached_and_uncached_logits_agree(tiny, 4)
 
 
@@ -68,11 +69,11 @@ def test_knowing_the_prefix_alone_is_the_plain_continuation_bit_for_bit(tiny, le
     known = torch.arange(tiny.n_positions) < length
     plain = generate(model, whole[:, :length], temperature=1.3, seed=7)
     assert torch.equal(generate(model, whole, known=known, temperature=1.3, seed=7), plain)
-    generator, expected, cache = torch.Generator().manual_seed(7), whole.clone(), model.new_cache()
+    generator, expected, decoder = torch.Generator().manual_seed(7), whole.clone(), Decoder(model, len(whole))
     with torch.no_grad():
         fresh = whole[:, :length]
         for position in range(length, tiny.n_positions):  # the loop as it stands in a textbook
-            shares = (model.step(fresh, cache) / 1.3).softmax(-1)
+            shares = (decoder.next_logits(fresh) / 1.3).softmax(-1)
             fresh = expected[:, position : position + 1] = torch.multinomial(shares, 1, generator=generator)
     assert torch.equal(plain, expected)
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from igpt.attention import attend
 from igpt.errors import UserError
 from igpt.objectives import next_pixel_loss
-from igpt.transformer import PRESETS, PixelTransformer, TransformerConfig, attend, parameter_count
+from igpt.transformer import PRESETS, PixelTransformer, TransformerConfig, parameter_count
 from tests.conftest import randomised
 from tests.reference import numpy_igpt
 
@@ -164,7 +165,7 @@ def test_the_first_loss_is_the_log_of_the_vocabulary(tiny):
 def test_short_and_fused_attention_agree(causal, monkeypatch):
     q, k, v = (torch.randn(2, 3, 10, 4, generator=torch.Generator().manual_seed(i)) for i in range(3))
     short = attend(q, k, v, causal)
-    monkeypatch.setattr("igpt.transformer.SHORT", 0)
+    monkeypatch.setattr("igpt.attention.SHORT", 0)
     torch.testing.assert_close(attend(q, k, v, causal), short, atol=1e-6, rtol=1e-5)
 
 
@@ -189,3 +190,25 @@ def test_compiled_blocks_keep_the_state_dict_keys(tiny):
 def test_a_config_that_cannot_be_built_names_the_field(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         dataclasses.replace(TransformerConfig(), **wrong)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_recomputing_the_blocks_changes_no_gradient(tiny, causal):
+    model, tokens = randomised(tiny).train(), tokens_for(tiny)
+    gradients = []
+    for model.recompute in (False, True):
+        model.zero_grad()
+        next_pixel_loss(model(tokens, causal=causal), tokens).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_recomputing_keeps_only_the_input_of_each_block(tiny):
+    model, tokens = randomised(tiny).train(), tokens_for(tiny)
+    kept = []
+    for model.recompute in (False, True):
+        numbers = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: numbers.append(x.numel()) or x, lambda x: x):  # noqa: B023
+            model.final(tokens, causal=True)
+        kept.append(sum(numbers))
+    assert kept[1] < kept[0] / 3

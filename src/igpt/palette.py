@@ -22,6 +22,7 @@ MAX_COLORS = 1 << 15  # the table holds int16
 TABLE_CHUNK = 1 << 15
 BLOCK_CANDIDATES = 16
 BLOCK_REACH = 2 * 1.5 * 3**0.5 + 0.5  # a block's diagonal, and slack for float32 distances
+ENCODE_CHUNK = 1 << 17  # pixels looked up at once, so that their codes stay in the cache
 TABLE_SLAB = 4  # layers of blocks that are worked on at once, to keep memory small
 
 
@@ -101,7 +102,9 @@ class Palette(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to tokens int64 `(B, R * R)`, raster order; ties go to the lower index."""
-        return self.nearest(images.flatten(2).movedim(1, -1))
+        planes = images.flatten(2)
+        parts = [self._nearest(*part.unbind(1)) for part in planes.split(max(1, ENCODE_CHUNK // planes.shape[2]))]
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens `(B, R * R)` to images uint8 `(B, 3, R, R)`."""
@@ -111,8 +114,11 @@ class Palette(nn.Module):
 
     def nearest(self, rgb: Tensor) -> Tensor:
         """Index int64 `(...)` of the colour nearest to each uint8 colour `(..., 3)`."""
-        red, green, blue = rgb.to(torch.int32).unbind(-1)
-        return self._lookup()[(red << 16) | (green << 8) | blue].long()
+        return self._nearest(*rgb.unbind(-1))
+
+    def _nearest(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+        codes = (red.to(torch.int32) << 16).add_(green.to(torch.int32) << 8).add_(blue)
+        return self._lookup().index_select(0, codes.flatten()).long().view(codes.shape)
 
     def _lookup(self) -> Tensor:
         if self._table is None:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from igpt.decoding import Decoder
 from igpt.errors import UserError
 from igpt.transformer import PixelTransformer
 
@@ -50,6 +51,7 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
+    compile: bool = False,
 ) -> Tensor:
     """Draw what is not known of each image, in the order of the sequence.
 
@@ -61,6 +63,7 @@ def generate(
         known: bool `(B, T)` or `(T,)`: which pixels of `prefix`, now whole images `(B, T)`, are kept. If left out,
             those of the prefix.
         seed: of a generator of its own, so that drawing pictures disturbs no other randomness.
+        compile: draw each pixel by one compiled graph: half a minute to begin with, then up to twice as fast on a CPU.
 
     Returns:
         Tokens int64 `(B, T)`, the known ones unchanged.
@@ -78,9 +81,9 @@ def generate(
     to_draw = (~known).any(0).nonzero().flatten().tolist()
     first, end = (to_draw[0], to_draw[-1] + 1) if to_draw else (length, length)
     drawing = set(to_draw)
-    cache, fresh = model.new_cache(), tokens[:, :first]
+    decoder, fresh = Decoder(model, len(tokens), compile), tokens[:, :first]
     for position in range(first, end):
-        logits = model.step(fresh, cache)
+        logits = decoder.next_logits(fresh)
         fresh = tokens[:, position : position + 1]
         if position in drawing:
             shares = filter_logits(logits, temperature, top_k, top_p).softmax(-1)

@@ -13,11 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from igpt.attention import attend
 from igpt.errors import UserError
 
 NORM_EPS = 1e-5
-SHORT = 128  # on a CPU, up to this many tokens the plain product beats the fused attention kernel
+ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
 @dataclass(frozen=True)
@@ -81,44 +83,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Norm over the last dimension."""
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPS) * self.weight).to(x.dtype)
+        return F.rms_norm(wide, self.weight.shape, self.weight, NORM_EPS).to(x.dtype)
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
     """The norm that the config names."""
     return RMSNorm(config.d_model) if config.norm == "rms" else nn.LayerNorm(config.d_model, eps=NORM_EPS)
-
-
-class KeyValueCache:
-    """Keys and values of the positions seen so far, for one block: two `(B, H, T, D/H)` tensors, filled in place."""
-
-    def __init__(self, n_positions: int) -> None:
-        self.n_positions = n_positions
-        self.length = 0
-        self.keys = self.values = torch.empty(0)
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append `(B, H, S, D/H)`; return all that is known, `(B, H, length + S, D/H)`."""
-        if self.length == 0:
-            batch, heads, _, width = keys.shape
-            self.keys = keys.new_empty(batch, heads, self.n_positions, width)
-            self.values = torch.empty_like(self.keys)
-        end = self.length + keys.shape[2]
-        self.keys[:, :, self.length : end] = keys
-        self.values[:, :, self.length : end] = values
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Scaled dot-product attention of `(B, H, S, D/H)` queries; the same numbers whichever kernel is chosen."""
-    if q.device.type == "cpu" and k.shape[2] <= SHORT:
-        scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]))
-        if causal:
-            future = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)
-            scores = scores.masked_fill(future, float("-inf"))
-        return scores.softmax(-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 class Attention(nn.Module):
@@ -130,12 +100,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, causal: bool, cache: KeyValueCache | None = None) -> Tensor:
-        """`(B, S, D)` to `(B, S, D)`. With a cache, S > 1 positions may be added only to an empty one."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, S, D/H)
-        if cache is not None:
-            causal = cache.length == 0 and q.shape[2] > 1  # a single new position sees everything before it
-            k, v = cache.extend(k, v)
+    def forward(self, x: Tensor, causal: bool) -> Tensor:
+        """`(B, T, D)` to `(B, T, D)`."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
         return mixed
 
@@ -149,9 +116,9 @@ class MLP(nn.Module):
         self.proj = nn.Linear(4 * config.d_model, config.d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, S, D)` to `(B, S, D)`."""
+        """`(B, T, D)` to `(B, T, D)`."""
         hidden = self.fc(x)
-        out: Tensor = self.proj(hidden * torch.sigmoid(1.702 * hidden))
+        out: Tensor = self.proj(hidden * torch.sigmoid(ACTIVATION_SLOPE * hidden))
         return out
 
 
@@ -165,9 +132,9 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, h: Tensor, causal: bool, cache: KeyValueCache | None = None) -> Tensor:
-        """`(B, S, D)` to `(B, S, D)`."""
-        h = h + self.attn(self.ln_1(h), causal, cache)
+    def forward(self, h: Tensor, causal: bool) -> Tensor:
+        """`(B, T, D)` to `(B, T, D)`."""
+        h = h + self.attn(self.ln_1(h), causal)
         out: Tensor = h + self.mlp(self.ln_2(h))
         return out
 
@@ -182,6 +149,7 @@ class PixelTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether training keeps only the input of each block and runs it again backwards
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
         self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model))
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
@@ -233,7 +201,8 @@ class PixelTransformer(nn.Module):
         """The final norm's output `(B, T, D)`: what logits are projected from, and what fine-tuning pools."""
         h = self.embed(tokens, causal, masked)
         for block in self.blocks:
-            h = block(h, causal)
+            again = self.recompute and h.requires_grad
+            h = checkpoint(block, h, causal, use_reentrant=False) if again else block(h, causal)
         normed: Tensor = self.ln_f(h)
         return normed
 
@@ -270,27 +239,6 @@ class PixelTransformer(nn.Module):
             if layer < max(layers):
                 h = self.blocks[layer](h, causal)
         return torch.stack([pooled[layer] for layer in layers])
-
-    def new_cache(self) -> list[KeyValueCache]:
-        """An empty cache, one part a block."""
-        return [KeyValueCache(self.config.n_positions) for _ in self.blocks]
-
-    def step(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
-        """Logits `(B, V)` of the next pixel, after `tokens (B, S)` that were not handed in before.
-
-        The first call puts sos in front and takes a prefix of any length, also 0, at once; later calls take S = 1.
-        """
-        done = cache[0].length  # positions done, sos included
-        if self.sos is None:
-            raise ValueError("stepping needs a transformer with sos")
-        content = self.wte(tokens)
-        if done == 0:
-            content = torch.cat([self.sos.expand(len(tokens), 1, -1), content], dim=1)
-        h = content + self.wpe[done : done + content.shape[1]]
-        for block, memory in zip(self.blocks, cache, strict=True):
-            h = block.forward(h, True, memory)  # not the compiled call: S and T change here
-        logits: Tensor = self.head(self.ln_f(h[:, -1]))
-        return logits
 
 
 def check_layers(layers: list[int], n_layers: int) -> None:

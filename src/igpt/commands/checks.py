@@ -13,7 +13,7 @@ from igpt.errors import UserError, UserErrors
 from igpt.modules import Joint, PixelModule
 from igpt.spec import plain
 
-NOT_COMPARED = {"palette", "compile", "transformer", "start_from", "pretrained", "generative", "order"}
+NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
 
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from igpt.allocator import keep_freed_memory
 from igpt.errors import UserError
 
 
 def device_of(accelerator: str) -> str:
-    """The device that a Lightning-like accelerator name stands for.
+    """The device that a Lightning-like accelerator name stands for, made ready.
 
     Raises:
         UserError: a GPU is asked for where there is none.
@@ -20,7 +21,10 @@ def device_of(accelerator: str) -> str:
         raise UserError(f"--accelerator {accelerator}; choose auto, cpu or gpu")
     if accelerator in ("gpu", "cuda") and not has_gpu:
         raise UserError(f"--accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
-    return "cuda" if has_gpu and accelerator != "cpu" else "cpu"
+    if has_gpu and accelerator != "cpu":
+        return "cuda"
+    keep_freed_memory()
+    return "cpu"
 
 
 def quiet_trainer(**options: Any) -> pl.Trainer:

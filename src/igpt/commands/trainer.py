@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.trainer.connectors import callback_connector
 
+from igpt.allocator import keep_freed_memory
 from igpt.callbacks import ImagesPerSecond, LayerFeatures, Likelihood, SampleGrid, StepCheckpoint
 from igpt.commands import records
 from igpt.commands.checks import check_recipe, keep_earlier_run, preflight, use_checkpoint
@@ -28,6 +29,7 @@ KEYWORDS = ("best", "hpc", "registry")
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
+    keep_freed_memory()
     write_plainly()
     TrainerCLI.verb = verb
     return (cli or TrainerCLI)(

@@ -33,6 +33,7 @@ class BERT(GenerativeModule):
         weight_decay: float = 0.0,
         warmup_steps: int | None = None,
         compile: bool = False,
+        recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
         mask_share: float = 0.15,
@@ -40,9 +41,8 @@ class BERT(GenerativeModule):
     ) -> None:
         if not 0 < mask_share < 1:
             raise UserError(f"model.init_args.mask_share {mask_share} must lie between 0 and 1; the paper uses 0.15")
-        super().__init__(
-            transformer, palette, learning_rate, betas, weight_decay, warmup_steps, compile, order, start_from
-        )
+        recipe = (learning_rate, betas, weight_decay, warmup_steps)
+        super().__init__(transformer, palette, *recipe, compile, recompute, order, start_from)
         self.mask_share = mask_share
         self.mask_seed = mask_seed
 

@@ -35,6 +35,8 @@ class GenerativeModule(PixelModule):
         weight_decay: of Adam; the paper uses none.
         warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
         compile: compile each block with `torch.compile`; the state dict keeps its keys.
+        recompute: keep only the input of each block for the backward pass and compute the rest again (activation
+            checkpointing): about a third more time, a fraction of the memory.
         order: raster, column, spiral or random: how the pixels form a sequence.
         start_from: checkpoint whose weights and palette to start with; at another resolution its position embeddings
             are interpolated.
@@ -56,6 +58,7 @@ class GenerativeModule(PixelModule):
         weight_decay: float = 0.0,
         warmup_steps: int | None = None,
         compile: bool = False,
+        recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class GenerativeModule(PixelModule):
         self.palette_path = palette
         self.transformer = PixelTransformer(config)
         self.compile_blocks = compile
+        self.recompute = self.transformer.recompute = recompute
         self.order: Order = order
         self.register_buffer("pixel_order", pixel_order(order, self.resolution))
         self.start_from = start_from
@@ -261,8 +265,8 @@ class GenerativeModule(PixelModule):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
-        known = {"transformer": self.transformer.config, "palette": None, "compile": False, "start_from": None}
-        return spec_of(self, known)
+        known = {"transformer": self.transformer.config, "palette": None, "start_from": None}
+        return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 
 def step_rng(module: PixelModule, batch_idx: int) -> torch.Generator:

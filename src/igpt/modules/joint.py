@@ -36,6 +36,7 @@ class Joint(PixelModule):
         weight_decay: of Adam.
         warmup_steps: optimizer steps of linear warm-up; None is one epoch.
         compile: compile each block with `torch.compile`.
+        recompute: keep only the input of each block for the backward pass, as in `GenerativeModule`.
         evaluation: how BERT's classes are found at evaluation: the "mode" of the predictions under `eval_masks` masks
             (the paper's), the class of their "mean" logits, or "unmasked". AR masks nothing and has one prediction.
         eval_masks: masks an image at evaluation; 5 in the paper.
@@ -57,6 +58,7 @@ class Joint(PixelModule):
         weight_decay: float = 0.0,
         warmup_steps: int | None = None,
         compile: bool = False,
+        recompute: bool = False,
         evaluation: Evaluation = "mode",
         eval_masks: int = 5,
     ) -> None:
@@ -71,6 +73,7 @@ class Joint(PixelModule):
         self.evaluation: Evaluation = evaluation
         self.eval_masks = eval_masks
         self.compile_blocks = compile
+        self.recompute = self.generative.transformer.recompute = recompute
         self.classifier = nn.Linear(self.generative.transformer.config.d_model, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
         if generative_weight == 0:
@@ -179,7 +182,8 @@ class Joint(PixelModule):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the held module is described whole, so no other file is needed."""
-        return spec_of(self, {"pretrained": None, "generative": self.generative.spec(), "compile": False})
+        known = {"pretrained": None, "generative": self.generative.spec()}
+        return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 
 def held_module(pretrained: str | None, generative: GenerativeModule | dict[str, Any] | None) -> GenerativeModule:

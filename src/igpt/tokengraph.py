@@ -1,0 +1,66 @@
+"""One decoding step as one graph: what `Decoder` runs per pixel when it is asked to compile.
+
+Step by step, a pixel of a small network takes some two hundred operations that each cost their call, and PyTorch's
+product of one row with a float32 matrix reads memory at a third of its speed on a CPU. Compiled into one graph, norms,
+products, activations and attention are loops without calls between them. Two things make that work:
+
+- The graph returns the new keys and values, and the caller writes them into the memory. Written inside the graph, they
+  make the compiler copy the whole memory at every block: ten times slower than not compiling at all.
+- The number of positions seen is a symbol, so that one graph, compiled once, serves all lengths from 2 on.
+
+Shapes as in `igpt.decoding`; T here is the number of positions seen so far.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
+
+TokenStep = Callable[[PixelTransformer, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def token_step(model: PixelTransformer, tokens: Tensor, position: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `(B, V)` and the new keys and values `(L, 2, B, H, 1, D/H)`, after one more token an image.
+
+    Args:
+        tokens: int64 `(B,)`.
+        position: of the tokens, int64 scalar (a tensor: a number would be compiled in).
+        past: keys and values of the positions before it, `(L, 2, B, H, T, D/H)`.
+    """
+    h, new = model.wte(tokens) + model.wpe[position], []
+    for block, memory in zip(model.blocks, past, strict=True):
+        assert isinstance(block, Block)
+        q, k, v = project(block.ln_1(h), block.attn.qkv.weight).view(len(h), 3, memory.shape[2], 1, -1).unbind(1)
+        mixed = attend_to_past_and_self(q, k, v, memory[0], memory[1])
+        h = h + project(mixed.reshape(h.shape), block.attn.proj.weight)
+        hidden = project(block.ln_2(h), block.mlp.fc.weight)
+        h = h + project(hidden * torch.sigmoid(ACTIVATION_SLOPE * hidden), block.mlp.proj.weight)
+        new.append(torch.stack([k, v]))
+    return project(model.ln_f(h), model.head.weight), torch.stack(new)
+
+
+def project(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight.T`; one row on a CPU as a sum that the compiler turns into a loop."""
+    if len(x) == 1 and x.device.type == "cpu":
+        return (x * weight).sum(-1)[None]
+    return F.linear(x, weight)
+
+
+def attend_to_past_and_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of one position `(B, H, 1, D/H)` to `T` past ones `(B, H, T, D/H)` and itself, without joining them."""
+    q = q * q.shape[-1] ** -0.5
+    scores, own = (keys * q).sum(-1, keepdim=True), (k * q).sum(-1, keepdim=True)  # (B, H, T, 1), (B, H, 1, 1)
+    top = torch.maximum(scores.amax(2, keepdim=True), own)
+    shares, share = (scores - top).exp(), (own - top).exp()
+    return ((shares * values).sum(2, keepdim=True) + share * v) / (shares.sum(2, keepdim=True) + share)
+
+
+def compiled_step() -> TokenStep:
+    """`token_step` as one graph; the weights are taken not to change their shape, which is not checked at each call."""
+    skip: Any = torch.compiler.skip_guard_on_all_nn_modules_unsafe
+    step: TokenStep = torch.compile(token_step, fullgraph=True, options={"guard_filter_fn": skip})
+    return step

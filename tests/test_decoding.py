@@ -1,0 +1,54 @@
+"""One pixel after another: with memory, eager or as one graph, it is the forward over the whole image."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from igpt.commands.sample import sample
+from igpt.decoding import Decoder
+from igpt.errors import UserError
+from igpt.sampling import generate
+from igpt.tokengraph import token_step
+from igpt.transformer import PixelTransformer
+from tests.conftest import randomised
+
+
+def images(config, batch):
+    return torch.randint(config.vocab_size, (batch, config.n_positions), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_step_of_the_graph_is_the_forward_over_the_whole_image(tiny, batch, norm):
+    model, tokens = randomised(replace(tiny, norm=norm)), images(tiny, batch)
+    with torch.no_grad():
+        expected, decoder = model(tokens, causal=True), Decoder(model, batch)
+        decoder.next_logits(tokens[:, :2])  # sos and two pixels
+        past = decoder.memory[..., :3, :].clone()
+        logits, new = token_step(model, tokens[:, 2], torch.tensor(3), past)
+        torch.testing.assert_close(logits, expected[:, 3], atol=1e-5, rtol=1e-5)
+        decoder.next_logits(tokens[:, 2:3])
+        torch.testing.assert_close(new, decoder.memory[..., 3:4, :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_compiling_draws_the_same_pixels_with_one_graph_for_all_lengths(tiny, batch):
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    model = randomised(tiny)
+    start = torch.empty(batch, 0, dtype=torch.int64)
+    assert torch.equal(generate(model, start, seed=3, compile=True), generate(model, start, seed=3))
+    assert counted["unique_graphs"] == 1
+
+
+def test_a_model_without_a_start_of_sequence_is_refused(tiny):
+    with pytest.raises(ValueError, match="sos"):
+        Decoder(PixelTransformer(replace(tiny, sos=False)), 1)
+
+
+def test_bert_has_nothing_to_compile(digits_bert_run, tmp_path):
+    with pytest.raises(UserError, match="--compile"):
+        sample(str(digits_bert_run.checkpoint), str(tmp_path / "out.png"), compile=True)
