@@ -1,58 +1,75 @@
 """Palette of the 546,560 pixels of scikit-learn's two sample photos at k = 512: igpt beside scikit-learn's KMeans.
 
-    python benchmarks/bench_palette.py [--repeats 3]
+    python benchmarks/bench_palette.py [--rounds 2]
 
-Both in turn in one process (A B A B ...), the same pixels, counting included; the last line is the ratio of medians.
+The same pixels, counting included, one start each. The mean squared error of both palettes is in the row; igpt's may be
+at most 2 % above the other, or the times would be of different work.
 """
 
-import argparse
-import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
+from harness import Work, arguments, igpt_side, measure, peer_side
+from results import row, save_rows
 from sklearn.datasets import load_sample_images
 
 from igpt.counting import ColorCounts
-from igpt.palette import fit_palette, palette_quality
+from igpt.palette import Palette, fit_palette, palette_quality
 
 K = 512
+MOST_ERROR = 1.02  # of the peer's
 
 
-def ours(photos: list[np.ndarray], seed: int) -> tuple[float, float]:
-    started = time.perf_counter()
+def photos() -> list[np.ndarray]:
+    return list(load_sample_images().images)
+
+
+def counted() -> ColorCounts:
     counts = ColorCounts()
-    for photo in photos:
-        counts.add(torch.from_numpy(photo).permute(2, 0, 1)[None])
-    palette = fit_palette(counts, K, seed)
-    seconds = time.perf_counter() - started
-    return seconds, float(palette_quality(palette, counts)["mse"] or 0)
+    for photo in photos():
+        counts.add(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])
+    return counts
 
 
-def theirs(photos: list[np.ndarray], seed: int) -> tuple[float, float]:
-    started = time.perf_counter()
-    pixels = np.concatenate([photo.reshape(-1, 3) for photo in photos]).astype(np.float32)
-    fitted = KMeans(K, init="k-means++", n_init=1, random_state=seed).fit(pixels)
-    return time.perf_counter() - started, fitted.inertia_ / len(pixels)
+def fit_igpt(k: int) -> Palette:
+    return fit_palette(counted(), k)
+
+
+def fit_sklearn(k: int) -> Palette:
+    from sklearn.cluster import KMeans
+
+    pixels = np.concatenate([photo.reshape(-1, 3) for photo in photos()]).astype(np.float32)
+    fitted = KMeans(k, init="k-means++", n_init=1, random_state=0).fit(pixels)
+    return Palette(torch.from_numpy(fitted.cluster_centers_ / 127.5 - 1).float().clamp(-1, 1))
+
+
+def palette_work(fit: Callable[[int], Palette]) -> Work:
+    found = [fit(2)]  # loads libraries before the clock runs
+
+    def one_round() -> float:
+        found[:] = [fit(K)]
+        return 1
+
+    def check() -> dict[str, Any]:
+        return {"mse": np.array(palette_quality(found[0], counted())["mse"] or 0.0)}
+
+    return Work(one_round, check, late=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
-    photos = list(load_sample_images().images)
-    ours(photos, 0)  # load libraries before the clock runs
-    times: dict[str, list[float]] = {"igpt": [], "scikit-learn": []}
-    for seed in range(repeats):
-        for name, run in (("igpt", ours), ("scikit-learn", theirs)):
-            seconds, mse = run(photos, seed)
-            times[name].append(seconds)
-            print(f"seed {seed}  {name:13} {seconds:7.2f} s   mse {mse:.2f}", flush=True)
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    spread = {name: f"{min(values):.2f} to {max(values):.2f} s" for name, values in times.items()}
-    for name, median in medians.items():
-        print(f"{name:13} median {median:.2f} s ({spread[name]})")
-    print(f"ratio {medians['scikit-learn'] / medians['igpt']:.1f} x")
+    options = arguments(__doc__, rounds=2).parse_args()
+    sides = [igpt_side("igpt", palette_work, fit_igpt), peer_side("scikit-learn KMeans", palette_work, fit_sklearn)]
+    found = measure(sides, options.rounds, warmup=0)
+    ours, peer = found["igpt"], found["scikit-learn KMeans"]
+    errors = [float(side.found["mse"]) for side in (ours, peer)]
+    if not errors[0] <= MOST_ERROR * errors[1]:
+        raise SystemExit(
+            f"igpt's palette has an error of {errors[0]:.2f}, the other {errors[1]:.2f}; not the same work"
+        )
+    note = f"mean squared error {errors[0]:.2f} and {errors[1]:.2f}"
+    save_rows(options.results, [row("palette of 512 colours", "palettes", ours, peer, note=note)])
 
 
 if __name__ == "__main__":

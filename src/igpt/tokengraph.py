@@ -12,7 +12,6 @@ Shapes as in `igpt.decoding`; T here is the number of positions seen so far.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +59,6 @@ def attend_to_past_and_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, value
 
 
 def compiled_step() -> TokenStep:
-    """`token_step` as one graph; the weights are taken not to change their shape, which is not checked at each call."""
-    skip: Any = torch.compiler.skip_guard_on_all_nn_modules_unsafe
-    step: TokenStep = torch.compile(token_step, fullgraph=True, options={"guard_filter_fn": skip})
+    """`token_step` as one graph."""
+    step: TokenStep = torch.compile(token_step, fullgraph=True)
     return step

@@ -1,0 +1,126 @@
+"""Drawing images of 1024 tokens at the small size: `igpt.sampling.generate` beside `ImageGPT.generate`.
+
+    python benchmarks/bench_sampling.py [--rounds 3] [--only 1 8] [--device cuda]
+
+All in float32 with the same weights and a cache, from the full distribution (top_k = 0). At 64 images each side draws
+the first 256 tokens alone, since the peer would take minutes. The last case completes 8 images of which 512 tokens are
+given. igpt draws step by step and with `compile`, whose half a minute of compiling is not counted. Before the clock
+runs, all draw 32 tokens greedily, which must be the same; this is also their warm-up.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from harness import Work, agree, arguments, igpt_side, measure, peer_side
+from networks import SIZES, array, igpt_module, image_gpt, tokens_of
+from peaks import peaks
+from results import Row, bound_of, row, save_rows
+from torch import Tensor
+
+from igpt.sampling import generate
+from igpt.transformer import parameter_count
+
+CONFIG, _ = SIZES["small"]
+GRAPH = "igpt, one graph a token"
+CHECKED = 32  # tokens that are drawn greedily
+
+
+@dataclass(frozen=True)
+class Case:
+    """How many images; how many of their tokens are given, and up to which the rest is drawn."""
+
+    name: str
+    batch: int
+    given: int = 0
+    end: int = CONFIG.n_positions
+    at_least: float | None = None
+
+    @property
+    def drawn(self) -> int:
+        return self.batch * (self.end - self.given)
+
+
+CASES = {
+    "1": Case("sampling, 1 image", 1, at_least=3.0),
+    "8": Case("sampling, 8 images", 8, at_least=2.5),
+    "64": Case("sampling, 64 images, first 256 tokens", 64, end=256),
+    "half": Case("completing 8 images from 512 tokens", 8, given=512),
+}
+
+
+def igpt_work(case: Case, device: str, compiled: bool) -> Work:
+    network = igpt_module(CONFIG, device).eval().transformer
+    images = tokens_of(CONFIG, case.batch, device)
+
+    def draw(end: int, top_k: int) -> Tensor:
+        position = torch.arange(CONFIG.n_positions, device=device)
+        known = (position < case.given) | (position >= end)  # what comes later is not drawn
+        return generate(network, images, known=known, top_k=top_k, compile=compiled)
+
+    return sampling_work(case, draw)
+
+
+def image_gpt_work(case: Case, device: str) -> Work:
+    network = image_gpt(CONFIG, device).eval()
+    start = torch.full((case.batch, 1), CONFIG.vocab_size, device=device)
+    prompt = torch.cat([start, tokens_of(CONFIG, case.batch, device)[:, : case.given]], dim=1)
+    network.generation_config.eos_token_id = None  # no colour ends an image
+
+    def draw(end: int, top_k: int) -> Tensor:
+        how: dict[str, Any] = {"do_sample": False} if top_k == 1 else {"do_sample": True, "top_k": 0}
+        mask = torch.ones_like(prompt)
+        found: Tensor = network.generate(
+            prompt, attention_mask=mask, max_length=end + 1, use_cache=True, pad_token_id=0, **how
+        )
+        return found[:, 1:]
+
+    return sampling_work(case, draw)
+
+
+def sampling_work(case: Case, draw: Any) -> Work:
+    def one_round() -> float:
+        draw(case.end, 0)[:, -1].tolist()  # a GPU has then done everything
+        return case.drawn
+
+    def check() -> dict[str, Any]:
+        end = case.given + CHECKED
+        return {"greedy tokens": array(draw(end, 1)[:, :end])}
+
+    return Work(one_round, check)
+
+
+def bytes_a_token(case: Case) -> float:
+    """What must be read for each: all weights once a step for the whole batch, and the keys and values so far."""
+    weights = 4 * parameter_count(CONFIG) / case.batch
+    seen = (case.given + case.end) / 2
+    return weights + 4 * 2 * CONFIG.n_layers * CONFIG.d_model * seen
+
+
+def measure_case(case: Case, rounds: int, peak: dict[str, Any], device: str) -> list[Row]:
+    print(case.name, flush=True)
+    sides = [igpt_side(name, igpt_work, case, device, compiled) for name, compiled in (("igpt", False), (GRAPH, True))]
+    peer_name = "ImageGPT.generate"
+    found = measure([*sides, peer_side(peer_name, image_gpt_work, case, device)], rounds, warmup=0)
+    work = case.name + (f", {peak['device']}" if device == "cuda" else "")
+    rows = []
+    for ours in (found["igpt"], found[GRAPH]):
+        note = agree(ours, found[peer_name], **{"greedy tokens": 0.0})
+        bound = bound_of("bytes", bytes_a_token(case), ours.rate, peak["dram"], peak["device"])
+        at_least = case.at_least if device == "cpu" and ours.name == GRAPH else None
+        rows.append(row(work, "tokens", ours, found[peer_name], at_least=at_least, bound=bound, note=note))
+    return rows
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=3, device=True)
+    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
+    options = parser.parse_args()
+    peak = peaks(options.device)
+    for name in options.only:
+        case = CASES[name]
+        save_rows(options.results, measure_case(case, options.rounds, peak, options.device), peak)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Operations of the network, counted, and what they mean for the paper's schedules. Nothing here is measured.
+
+    python benchmarks/plan.py
+
+A multiplication and an addition are two operations. A block's four projections hold 12 D^2 weights, so that an image of
+T tokens takes 2 * 12 * L * D^2 * T; attention takes 4 * L * T^2 * D for scores and mixing, of which a causal network
+needs half; the head takes 2 * T * D * V. The backward pass is two forward passes. Norms, activations and embeddings are
+left out: they are bound by memory and add about one in a hundred operations.
+"""
+
+from dataclasses import dataclass, replace
+
+from igpt.transformer import PRESETS, TransformerConfig, parameter_count
+
+MFU = 0.4  # share of the peak that is assumed; well-kept training runs of transformers reach 0.3 to 0.5
+TRAINING = 3  # forward and backward, in forward passes
+CHIPS = {
+    "H100": (989e12, 1),
+    "8 H100": (989e12, 8),
+    "A100": (312e12, 1),
+    "8 A100": (312e12, 8),
+    "RTX 4090": (165e12, 1),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Autoregressive pre-training as published (paper, section 3.4)."""
+
+    name: str
+    config: TransformerConfig
+    batch: int
+    iterations: int
+
+
+SCHEDULES = (
+    Schedule("iGPT-S, 32x32", PRESETS["S"], 128, 1_000_000),
+    Schedule("iGPT-M, 32x32", PRESETS["M"], 128, 1_000_000),
+    Schedule("iGPT-L, 32x32", PRESETS["L"], 128, 1_000_000),
+    Schedule("iGPT-L, 48x48", replace(PRESETS["L"], n_positions=48 * 48), 128, 1_000_000),
+    Schedule("iGPT-XL, 64x64", PRESETS["XL"], 64, 2_000_000),
+)
+
+
+def forward_operations(config: TransformerConfig, causal: bool = True) -> int:
+    """Of one image through the whole network, head included."""
+    tokens, depth, width = config.n_positions, config.n_layers, config.d_model
+    projections = 2 * 12 * depth * width**2 * tokens
+    attention = 4 * depth * tokens**2 * width // (2 if causal else 1)
+    return projections + attention + 2 * tokens * width * config.vocab_size
+
+
+def training_operations(config: TransformerConfig, causal: bool = True) -> int:
+    """Of one image, forward and backward."""
+    return TRAINING * forward_operations(config, causal)
+
+
+def feature_operations(config: TransformerConfig) -> int:
+    """Of one image through all blocks, without the head."""
+    return forward_operations(config) - 2 * config.n_positions * config.d_model * config.vocab_size
+
+
+def hours(schedule: Schedule, peak: float, mfu: float = MFU) -> float:
+    """Of the whole schedule at a peak in operations per second."""
+    return training_operations(schedule.config) * schedule.batch * schedule.iterations / (peak * mfu) / 3600
+
+
+def plan_table(cpu_peak: float | None = None) -> list[list[str]]:
+    """Rows of text, the first being the heads; with the measured peak of this machine's CPU where it is known."""
+    chips = {name: peak * count for name, (peak, count) in CHIPS.items()}
+    if cpu_peak is not None:
+        chips["this CPU"] = cpu_peak
+    rows = [["model", "parameters", "operations an image", "images", *chips]]
+    for plan in SCHEDULES:
+        size = f"{parameter_count(plan.config) / 1e6:,.0f} M"
+        work = f"{training_operations(plan.config) / 1e12:,.2f} T"
+        seen = f"{plan.batch * plan.iterations / 1e6:,.0f} M"
+        rows.append([plan.name, size, work, seen, *(duration(hours(plan, peak)) for peak in chips.values())])
+    return rows
+
+
+def duration(found: float) -> str:
+    """Hours as text, days or years where that reads better."""
+    if found < 72:
+        return f"{found:,.0f} h"
+    return f"{found / 24:,.0f} d" if found < 24 * 1000 else f"{found / 24 / 365.25:,.0f} years"
+
+
+if __name__ == "__main__":
+    for line in plan_table():
+        print("  ".join(cell.rjust(20) for cell in line))

@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys
+import torch
+from igpt.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(16 << 20).fill_(1.0)  # 64 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+found = [faults() for _ in range(30)]  # the first rounds lay out the memory that the later ones use
+print(sum(found[-10:]))
+"""
+
+
+def page_faults(how):
+    return int(subprocess.run([sys.executable, "-c", COUNT, how], capture_output=True, check=True, text=True).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_memory_that_was_freed_is_used_again_without_page_faults():
+    assert page_faults("leave") > 100_000
+    assert page_faults("keep") < 10_000
