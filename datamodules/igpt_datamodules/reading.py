@@ -1,5 +1,6 @@
 """From the bytes of any picture file to RGB pixels, or a reason why not."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,12 +44,19 @@ class Stored:
         return "".join(letter if letter.isprintable() else "?" for letter in name)
 
     def open(self) -> BinaryIO:
-        """The bytes as a stream; nothing of a tar is ever unpacked to disk."""
+        """The bytes as a stream; nothing of a tar is ever unpacked to disk.
+
+        Raises:
+            BadImageError: it is a pipe or a device, whose opening or reading would never end.
+        """
+        if os.path.exists(self.file) and not os.path.isfile(self.file):
+            raise BadImageError("no regular file")
         if not self.member:
             return open(self.file, "rb")
         with open(self.file, "rb") as tar:
             tar.seek(self.offset)
-            return BytesIO(tar.read(self.size))
+            there = os.fstat(tar.fileno()).st_size - self.offset  # a header may announce more than there is
+            return BytesIO(tar.read(max(0, min(self.size, there))))
 
 
 def read_rgb(stored: Stored) -> Image.Image:

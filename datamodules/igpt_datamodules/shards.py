@@ -25,6 +25,8 @@ def tar_members(path: str) -> Iterator[Stored]:
     Raises:
         tarfile.TarError, EOFError, OSError: the tar is damaged; what came before has been yielded.
     """
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        raise OSError("no regular file")
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             if member.isreg() and not member.issparse() and member.name.lower().endswith(SUFFIXES):

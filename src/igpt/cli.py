@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TextIO
 
 from igpt import __version__
-from igpt.errors import UserError
+from igpt.errors import UserError, UserErrors
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
@@ -80,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if isinstance(error, OSError) and error.filename is not None:  # what no command has words of its own for
+            problem = printable(f"{error.filename}: {error.strerror or error}")
+            return complain(f"igpt {verb}: {problem}; name another file or folder")
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
+            return complain(f"igpt {verb}: {printable(' '.join(str(error).split()))}")
+        text = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
         return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
 
 
@@ -88,8 +93,15 @@ def lines_of(error: UserError) -> list[str]:
     """The lines to show; of one that a loader's worker process raised, the message without the worker's traceback."""
     lines = str(error).splitlines()
     if lines and lines[0].startswith("Caught "):
-        return [lines[-1].partition("UserError: ")[2] or lines[-1]]
-    return lines
+        lines = [lines[-1].partition("UserError: ")[2] or lines[-1]]
+    elif not isinstance(error, UserErrors):
+        lines = [" ".join(lines)]  # a file's name may hold a line break
+    return [printable(line) for line in lines]
+
+
+def printable(line: str) -> str:
+    """A line without the characters, from names inside strangers' files, that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def unknown(verb: str) -> str:

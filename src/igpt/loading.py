@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.modules.base import PixelModule
+from igpt.palette import check_colors
 from igpt.plugins import load_plugins, packages
-from igpt.spec import build
+from igpt.spec import build, header_of
+from igpt.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,51 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     """
     load_plugins()
     content = read_checkpoint(path)
-    header = content[CHECKPOINT_KEY]
-    module: PixelModule = build(header["model"], PixelModule, {"igpt"})
+    header, state = header_of(content[CHECKPOINT_KEY], path), content["state_dict"]
+    check_room(header["model"]["init_args"], state, path)
     try:
-        module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
+        module: PixelModule = build(header["model"], PixelModule, {"igpt"})
+        module.load_state_dict(state)
+        check_colors(module.core.palette.colors, "its palette")
+        check_order(module.core.pixel_order)
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
-    return Loaded(module.to(device).eval(), int(content.get("global_step", 0)), header.get("data"))
+    return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
+
+
+def step_of(content: dict[str, Any]) -> int:
+    """Optimizer steps at which a checkpoint was saved; 0 where it does not say so."""
+    step = content.get("global_step")
+    return step if isinstance(step, int) else 0
+
+
+def check_room(init_args: dict[str, Any], state: Any, source: str | Path) -> None:
+    """Refuse a network of far more weights than the file holds, before memory is taken for it.
+
+    Args:
+        init_args: arguments of the model, or of a Joint that holds it.
+        state: the weights.
+        source: the file, for the complaint.
+
+    Raises:
+        UserError: as said, the weights are no tensors under names, or the arguments describe no network.
+    """
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"checkpoint {source} does not hold tensors under names; use another file")
+    try:
+        config = TransformerConfig.of(init_args.get("generative", {"init_args": init_args})["init_args"]["transformer"])
+        blocks = 12 * config.n_layers * config.d_model**2
+        needed = blocks + config.d_model * (config.n_positions + 2 * config.vocab_size)
+    except (LookupError, TypeError, UserError) as error:
+        raise UserError(f"checkpoint {source} does not say which network it holds ({error}); use another") from error
+    if needed > 2 * sum(tensor.numel() for tensor in state.values()):  # a tensor that is missing is named later
+        raise UserError(f"checkpoint {source}: the weights do not fit the model it names (it has {needed:,})")
+
+
+def check_order(order: Tensor) -> None:
+    """Raise a UserError unless each pixel stands in the sequence once."""
+    if not torch.equal(order.sort().values, torch.arange(len(order))):
+        raise UserError("its order of pixels does not name each pixel once")

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from igpt.errors import UserError
+
 Order = Literal["raster", "column", "spiral", "random"]
 
 
@@ -13,6 +15,9 @@ def pixel_order(order: Order, side: int) -> Tensor:
 
     "raster" goes row by row; "column" column by column; "spiral" clockwise from the upper left corner inwards; "random"
     is one fixed permutation for each side.
+
+    Raises:
+        UserError: there is no such order, which a checkpoint's header may name.
     """
     grid = torch.arange(side * side).view(side, side)
     if order == "column":
@@ -21,7 +26,9 @@ def pixel_order(order: Order, side: int) -> Tensor:
         return _spiral(grid)
     if order == "random":
         return torch.randperm(side * side, generator=torch.Generator().manual_seed(side))
-    return grid.flatten()
+    if order == "raster":
+        return grid.flatten()
+    raise UserError(f"there is no pixel order {order!r}; choose raster, column, spiral or random")
 
 
 def _spiral(grid: Tensor) -> Tensor:

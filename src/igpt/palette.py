@@ -19,6 +19,7 @@ from igpt.files import atomic_path
 from igpt.kmeans import nearest_of, weighted_kmeans
 
 MAX_COLORS = 1 << 15  # the table holds int16
+MAGIC = b"\x93NUMPY"
 TABLE_CHUNK = 1 << 15
 BLOCK_CANDIDATES = 16
 BLOCK_REACH = 2 * 1.5 * 3**0.5 + 0.5  # a block's diagonal, and slack for float32 distances
@@ -78,17 +79,23 @@ class Palette(nn.Module):
             UserError: no such file, not an array, or an array of another shape or range.
         """
         try:
-            array = np.load(path, allow_pickle=False)
+            if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for its other end
+                raise OSError("no regular file")
+            with open(path, "rb") as file:
+                if file.read(len(MAGIC)) != MAGIC:  # an archive, of which NumPy would keep files open
+                    raise ValueError("no array")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # so that a header that lies takes no memory
         except FileNotFoundError as error:
             raise UserError(
                 f"palette file {path} does not exist; build one with 'igpt palette --out {path}'"
             ) from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # on foreign bytes NumPy raises anything, from EOFError to TokenError
             raise UserError(
                 f"palette file {path} is not a NumPy array file (.npy); build one with 'igpt palette'"
             ) from error
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             raise UserError(f"palette file {path} does not hold one float array (k, 3); build one with 'igpt palette'")
+        check_shape(array.shape, f"palette file {path}")  # before any of it is read
         return cls(check_colors(torch.from_numpy(array.astype(np.float32)), f"palette file {path}"))
 
     def save(self, path: str | Path) -> None:
@@ -133,14 +140,18 @@ class Palette(nn.Module):
 
 def check_colors(colors: Tensor, name: str) -> Tensor:
     """Return `colors` if they are a palette, else raise a UserError that begins with `name`."""
-    if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= colors.shape[0] <= MAX_COLORS:
-        shape = tuple(colors.shape)
-        raise UserError(
-            f"{name} has shape {shape}, not (k, 3) with 1 <= k <= {MAX_COLORS}; build one with 'igpt palette'"
-        )
+    check_shape(tuple(colors.shape), name)
     if not colors.is_meta and not bool((colors.abs() <= 1.0 + 1e-6).all()):  # also false for NaN
         raise UserError(f"{name} has values outside [-1, 1]; colours are stored as RGB / 127.5 - 1")
     return colors.float()
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Raise a UserError that begins with `name` unless this is the shape of a palette."""
+    if len(shape) != 2 or shape[1] != 3 or not 1 <= shape[0] <= MAX_COLORS:
+        raise UserError(
+            f"{name} has shape {shape}, not (k, 3) with 1 <= k <= {MAX_COLORS}; build one with 'igpt palette'"
+        )
 
 
 def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -1,6 +1,8 @@
 """Grids of small images as PNG files: every pixel a crisp square, so that 8x8 pictures can be looked at."""
 
 import math
+import os
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 WHITE = 255
 MIN_SIDE = 64  # pixels an image of a grid is enlarged to, at least
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+DECODED = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
+MAX_PIXELS = 89_478_485  # of a file that is opened: Pillow's own limit of suspicion
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> Tensor:
@@ -107,12 +111,17 @@ def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.
     Raises:
         UserError: no such file, or it is not a picture.
     """
+    if not os.path.lexists(path):
+        raise UserError(f"picture {path} does not exist")
     try:
-        with Image.open(path) as file:
+        if not os.path.isfile(path):  # opening a pipe would wait for its other end
+            raise ValueError("no regular file")
+        with warnings.catch_warnings(), Image.open(path, formats=DECODED) as file:
+            warnings.simplefilter("ignore")  # odd metadata is no fault of the pixels
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError("decompression bomb")
             whole = ImageOps.exif_transpose(file).convert(mode)
-    except FileNotFoundError as error:
-        raise UserError(f"picture {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on broken files decoders raise anything, from SyntaxError to struct.error
         raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG file") from error
     side = min(whole.size)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2

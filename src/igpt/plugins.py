@@ -19,7 +19,7 @@ def load_plugins() -> None:
     for point in registered():
         try:
             point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = point.dist.name if point.dist else "unknown package"
             problem = f"{type(error).__name__}: {error}".replace("\n", " ")
             warnings.warn(

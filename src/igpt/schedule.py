@@ -12,5 +12,5 @@ def warmup_cosine(step: int, warmup_steps: int, max_steps: int) -> float:
     """Share of the peak learning rate at `step` (0-based): rises over `warmup_steps`, is 0 from `max_steps` on."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    progress = (step - warmup_steps) / (max_steps - warmup_steps) if step < max_steps else 1.0
+    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -62,8 +62,12 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
     Raises:
         UserError: the class is unknown, of another kind, or does not take these arguments.
     """
+    if not isinstance(spec, dict):
+        raise UserError(f"a {base.__name__} is described by {type(spec).__name__}, not by class path and arguments")
     path = str(spec.get("class_path", ""))
     module, _, name = path.rpartition(".")
+    if module.rpartition(".")[2] == "__main__":  # importing it would run a program
+        raise UserError(f"class {path!r} is of a program; a checkpoint names classes of modules")
     if module.partition(".")[0] not in allowed:
         raise UserError(f"class {path!r} comes from no installed plug-in; install the package that provides it")
     try:
@@ -76,3 +80,17 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
         return kind(**spec.get("init_args", {}))
     except TypeError as error:
         raise UserError(f"class {path!r} does not take the stored arguments: {error}") from error
+
+
+def header_of(stored: Any, source: str | PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint stores beside its weights, once it names its model by class path and arguments.
+
+    Raises:
+        UserError: it has another form than igpt writes.
+    """
+    model = stored.get("model") if isinstance(stored, dict) else None
+    kinds = {"class_path": str, "init_args": dict}
+    if not isinstance(model, dict) or not all(isinstance(model.get(name), kind) for name, kind in kinds.items()):
+        raise UserError(f"checkpoint {source} does not say which model it holds; use a file from runs/NAME/checkpoints")
+    header: dict[str, Any] = stored
+    return header

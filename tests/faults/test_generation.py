@@ -3,8 +3,6 @@
 import pytest
 from PIL import Image
 
-from tests.faults.test_bad_input import refused as refused
-
 
 @pytest.fixture
 def here(tmp_path, refused):

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
-from tests.faults.test_bad_input import refused as refused
 from tests.interop.models import colors, save, theirs
 
 LAST = "transformer.h.4.mlp.c_proj.weight"

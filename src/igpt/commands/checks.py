@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
+from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
-from igpt.spec import plain
+from igpt.spec import header_of, plain
 
 NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
+
+LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}  # of the trainer's numbers
 
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
@@ -55,8 +60,21 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     """Look for settings that cannot train, before the run's folder is made.
 
     Raises:
-        UserError: no number of steps is set, or a batch is larger than the training split.
+        UserError: no number of steps is set, a number is too small, an accelerator or strategy does not exist, or a
+            batch is larger than the training split.
     """
+    for name, least in LEAST.items():
+        if (trainer.get(name) if trainer.get(name) is not None else least) < least:
+            raise UserError(f"--trainer.{name} {trainer[name]} must be at least {least}")
+    known = {"accelerator": ["auto", "gpu", *AcceleratorRegistry], "strategy": ["auto", *StrategyRegistry]}
+    for name, names in known.items():
+        if isinstance(trainer.get(name), str) and trainer[name] not in names:
+            raise UserError(
+                f"--trainer.{name} {trainer[name]} does not exist; choose auto, or one of {', '.join(names)}"
+            )
+    devices = str(trainer.get("devices"))
+    if devices in ("0", "[]", "") or (devices.startswith("-") and devices != "-1"):
+        raise UserError(f"--trainer.devices {devices} is no number of devices; give auto, 1 or more")
     if not trainer.fast_dev_run and trainer.max_steps < 1:
         raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
     data.train_dataloader()
@@ -77,7 +95,7 @@ def use_checkpoint(model: Any, path: str) -> int:
         UserError: the checkpoint cannot be read, or holds another network.
     """
     content = read_checkpoint(path)
-    header = content[CHECKPOINT_KEY]["model"]
+    header = header_of(content[CHECKPOINT_KEY], path)["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
@@ -96,7 +114,7 @@ def use_checkpoint(model: Any, path: str) -> int:
     recipe = differences(stored, given)
     if recipe:
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
-    return int(content.get("global_step", 0))
+    return step_of(content)
 
 
 def files_used(config: Any) -> list[tuple[str, Path]]:

@@ -27,6 +27,12 @@ def device_of(accelerator: str) -> str:
     return "cpu"
 
 
+def check_seed(seed: int) -> None:
+    """Raise a UserError for a seed that no generator takes."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} must lie between 0 and 2^63 - 1")
+
+
 def quiet_trainer(**options: Any) -> pl.Trainer:
     """A trainer on one device that prints and writes nothing of its own; `options` are Lightning's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -15,6 +15,8 @@ from igpt.errors import UserError
 from igpt.files import atomic_folder
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
+from igpt.loading import check_room, step_of
+from igpt.spec import header_of
 from igpt.transformer import TransformerConfig
 
 Format = Literal["huggingface", "safetensors"]
@@ -98,12 +100,13 @@ def open_contents(ckpt: str) -> Contents:
         UserError: see `read_checkpoint`; or its header does not describe a model.
     """
     content = read_checkpoint(ckpt)
-    header, state = content[CHECKPOINT_KEY], content["state_dict"]
+    header, state = header_of(content[CHECKPOINT_KEY], ckpt), content["state_dict"]
     model = header["model"]
     joint = "generative" in model["init_args"]
-    core = model["init_args"]["generative"] if joint else model
+    core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
+    check_room(model["init_args"], state, ckpt)
     held = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    step = int(content.get("global_step", 0))
+    step = step_of(content)
     plain = {"model": model, "data": header.get("data"), "step": step}
     return Contents(plain, core, held, "generative." if joint else "")
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt.commands.device import check_seed
 from igpt.counting import ColorCounts
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
@@ -34,15 +35,16 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
     target = Path(out)
     if target.suffix != ".npy":
         raise UserError(f"--out {out} must end in .npy")
+    check_seed(seed)
     data.prepare_data()
     counts, examples = count_pixels(data)
     fitted = fit_palette(counts, colors, seed)
     report = {"k": fitted.k, "seed": seed, **palette_quality(fitted, counts), "sha256": fitted.sha256}
-    fitted.save(target)
-    with atomic_path(target.with_suffix(".json")) as path:
+    beside = [target.with_suffix(suffix) for suffix in (".json", ".png")]
+    with atomic_path(target) as whole, atomic_path(beside[0]) as path, atomic_path(beside[1]) as shown:  # all, or none
+        fitted.save(whole)
         path.write_text(json.dumps(report, indent=2) + "\n")
-    with atomic_path(target.with_suffix(".png")) as path:
-        draw(fitted, examples, report, path)
+        draw(fitted, examples, report, shown)
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     print(
         f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"

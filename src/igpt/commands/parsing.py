@@ -6,13 +6,19 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt import modules
+from igpt.commands.configs import check_config
 from igpt.errors import UserError
 from igpt.plugins import registered
 
+set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
+
 LONGEST = 400
+LONGEST_NAME = 200  # of a run: file systems take 255 bytes
+GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
 
 
 class CommandParser(LightningArgumentParser):
@@ -36,6 +42,25 @@ class CommandParser(LightningArgumentParser):
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         """The name that Lightning still calls `instantiate` by; jsonargparse warns about it."""
         return self.instantiate(cfg, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line; a group of options that a config gives a bare value is refused."""
+        values = super().parse_args(*args, **kwargs)
+        for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
+            for name in GROUPS:
+                if name in part and not isinstance(part[name], Namespace):
+                    self.error(f"--{name} is {part[name]!r}, not a mapping of options to values")
+            if any(word == ".." or len(word) > LONGEST_NAME for word in (part.get("name") or "").split("/")):
+                self.error(f"--name {part.name} is no name of a folder in --runs_dir; give a shorter one without ..")
+            seed = part.get("seed_everything")
+            if seed is not None and seed is not True and not 0 <= seed < 2**32:
+                self.error(f"--seed_everything {seed} must lie between 0 and 2^32 - 1")
+        return values
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a config file, once what YAML would let pass has been looked for."""
+        check_config(path)
+        return super().parse_path(path, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""

@@ -37,8 +37,7 @@ def report(runs: list[str], out: str = "report.html") -> None:
     names = ", ".join(run.name for run in found[:NAMED]) + (" and others" if len(found) > NAMED else "")
     subtitle = f"{names}. Written on {day} by igpt {__version__}."
     beside = target.with_suffix(".md")
-    with atomic_path(beside) as path:
-        path.write_text(markdown(title, subtitle, content), encoding="utf-8")
-    with atomic_path(target) as path:
+    with atomic_path(target) as path, atomic_path(beside) as plain:  # both files, or none
         path.write_text(page(title, subtitle, content), encoding="utf-8")
+        plain.write_text(markdown(title, subtitle, content), encoding="utf-8")
     print(f"wrote {target} ({target.stat().st_size / 1e6:.2f} MB) and {beside.name}: {title}")

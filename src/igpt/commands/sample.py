@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.commands.device import device_of
+from igpt.commands.device import check_seed, device_of
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -16,6 +16,8 @@ from igpt.loading import Loaded, load
 from igpt.modules import BERT, GenerativeModule
 from igpt.pictures import check_format, enlarge, grid, open_mask, open_picture, save_picture
 from igpt.sampling import check_sampling
+
+MOST = 10**6  # images of one command
 
 
 def sample(
@@ -67,6 +69,7 @@ def sample(
     """
     check_sampling(temperature, top_k, top_p)
     check_choice(num, complete, rows, keep, mask)
+    check_seed(seed)
     check_format(out)
     loaded = load(ckpt, device_of(accelerator))
     module = loaded.module.core
@@ -89,8 +92,8 @@ def sample(
         predicted = tokens.numel()
         shown, columns = module.palette.decode(tokens), max(1, round(drawn**0.5))
     seconds = time.perf_counter() - started
-    save_picture(enlarge(grid(shown.cpu(), columns), module.resolution), out)
-    with atomic_path(Path(out).with_suffix(".npy")) as path:
+    with atomic_path(out) as picture, atomic_path(Path(out).with_suffix(".npy")) as path:  # both files, or none
+        save_picture(enlarge(grid(shown.cpu(), columns), module.resolution), picture)
         np.save(path, tokens.cpu().numpy())
     print(
         f"drew {predicted:,} pixels of {drawn} images in {seconds:.1f} s: {predicted / seconds:,.0f} tokens/s\n"
@@ -110,6 +113,8 @@ def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: f
         raise UserError("--keep says what of given images stays; name them with --complete or --rows")
     if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
         raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
+    if num is not None and num > MOST:
+        raise UserError(f"--num {num} is more than one picture can show; choose at most {MOST:,}")
 
 
 def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: ImageDataModule | None) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.commands.device import device_of
+from igpt.commands.device import check_seed, device_of
 from igpt.errors import UserError
 from igpt.files import atomic_path
 from igpt.loading import load
@@ -39,6 +39,7 @@ def surprise(files: list[str], ckpt: str, out: str, seed: int = 0, accelerator: 
         UserError: no such checkpoint or picture, or `out` names no picture format.
     """
     check_format(out)
+    check_seed(seed)
     if not files:
         raise UserError("--files is empty; name one picture or more")
     module = load(ckpt, device_of(accelerator)).module.core
@@ -48,9 +49,9 @@ def surprise(files: list[str], ckpt: str, out: str, seed: int = 0, accelerator: 
     pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, top)], dim=1)
     picture = enlarge(grid(pairs.flatten(0, 1), columns=2), module.resolution, SIDE)
     legend = heat_legend(top, picture.shape[2], "nats per pixel")
-    save_picture(torch.cat([picture, legend], dim=1), out)
     beside = Path(out).with_suffix(".npy")
-    with atomic_path(beside) as path:
+    with atomic_path(out) as shown, atomic_path(beside) as path:  # both files, or none
+        save_picture(torch.cat([picture, legend], dim=1), shown)
         np.save(path, nats.numpy())
     for file, mean in zip(files, nats.double().mean((1, 2)).tolist(), strict=True):
         print(f"{file}: {mean:.4f} nats, {mean / NATS_PER_BIT:.4f} bits per pixel")

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from igpt.commands import tuning
+from igpt.commands.configs import check_config
 from igpt.commands.tuning import RateResult
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -72,6 +73,7 @@ def read(source: Path) -> str:
         UserError: it cannot be read.
     """
     try:
+        check_config(source)
         return source.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"

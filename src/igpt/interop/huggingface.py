@@ -46,6 +46,8 @@ def read_huggingface(folder: str | Path) -> Imported:
     config = config_of(read_json(folder / CONFIG), str(folder / CONFIG))
     weights = open_weights(folder)
     found = {name: shape for name, shape in weights.shapes.items() if not MASKS.fullmatch(name)}
+    if config.n_layers > len(found):
+        raise UserError(f"{folder / CONFIG}: n_layer is {config.n_layers}, but there are only {len(found)} tensors")
     expected = their_shapes(config)
     if CLASS_HEAD in found:
         expected[CLASS_HEAD] = (max([2, *found[CLASS_HEAD][:1]]), config.d_model)
@@ -92,7 +94,7 @@ def clusters_of(given: dict[str, Any], name: str, needed: bool = True) -> Tensor
         return None
     try:
         colors = torch.tensor(given.get("clusters"), dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(f"{name} has no clusters, a list of colours in [-1, 1]; give another --palette") from error
     return check_colors(colors, f"clusters of {name}")
 

@@ -7,6 +7,7 @@ kept open would hold the whole model a second time.
 import json
 import pickle
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from igpt.interop.imported import Shape
 FILES = ("model.safetensors", "pytorch_model.bin")
 AGAIN = "download or export it again"
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+OFF = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)  # what foreign bytes lead to
 BIN_REOPENED = 1 << 29  # bytes read from a .bin between two maps of it; opening one means reading its pickle again
 
 
@@ -92,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {AGAIN}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON; {AGAIN}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; {AGAIN}")
@@ -119,7 +121,7 @@ def shapes_of_safetensors(file: Path) -> dict[str, Shape]:
                 raise UserError(f"{file} is cut short: the tensor {name} is not whole; {AGAIN}")
         with safe_open(file, "pt") as whole:  # checks the rest: types, overlaps, what is left over
             return {name: tuple(whole.get_slice(name).get_shape()) for name in whole.keys()}  # noqa: SIM118
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, SafetensorError) as error:
+    except (*OFF, RecursionError, struct.error, SafetensorError) as error:
         raise UserError(f"{file} is not a whole safetensors file; {AGAIN}") from error
 
 
@@ -132,12 +134,14 @@ def _each_of_safetensors(file: Path, names: list[str], take: Callable[[str, Tens
 def _load_bin(file: Path) -> dict[str, Tensor]:
     """A mapped .bin file; what is not tensors under names is refused, and no code in it is executed."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about strange pickles; what cannot be read safely is refused below
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{file} holds something other than tensors, which is refused and was not executed; use model.safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (*OFF, RuntimeError, EOFError, struct.error) as error:
         raise UserError(
             f"{file} cannot be read: it is cut short, or of the format before PyTorch 1.6; {AGAIN}"
         ) from error

@@ -1,5 +1,6 @@
 """What every way of training shares: the recipe (optimizer, schedule), features, the checkpoint's content."""
 
+import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ class PixelModule(pl.LightningModule, ABC):
         betas: of Adam; the paper's are (0.9, 0.95).
         weight_decay: of Adam; the paper uses none.
         warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
+
+    Raises:
+        UserError: a value that Adam cannot train with.
     """
 
     cosine = True  # whether the rate falls to zero at max_steps
@@ -37,6 +41,7 @@ class PixelModule(pl.LightningModule, ABC):
         self, learning_rate: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int | None
     ) -> None:
         super().__init__()
+        check_recipe(learning_rate, betas, weight_decay, warmup_steps)
         self.learning_rate = learning_rate
         self.betas: tuple[float, float] = (betas[0], betas[1])
         self.weight_decay = weight_decay
@@ -97,3 +102,17 @@ class PixelModule(pl.LightningModule, ABC):
             "model": self.spec(),
             "data": data.spec() if isinstance(data, ImageDataModule) else None,
         }
+
+
+def check_recipe(
+    learning_rate: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int | None
+) -> None:
+    """Raise a UserError for a value that Adam cannot train with; all comparisons are false for NaN."""
+    if not 0 <= learning_rate < math.inf:
+        raise UserError(f"model.init_args.learning_rate {learning_rate} must be a number of at least 0")
+    if not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"model.init_args.betas {list(betas)} must lie between 0 and 1")
+    if not 0 <= weight_decay < math.inf:
+        raise UserError(f"model.init_args.weight_decay {weight_decay} must be a number of at least 0")
+    if warmup_steps is not None and warmup_steps < 0:
+        raise UserError(f"model.init_args.warmup_steps {warmup_steps} must be at least 0")

@@ -18,7 +18,7 @@ from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
-from igpt.spec import spec_of
+from igpt.spec import header_of, spec_of
 from igpt.transformer import PixelTransformer, TransformerConfig
 
 GREY = 128  # shown where a picture is still to be completed
@@ -293,19 +293,21 @@ def start_with(module: GenerativeModule, path: str) -> None:
         UserError: the checkpoint cannot be read, or is of another shape or kind.
     """
     content = read_checkpoint(path)
-    state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
-    state = {name: value for name, value in state.items() if name in module.state_dict()}
-    positions, order = state["transformer.wpe"], state.pop("pixel_order")
-    new_order = pixel_order(module.order, module.resolution)
-    if len(positions) == len(new_order):
-        state["transformer.wpe"] = positions[inverse_order(order)][new_order]
-    else:
-        state["transformer.wpe"] = resize_positions(positions, order, new_order)
-        rank_zero_info(f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}")
-    state["pixel_order"] = new_order
-    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
+    kind = header_of(content[CHECKPOINT_KEY], path)["model"]["class_path"].rpartition(".")[2]
     try:
+        state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
+        state = {name: value for name, value in state.items() if name in module.state_dict()}
+        positions, order = state["transformer.wpe"], state.pop("pixel_order")
+        new_order = pixel_order(module.order, module.resolution)
+        if len(positions) == len(new_order):
+            state["transformer.wpe"] = positions[inverse_order(order)][new_order]
+        else:
+            state["transformer.wpe"] = resize_positions(positions, order, new_order)
+            rank_zero_info(
+                f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}"
+            )
+        state["pixel_order"] = new_order
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error

@@ -170,6 +170,7 @@ class FeatureStore:
                 f"--store {folder} holds features of something else ({wrong}); name another folder, or delete this one"
             )
         check_files(folder, manifest["files"])
+        check_arrays(folder, manifest)
         return cls(folder, manifest["layers"], manifest["width"], manifest["dtype"], manifest["images"])
 
     @property
@@ -223,11 +224,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = path.read_bytes()
         manifest: dict[str, Any] = json.loads(content)
         right = manifest["sha256"] == digest(manifest) and manifest["format"] == FORMAT and content == as_text(manifest)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        right = right and is_manifest(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         right = False
     if not right:
         raise UserError(f"--store {folder}: manifest.json is damaged; delete the folder and run again")
     return manifest
+
+
+def is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether all fields are there and of their kinds, with plain names for files: a checksum alone anybody can make.
+
+    Raises:
+        KeyError, TypeError, AttributeError: they are not.
+    """
+    names = {f"{split}_{kind}.npy" for split in manifest["images"] for kind in ("features", "labels")}
+    counts = [manifest["width"], *manifest["layers"], *manifest["images"].values()]
+    counts += [entry["bytes"] for entry in manifest["files"].values()]
+    return (
+        all(type(count) is int and count >= 0 for count in counts)
+        and names == manifest["files"].keys()
+        and not any(Path(name).name != name for name in names)
+        and isinstance(manifest["identity"], dict)
+        and manifest["dtype"] in ("float16", "float32")
+        and all(isinstance(entry["sha256"], str) for entry in manifest["files"].values())
+    )
 
 
 def differences(manifest: dict[str, Any], identity: dict[str, Any], layers: list[int]) -> str:
@@ -259,3 +280,19 @@ def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
             raise UserError(f"--store {folder}: {name} is {found}; delete the folder and run again")
         if sha256_of(path) != expected["sha256"]:
             raise UserError(f"--store {folder}: {name} was changed; delete the folder and run again")
+
+
+def check_arrays(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise a UserError unless every file is the array that the manifest speaks of; none is read into memory."""
+    for split, count in manifest["images"].items():
+        features = (len(manifest["layers"]), count, manifest["width"]), manifest["dtype"]
+        for kind, (shape, dtype) in {"features": features, "labels": ((count,), "int64")}.items():
+            path = folder / f"{split}_{kind}.npy"
+            try:
+                found = np.load(path, mmap_mode="r")
+            except Exception as error:  # on foreign bytes NumPy raises anything, from EOFError to TokenError
+                raise UserError(
+                    f"--store {folder}: {path.name} is no array; delete the folder and run again"
+                ) from error
+            if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != dtype:
+                raise UserError(f"--store {folder}: {path.name} is another array; delete the folder and run again")
