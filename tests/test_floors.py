@@ -11,6 +11,8 @@ FLOORS = [
         "kmeans",
         "palette",
         "attention",
+        "permutation",
+        "shards",
         "transformer",
         "decoding",
         "tokengraph",

@@ -6,6 +6,17 @@ from igpt_datamodules.folder import ImageFolder
 from igpt_datamodules.imagenet import ImageNet
 from igpt_datamodules.photos import SamplePhotos
 from igpt_datamodules.stl import STL10
+from igpt_datamodules.tokens import TokenShards
 from igpt_datamodules.web import WebImages
 
-__all__ = ["CIFAR10", "CIFAR100", "STL10", "Digits", "ImageFolder", "ImageNet", "SamplePhotos", "WebImages"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "STL10",
+    "Digits",
+    "ImageFolder",
+    "ImageNet",
+    "SamplePhotos",
+    "TokenShards",
+    "WebImages",
+]

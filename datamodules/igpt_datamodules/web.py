@@ -33,6 +33,8 @@ class WebImages(ImageDataModule):
         test_share: share kept for the test split.
         test_seed: which images these are; apart from `seed`, so that runs with other seeds can be compared.
         max_bad_share: stop if more than this share of the files is bad, since then it is probably the wrong folder.
+        check: decode each file before training. False leaves broken files to `igpt tokenize`, which skips them itself,
+            so that every file is read once; the splits are then made before it is known which files are bad.
         report: file to write every skipped path and its reason to, separated by a tab.
     """
 
@@ -48,6 +50,7 @@ class WebImages(ImageDataModule):
         test_seed: int = 0,
         max_bad_share: float = 0.05,
         report: str | None = None,
+        check: bool = True,
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         check_share("test_share", test_share)
@@ -60,6 +63,7 @@ class WebImages(ImageDataModule):
         self.test_seed = test_seed
         self.max_bad_share = max_bad_share
         self.report = report
+        self.check = check
         self.skipped: Skipped = []
         self._good: list[Stored] = []
 
@@ -91,7 +95,7 @@ class WebImages(ImageDataModule):
         if not Path(self.root).is_dir():
             raise UserError(f"WebImages: folder {self.root} is missing; name another with --data.init_args.root")
         stored, skipped = stored_images(self.root)
-        reasons = bad_images(stored, self.num_workers)
+        reasons = bad_images(stored, self.num_workers) if self.check else [""] * len(stored)
         skipped += [(image.name, reason) for image, reason in zip(stored, reasons, strict=True) if reason]
         good = [image for image, reason in zip(stored, reasons, strict=True) if not reason]
         if not good:

@@ -18,6 +18,7 @@ from igpt.errors import UserError, UserErrors
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
+    "tokenize": "write any data module's images as palette tokens, to train from",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",
     "validate": "loss on the validation split",

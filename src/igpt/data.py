@@ -16,6 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from igpt.errors import UserError as UserError
+from igpt.permutation import permuted as permuted
+from igpt.shards.index import Index as Index
+from igpt.shards.index import check_shards as check_shards
+from igpt.shards.reading import ShardReader as ShardReader
 from igpt.spec import spec_of
 
 Split = Literal["train", "val", "test"]
@@ -211,6 +215,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     num_classes: int = 0
     class_names: Sequence[str] = ()
+    palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
+    skipped: Sequence[tuple[str, str]] = ()  # (image, reason) of what `prepare_data` left out
 
     def __init__(
         self,
@@ -246,7 +252,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return
         loaded = dict(self.load())
         train, val = loaded["train"], loaded.get("val")
-        kept = list(range(len(train)))
+        kept: Sequence[int] = range(len(train))
         splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
         if val is not None:
             splits["val"] = val
@@ -257,11 +263,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 kept = sorted(kept + off)
         if self.split.labels_per_class is not None:
             few = few_per_class(
-                torch.as_tensor(train.labels)[kept], self.split.labels_per_class, self.split.subset_seed
+                torch.as_tensor(train.labels)[list(kept)], self.split.labels_per_class, self.split.subset_seed
             )
             kept = [kept[index] for index in few]
         self.train_indices = kept
-        self._splits = {**splits, "train": train if len(kept) == len(train) else ChosenImages(train, kept)}
+        self._splits = {**splits, "train": train if len(kept) == len(train) else ChosenImages(train, list(kept))}
         for name, images in self._splits.items():
             if len(images) == 0:
                 raise UserError(f"data: the {name} split is empty; change val_share or add images")
@@ -302,9 +308,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise UserError(
                 f"data.batch_size {self.batch_size} exceeds the train split of {len(images)} images; lower it"
             )
-        return self._loader(
-            TrainingImages(images, self.seed), sampler=EpochOrder(len(images), self.seed, epoch), drop_last=True
-        )
+        return self._loader(TrainingImages(images, self.seed), sampler=self.order(len(images), epoch), drop_last=True)
+
+    def order(self, count: int, epoch: int) -> EpochOrder:
+        """The training order of so many images from an epoch on."""
+        return EpochOrder(count, self.seed, epoch)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""

@@ -22,6 +22,7 @@ AT_ONCE = 8
 def score(ckpt: str, data: ImageDataModule, alignment: Alignment) -> str:
     """The lines about the first test images: nats per pixel as trained, and as another port counts."""
     module = load(ckpt, device_of("auto")).module.core
+    module.check_colors(data)
     test = data.images("test")
     images = torch.stack([test[index][0] for index in range(min(SCORED, data.size("test")))])
     parts = [module.encode(part.to(module.device)) for part in images.split(AT_ONCE)]

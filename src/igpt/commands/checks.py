@@ -40,6 +40,8 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
     if problems:
         raise UserErrors(problems)
     data.setup("fit")
+    if not model.core.palette.is_blank:  # a checkpoint's is looked at once it is loaded
+        model.core.check_colors(data)
     if isinstance(model, Joint):
         check_classes(model, data)
 

@@ -95,6 +95,7 @@ def probe(
     data = data if data is not None else loaded.data()
     data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
     core.check_resolution(data.resolution)
+    core.check_colors(data)
     data.prepare_data()
     classes = num_classes(data)
     few = subsets_of(data, labels_per_class or [], subsets)

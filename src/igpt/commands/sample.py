@@ -123,6 +123,8 @@ def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: Image
     if files:
         return torch.stack([open_picture(file, resolution) for file in files])
     data = data if data is not None else loaded.data()
+    loaded.module.core.check_resolution(data.resolution)
+    loaded.module.core.check_colors(data)
     data.prepare_data()
     test = data.images("test")
     return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
-from igpt.data import rng_of
+from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError
 from igpt.features import FeatureOptions, pooling
 from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
@@ -222,6 +222,15 @@ class GenerativeModule(PixelModule):
             raise UserError(
                 f"model.init_args.palette: {missing}; build it with "
                 f"'igpt palette --data DATA --colors {self.palette.k} --out {name}' (or 'make palette')"
+            )
+
+    def check_colors(self, data: ImageDataModule) -> None:
+        """Raise a UserError if the images of `data` were made of another palette's colours, as token shards are."""
+        made, own = data.palette_sha256, self.palette.sha256
+        if made is not None and made != own:
+            raise UserError(
+                f"--data: the tokens of {type(data).__name__} are of palette {made[:12]}, but the model has palette "
+                f"{own[:12]} ({self.palette_path or 'from its checkpoint'}); use one palette for both"
             )
 
     def check_resolution(self, side: int) -> None:

@@ -1,0 +1,269 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from igpt.data import SPLITS, rng_of
+from igpt.palette import Palette
+from igpt_datamodules import Digits, ImageFolder, TokenShards
+from tests.conftest import REPO
+from tests.datamodules.pictures import encoded, picture
+
+PALETTE = REPO / "palettes" / "digits.npy"
+DIGITS = ["tokenize", "--data", "Digits", "--palette", PALETTE]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The digits in shards of 20, in one go and one process."""
+    from igpt.cli import main
+
+    out = tmp_path_factory.mktemp("whole") / "shards"
+    command = [*DIGITS, "--out", out, "--shard_images", 20, "--workers", 1]
+    assert main([str(word) for word in command]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes of 20 training and 5 test pictures, which ImageFolder trains on in random crops."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 20), ("test", 5)):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for index in range(count):
+                path = root / split / label / f"{index}.png"
+                path.write_bytes(encoded(picture(count + 100 * index + len(label), (48, 40)), "PNG"))
+    return root
+
+
+def folder_options(root, *more):
+    return [
+        "tokenize",
+        "--data",
+        "ImageFolder",
+        "--data.root",
+        root,
+        "--data.resolution",
+        6,
+        "--palette",
+        PALETTE,
+        *more,
+    ]
+
+
+def stored(folder, split):
+    """Tokens `(N, V, T)` and labels of a split, read by NumPy alone."""
+    records = [np.load(path)[0] for path in sorted(folder.glob(f"{split}-*.npy"))]
+    return np.concatenate([one["tokens"] for one in records]), np.concatenate([one["labels"] for one in records])
+
+
+def test_shards_hold_the_tokens_and_labels_of_every_image_in_order(whole):
+    data, palette = Digits(), Palette.load(PALETTE)
+    for split in SPLITS:
+        tokens, labels = stored(whole, split)
+        images = torch.cat([images for images, _ in data.loader(split)])
+        np.testing.assert_array_equal(tokens[:, 0], palette.encode(images).numpy())
+        np.testing.assert_array_equal(labels, torch.as_tensor(data.images(split).labels).numpy())
+    index = json.loads((whole / "index.json").read_text())
+    assert index["palette"]["sha256"] == palette.sha256
+    assert index["images"] == {"train": 1294, "val": 144, "test": 359}
+    assert index["class_names"] == list("0123456789")
+    assert sorted(os.listdir(whole)) == sorted(
+        ["index.json", *(one["file"] for split in SPLITS for one in index["shards"][split])]
+    )
+
+
+def test_two_processes_write_the_same_bytes_as_one(whole, igpt, tmp_path):
+    code, out, err = igpt(*DIGITS, "--out", tmp_path / "two", "--shard_images", 20, "--workers", 2)
+    assert code == 0, err
+    assert "1,294 train, 144 val, 359 test" in out
+    assert contents(tmp_path / "two") == contents(whole)
+
+
+def children_of(pid):
+    return [
+        int(one) for one in subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True).stdout.split()
+    ]
+
+
+def runs(pid):
+    """Whether a process still runs; one that has ended may wait for its end to be noticed."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, igpt, tmp_path):
+    out = tmp_path / "killed"
+    options = ["--out", str(out), "--shard_images", "20", "--workers", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "igpt", *map(str, DIGITS), *options], stdout=subprocess.DEVNULL
+    ) as run:
+        deadline = time.monotonic() + 120
+        while len(list(out.glob(".unfinished/train-*.json"))) < 10 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        children = children_of(run.pid)
+        run.send_signal(signal.SIGKILL)
+    assert not (out / "index.json").exists()
+    while any(map(runs, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(runs, children))  # workers end with the run
+    (out / ".unfinished" / "train-00001.abc").write_bytes(b"half a shard")
+    left = len(list(out.glob(".unfinished/*.npy.json")))
+    code, told, err = igpt(*DIGITS, *options)
+    assert code == 0, err
+    assert 10 <= left < 91
+    assert f"going on after {left} of 91 shards" in told
+    assert contents(out) == contents(whole)
+
+
+def test_a_finished_folder_is_left_alone_and_another_is_never_overwritten(whole, igpt, tmp_path):
+    before = contents(whole)
+    code, out, _ = igpt(*DIGITS, "--out", whole, "--shard_images", 20)
+    assert (code, "nothing to do" in out) == (0, True)
+    code, _, err = igpt(*DIGITS, "--out", whole, "--shard_images", 30)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other data or options" in err
+    assert contents(whole) == before
+    (tmp_path / "mine.txt").write_text("kept")
+    code, _, err = igpt(*DIGITS, "--out", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds other files" in err
+    assert contents(tmp_path) == {"mine.txt": b"kept"}
+
+
+def test_an_unfinished_folder_is_not_gone_on_with_under_other_options(whole, igpt, tmp_path):
+    (tmp_path / "out" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "out" / ".unfinished" / "plan.json").write_text("{}")
+    code, _, err = igpt(*DIGITS, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other data or options" in err
+
+
+def test_a_shard_whose_record_lies_is_written_again(whole, igpt, tmp_path):
+    """As after a kill before the index was written, with a shard that then lost its end."""
+    out = tmp_path / "out"
+    code, _, err = igpt(*DIGITS, "--out", out, "--shard_images", 700, "--workers", 1)
+    assert code == 0, err
+    good = contents(out)
+    index = json.loads((out / "index.json").read_text())
+    (out / ".unfinished").mkdir()
+    (out / ".unfinished" / "plan.json").write_text(json.dumps(index["source"]))
+    for split in SPLITS:
+        for number, shard in enumerate(index["shards"][split]):
+            start = 700 * number
+            task = {"split": split, "number": number, "start": start, "stop": start + shard["images"]}
+            record = {"task": task, "shard": shard, "skipped": []}
+            (out / ".unfinished" / f"{shard['file']}.json").write_text(json.dumps(record))
+    (out / "index.json").unlink()
+    (out / "train-00001.npy").write_bytes(good["train-00001.npy"][:-5])
+    code, told, err = igpt(*DIGITS, "--out", out, "--shard_images", 700, "--workers", 1)
+    assert code == 0, err
+    assert "going on after 3 of 4 shards" in told
+    assert contents(out) == good
+
+
+def test_variants_are_the_data_modules_own_random_crops(pictures, igpt, tmp_path):
+    options = ["--out", tmp_path / "crops", "--variants", 3, "--seed", 5, "--workers", 1]
+    code, _, err = igpt(*folder_options(pictures, *options))
+    assert code == 0, err
+    data, palette = ImageFolder(root=str(pictures), resolution=6), Palette.load(PALETTE)
+    train = data.images("train")
+    tokens, labels = stored(tmp_path / "crops", "train")
+    assert tokens.shape == (36, 4, 36)
+    for index in range(36):
+        views = [train[index][0], *(train.draw(index, rng_of(5, variant, index))[0] for variant in range(3))]
+        np.testing.assert_array_equal(tokens[index], palette.encode(torch.stack(views)).numpy())
+        assert labels[index] == train[index][1]
+    assert stored(tmp_path / "crops", "test")[0].shape == (10, 1, 36)
+    shards = TokenShards(folder=str(tmp_path / "crops"))
+    drawn = [shards.images("train").draw(7, rng_of(0, epoch, 7))[0] for epoch in range(40)]
+    found = {palette.encode(image[None]).numpy().tobytes() for image in drawn}
+    assert found == {tokens[7, view].astype(np.int64).tobytes() for view in (1, 2, 3)}  # and never the centre
+    np.testing.assert_array_equal(palette.encode(shards.images("train")[7][0][None])[0], tokens[7, 0])
+
+
+def test_broken_images_are_skipped_and_listed_and_too_many_are_an_error(pictures, igpt, tmp_path):
+    root = shutil.copytree(pictures, tmp_path / "pictures")
+    broken = root / "train" / "cat" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    code, _, err = igpt(*folder_options(root, "--out", tmp_path / "out", "--workers", 1, "--max_bad_share", 0.01))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "1 images cannot be read" in err
+    assert "cat/3.png" in err
+    assert not (tmp_path / "out" / "index.json").exists()
+    code, out, err = igpt(*folder_options(root, "--out", tmp_path / "out", "--workers", 1))
+    assert code == 0, err
+    assert "1 skipped" in out
+    (image, reason), *more = json.loads((tmp_path / "out" / "index.json").read_text())["skipped"]
+    assert not more
+    assert "cat/3.png: truncated" in reason
+    split, index = image.split()
+    data, palette = ImageFolder(root=str(root), resolution=6), Palette.load(PALETTE)
+    kept = [one for one in range(data.size(split)) if one != int(index)]
+    tokens, labels = stored(tmp_path / "out", split)
+    images = torch.stack([data.images(split)[one][0] for one in kept])
+    np.testing.assert_array_equal(tokens[:, 0], palette.encode(images).numpy())
+    assert labels.tolist() == [data.images(split)[one][1] for one in kept]
+
+
+def test_web_images_are_read_once_where_their_check_is_left_to_tokenize(igpt, tmp_path):
+    for index in range(40):
+        (tmp_path / "web" / f"{index % 3}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "web" / f"{index % 3}" / f"{index}.png").write_bytes(encoded(picture(index), "PNG"))
+    (tmp_path / "web" / "0" / "0.png").write_bytes(b"")
+    web = ["tokenize", "--data", "WebImages", "--data.root", tmp_path / "web", "--data.resolution", 4]
+    web += ["--data.split.val_share", 0.1, "--data.test_share", 0.1, "--palette", PALETTE, "--workers", 2]
+    for check in ("true", "false"):
+        code, out, err = igpt(*web, "--data.check", check, "--out", tmp_path / check)
+        assert code == 0, err
+        index = json.loads((tmp_path / check / "index.json").read_text())
+        assert "1 skipped" in out
+        assert sum(index["images"].values()) == 39
+        assert "0.png" in " ".join(index["skipped"][0])
+        assert "zero bytes" in " ".join(index["skipped"][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--variants", 2], ["--variants 2", "Digits does not augment"]),
+        (["--variants", -1], ["--variants"]),
+        (["--workers", 0], ["--workers"]),
+        (["--shard_images", 0], ["--shard_images"]),
+        (["--max_bad_share", 2], ["--max_bad_share"]),
+        (["--engine", "dask"], ["--scheduler"]),
+        (["--engine", "ray"], ["--engine"]),
+        (["--scheduler", "tcp://127.0.0.1:1"], ["--scheduler", "--engine dask"]),
+        (["--palette", "gone.npy"], ["gone.npy", "does not exist"]),
+        (["--data.seed", -1], ["seed"]),
+    ],
+)
+def test_options_that_are_off_cost_one_line_and_leave_nothing(igpt, tmp_path, options, words):
+    code, _, err = igpt(*DIGITS, "--out", tmp_path / "out", *options)
+    assert (code, err.count("\n")) == (2, 1), err
+    for word in words:
+        assert word in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(igpt, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, err = igpt(*DIGITS, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert (tmp_path / "out").read_text() == "mine"

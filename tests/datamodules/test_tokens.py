@@ -1,0 +1,273 @@
+import itertools
+import json
+import shutil
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from igpt.cli import main
+from igpt.data import SplitOptions
+from igpt.errors import UserError
+from igpt.shards.index import Index
+from igpt.testing import check_data_module
+from igpt_datamodules import Digits, TokenShards
+from igpt_datamodules.tokens import PermutedOrder
+from tests.conftest import REPO
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """The digits as tokens of their 17 levels, 300 a shard."""
+    out = tmp_path_factory.mktemp("tokens") / "shards"
+    palette = REPO / "palettes" / "digits.npy"
+    command = [
+        "tokenize",
+        "--data",
+        "Digits",
+        "--palette",
+        palette,
+        "--out",
+        out,
+        "--shard_images",
+        300,
+        "--workers",
+        1,
+    ]
+    assert main([str(word) for word in command]) == 0
+    return out
+
+
+def test_token_shards_keep_the_contract_of_every_data_module(shards):
+    check_data_module(lambda: TokenShards(folder=str(shards), batch_size=32))
+    check_data_module(lambda: TokenShards(folder=str(shards), batch_size=32, split=SplitOptions(labels_per_class=4)))
+
+
+def test_images_labels_and_splits_are_those_of_the_data_that_were_tokenised(shards):
+    data, digits = TokenShards(folder=str(shards)), Digits()
+    assert (data.resolution, data.num_classes, data.class_names) == (8, 10, digits.class_names)
+    for split in SPLITS:
+        for (images, labels), (expected, known) in zip(data.loader(split), digits.loader(split), strict=False):
+            count = min(len(images), len(expected))
+            assert torch.equal(labels[:count], known[:count])
+            assert (images[:count].int() - expected[:count].int()).abs().max() <= 1  # 17 levels, rounded differently
+            break
+        assert torch.equal(torch.as_tensor(data.images(split).labels), torch.as_tensor(digits.images(split).labels))
+
+
+def test_training_takes_every_image_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch(shards):
+    first, second = (list(PermutedOrder(1294, seed=0, epoch=epoch)) for epoch in (0, 1))
+    assert sorted(index for _, index in first) == list(range(1294))
+    assert [epoch for epoch, _ in second] == [1] * 1294
+    assert [index for _, index in first] != [index for _, index in second]
+    running = PermutedOrder(1294, seed=0)
+    assert [list(running), list(running)] == [first, second]
+    sampler = TokenShards(folder=str(shards)).train_dataloader().sampler
+    assert isinstance(sampler, PermutedOrder)
+    assert list(sampler) == first
+
+
+def test_folding_validation_back_trains_on_both(shards):
+    data = TokenShards(folder=str(shards), split=SplitOptions(fold_validation=True))
+    assert [data.size(split) for split in SPLITS] == [1294 + 144, 144, 359]
+    digits = Digits()
+    expected = torch.cat([torch.as_tensor(digits.images(split).labels) for split in ("train", "val")])
+    assert torch.equal(torch.as_tensor(data.images("train").labels), expected)
+
+
+def test_100_million_images_cost_no_memory_and_no_time_to_start(shards):
+    tracemalloc.start()
+    began = time.perf_counter()
+    first = list(itertools.islice(PermutedOrder(100_000_000, seed=0), 4096))
+    seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(first)) == 4096
+    assert seconds < 0.5
+    assert peak < 4 << 20
+
+
+def test_loader_processes_give_the_same_batches(shards):
+    alone, helped = (TokenShards(folder=str(shards), num_workers=count).train_dataloader() for count in (0, 2))
+    for (images, labels), (others, known) in itertools.islice(zip(alone, helped, strict=True), 5):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, known)
+
+
+def complaint(call):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_that_is_not_whole_is_refused_at_the_start(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    path = folder / "val-00000.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\x77")
+    TokenShards(folder=str(folder)).prepare_data()
+    assert "damaged" in complaint(TokenShards(folder=str(folder), verify=True).prepare_data)
+    path.write_bytes(content[:-1])
+    assert "bytes instead of" in complaint(TokenShards(folder=str(folder)).setup)
+    (folder / "index.json").unlink()
+    assert "has no index.json" in complaint(lambda: TokenShards(folder=str(folder)))
+
+
+def test_tokens_beyond_the_palette_are_damage_that_names_the_shard(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    path = folder / "train-00001.npy"
+    path.write_bytes(path.read_bytes()[:-2] + b"\xff\xff")
+    images = TokenShards(folder=str(folder)).images("train")
+    assert images[0][0].shape == (3, 8, 8)
+    line = complaint(lambda: images.__getitems__([5, 599]))
+    assert "train-00001.npy" in line
+    assert "image 599" in line
+
+
+def test_a_shard_of_another_shape_is_refused_when_it_is_opened(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    size = (folder / "test-00000.npy").stat().st_size
+    (folder / "test-00000.npy").write_bytes(b"\x93NUMPY" + bytes(size - 6))
+    assert "test-00000.npy" in complaint(lambda: TokenShards(folder=str(folder)).images("test")[0])
+
+
+def config(home, palette, folder, name="tokens"):
+    path = home / f"{name}.yaml"
+    path.write_text(
+        f"""
+model:
+  class_path: igpt.modules.Autoregressive
+  init_args:
+    transformer: {{n_layers: 3, d_model: 32, n_heads: 4, n_positions: 64, vocab_size: 17}}
+    palette: {palette}
+    learning_rate: 0.01
+data: {{class_path: igpt_datamodules.TokenShards, init_args: {{folder: {folder}, batch_size: 32}}}}
+trainer:
+  max_steps: 4
+  val_check_interval: 4
+  check_val_every_n_epoch: null
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  accelerator: cpu
+  callbacks:
+    class_path: igpt.callbacks.OnlineProbe
+    init_args: {{every_n_steps: 4, train_images: 64, val_images: 32}}
+samples: {{num: 2, completions: 2}}
+checkpoint: {{every_n_train_steps: 20}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def own(digits_run, tmp_path_factory):
+    """The digits as tokens of the palette of the run that many tests share."""
+    out = tmp_path_factory.mktemp("own") / "shards"
+    command = ["tokenize", "--data", "Digits", "--palette", digits_run.palette, "--out", out, "--workers", 1]
+    assert main([str(word) for word in command]) == 0
+    return out
+
+
+def test_every_command_works_on_shards_as_on_the_images(digits_run, own, igpt, tmp_path):
+    data = ["--data", "TokenShards", "--data.folder", own]
+    results = []
+    for name, options in (("tokens", data), ("images", [])):
+        folder = tmp_path / name
+        code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--layers", "0,3", "--out", folder, *options)
+        assert code == 0, err
+        results.append(json.loads((folder / "probe.json").read_text()))
+    assert "layers" in str(results[0])
+    assert scores(results[0]) == scores(results[1])
+    pictures = []
+    for name, options in (("tokens", data), ("images", [])):
+        out = tmp_path / f"{name}.png"
+        code, _, err = igpt("sample", "--ckpt", digits_run.checkpoint, "--rows", 2, "--num", 1, "--out", out, *options)
+        assert code == 0, err
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def scores(report):
+    """Accuracies of the layers, by any name; those of raw pixels differ, since shards hold palette colours."""
+    kept = []
+
+    def look(value):
+        if isinstance(value, dict):
+            if "layer" in value or "layers" in value:
+                kept.append({key: one for key, one in value.items() if "accuracy" in key})
+            for one in value.values():
+                look(one)
+        elif isinstance(value, list):
+            for one in value:
+                look(one)
+
+    look(report)
+    return [one for one in kept if one]
+
+
+def test_a_run_trains_on_shards_with_samples_and_probe_and_its_likelihood_is_that_of_the_images(
+    digits_run, own, igpt, tmp_path
+):
+    path = config(tmp_path, digits_run.palette, own)
+    code, _, err = igpt("fit", "--config", path, "--runs_dir", tmp_path)
+    assert code == 0, err
+    last = tmp_path / "tokens" / "checkpoints" / "last.ckpt"
+    code, told, err = igpt("test", "--config", path, "--runs_dir", tmp_path, "--ckpt_path", last)
+    assert code == 0, err
+    image = tmp_path / "images.yaml"
+    image.write_text(
+        path.read_text().replace(
+            f"igpt_datamodules.TokenShards, init_args: {{folder: {own}, ", "igpt_datamodules.Digits, init_args: {"
+        )
+    )
+    code, expected, err = igpt("test", "--config", image, "--runs_dir", tmp_path, "--ckpt_path", last)
+    assert code == 0, err
+    lines = [[line for line in text.splitlines() if line.startswith("likelihood of 359")] for text in (told, expected)]
+    assert len(lines[0]) == 1
+    assert lines[0] == lines[1]
+
+
+def test_shards_of_another_palette_are_refused_with_the_names_of_both(digits_run, shards, igpt, tmp_path):
+    other = tmp_path / "other.npy"
+    code, _, err = igpt("palette", "--data", "SamplePhotos", "--colors", 17, "--out", other)
+    assert code == 0, err
+    names = [Index.read(shards).palette_sha256[:12], json.loads(other.with_suffix(".json").read_text())["sha256"][:12]]
+    config(tmp_path, other, shards)
+    code, _, err = igpt("fit", "--config", tmp_path / "tokens.yaml", "--runs_dir", tmp_path / "runs")
+    assert (code, [line for line in err.splitlines() if line.startswith("igpt fit")]) == (2, err.splitlines()[-1:])
+    for name in names:
+        assert name in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_of_another_palette_is_refused_by_every_command(digits_run, shards, igpt, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    index = Index.read(folder)
+    colors = index.colors.copy()
+    colors[3] += np.float32(0.01)
+    Index(**{**index.__dict__, "colors": colors}).write(folder)
+    path = config(tmp_path, "null", folder)
+    data = ["--data", "TokenShards", "--data.folder", folder]
+    for command in (
+        ["validate", "--config", path, "--runs_dir", tmp_path, "--ckpt_path", digits_run.checkpoint],
+        [
+            "fit",
+            "--config",
+            path,
+            "--runs_dir",
+            tmp_path,
+            "--ckpt_path",
+            digits_run.checkpoint,
+            "--trainer.max_steps",
+            40,
+        ],
+        ["probe", "--ckpt", digits_run.checkpoint, "--out", tmp_path / "probe", *data],
+        ["sample", "--ckpt", digits_run.checkpoint, "--rows", 1, "--out", tmp_path / "s.png", *data],
+    ):
+        code, _, err = igpt(*command)
+        assert code == 2, err
+        assert "the model has palette" in err.splitlines()[-1], err
