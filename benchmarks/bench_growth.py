@@ -41,7 +41,7 @@ class Case:
 
     @property
     def estimate(self) -> float:
-        """Bytes that are needed, on the safe side; logits are kept in three copies, softmaxes as in `igpt.attention`."""
+        """Bytes that are needed, on the safe side; logits kept in three copies, softmaxes as in `igpt.attention`."""
         config = self.config
         tokens = self.batch * config.n_positions
         kept = RECOMPUTED if self.recompute else ACTIVATIONS
