@@ -1,10 +1,11 @@
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from igpt.data import ImageDataModule, SplitOptions, TensorImages, stratified_split
+from igpt.data import ImageDataModule, SplitOptions, TensorImages, rng_of, stratified_split
 from igpt.errors import UserError
 
 
@@ -61,12 +62,54 @@ def test_training_order_changes_every_epoch_and_follows_the_seed():
     assert order(Numbered(seed=1).train_dataloader()) != first
 
 
-def test_a_resumed_run_goes_on_with_the_order_of_its_epoch():
-    loader = Numbered().train_dataloader()
-    first, second = order(loader), order(loader)
-    resumed = Numbered()
-    resumed.trainer = SimpleNamespace(current_epoch=1)
-    assert order(resumed.train_dataloader()) == second != first
+def batches(loader, count):
+    """The next so many batches, over the ends of epochs, as a trainer takes them."""
+    taken = []
+    while len(taken) < count:
+        taken += [images[:, 0, 0, 0].tolist() for images, _ in islice(loader, count - len(taken))]
+    return taken
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_order_goes_on_behind_the_last_batch_taken_whatever_was_fetched_ahead(workers):
+    def loader():
+        data = Numbered()
+        data.num_workers = workers
+        return data.train_dataloader()
+
+    whole = batches(loader(), 13)  # an epoch is 5 batches
+    for taken in (0, 2, 5, 7, 10):
+        first, second = loader(), loader()
+        before = batches(first, taken)
+        iter(second)  # made and thrown away, as a trainer does between epochs
+        second.load_state_dict(first.state_dict())
+        assert before + batches(second, 13 - taken) == whole
+
+
+def test_the_place_is_kept_in_images_so_that_another_number_of_processes_can_go_on():
+    def taken(batch_size, world_size, steps, state=None):
+        """The images of each step, of all processes together, and the place afterwards."""
+        data, loaders = Numbered(count=54, batch_size=batch_size), []
+        for rank in range(world_size):
+            data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+            loaders.append(data.train_dataloader())
+            loaders[-1].load_state_dict(state or {"epoch": 0, "images": 0})
+        parts = [batches(loader, steps) for loader in loaders]
+        assert loaders[0].state_dict() == loaders[-1].state_dict()
+        return [sorted(index for part in step for index in part) for step in zip(*parts, strict=True)], loaders[
+            0
+        ].state_dict()
+
+    alone, place = taken(16, 1, 7)
+    assert place == {"epoch": 2, "images": 16}
+    before, place = taken(16, 1, 4)
+    after, _ = taken(4, 4, 3, place)
+    assert before + after == alone
+
+
+def test_keys_of_randomness_that_differ_in_length_alone_differ():
+    keys = [(), (0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1), (2, 0, 0, 0, 0), (2, 0, 0, 0, 0, 0)]
+    assert len({rng_of(*key).initial_seed() for key in keys}) == len(keys)
 
 
 class Shifted(TensorImages):

@@ -26,7 +26,7 @@ FLOORS = [
         "interop",
         "pictures",
     },
-    {"data", "modules", "callbacks", "loading", "report", "testing"},
+    {"data", "modules", "callbacks", "loading", "report", "saving", "testing"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

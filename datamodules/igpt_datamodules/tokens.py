@@ -1,6 +1,6 @@
 """Training from what `igpt tokenize` wrote: palette tokens on disk instead of pictures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from igpt.data import (
-    EpochOrder,
     ImageDataModule,
     Index,
     LabelledImages,
     ShardReader,
     SplitOptions,
+    TrainingOrder,
     check_shards,
     permuted,
 )
-
-AT_ONCE = 4096  # places of the order that are computed together
 
 
 class TokenImages(LabelledImages):
@@ -62,16 +60,13 @@ class TokenImages(LabelledImages):
         return torch.from_numpy(images[0]), int(labels[0])
 
 
-class PermutedOrder(EpochOrder):
+class PermutedOrder(TrainingOrder):
     """The order of an epoch without a list of its images, so that 100 million cost no memory and no time to start."""
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        self.epoch += 1
-        for start in range(0, self.count, AT_ONCE):
-            places = np.arange(start, min(start + AT_ONCE, self.count))
-            for index in permuted(places, self.count, (self.seed, epoch)).tolist():
-                yield epoch, index
+    def images_at(self, epoch: int, start: int, end: int) -> list[int]:
+        """Indices of the images at these places, computed place by place."""
+        found: list[int] = permuted(np.arange(start, end), self.count, (self.seed, epoch)).tolist()
+        return found
 
 
 class TokenShards(ImageDataModule):
@@ -91,6 +86,8 @@ class TokenShards(ImageDataModule):
     Raises:
         UserError: the folder has no index, or one that is damaged or of an unknown format.
     """
+
+    training_order = PermutedOrder
 
     def __init__(
         self,
@@ -122,10 +119,6 @@ class TokenShards(ImageDataModule):
         check_shards(Path(self.folder), self._index)
         train = ("train", "val") if self.split.fold_validation else ("train",)
         return {"train": self._images(*train), "val": self._images("val"), "test": self._images("test")}
-
-    def order(self, count: int, epoch: int) -> EpochOrder:
-        """An order that is computed place by place."""
-        return PermutedOrder(count, self.seed, epoch)
 
     def _images(self, *splits: str) -> LabelledImages:
         return TokenImages(ShardReader(Path(self.folder), self._index, splits))

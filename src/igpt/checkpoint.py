@@ -1,37 +1,106 @@
-"""Reading checkpoint files as data: nothing in them is executed."""
+"""Checkpoint files: read as data, nothing in them executed; written whole, with a checksum beside each."""
 
 import pickle
+import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from igpt.errors import UserError
+from igpt.files import durable_path, sha256_of
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
+LAST = "last.ckpt"  # the link to the newest
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's content as plain data and tensors on the CPU.
+    """The checkpoint's content as plain data and tensors on the CPU; its checksum must be right, where one is there.
 
     Raises:
-        UserError: not there, cut short, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
+        UserError: not there, damaged, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
+            Of a damaged one the newest intact one beside it is named.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
+    if not fits_checksum(path):
+        raise UserError(
+            f"checkpoint {path} is damaged: its sha256 differs from {checksum_file(path)}; {instead_of(path)}"
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about strange pickles; what cannot be read safely is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} is no plain checkpoint: it holds something other than tensors and plain data, which "
             "is refused and was not executed; use a file written by igpt"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: it is damaged or cut short; use an earlier one") from error
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged or cut short; {instead_of(path)}") from error
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
         raise UserError(f"checkpoint {path} was not written by igpt; use a file from runs/NAME/checkpoints")
     return content
+
+
+def load_plain(path: Path) -> Any:
+    """Tensors and plain data of a file; an error where it holds anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about strange pickles; what cannot be read safely is refused
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and its checksum; at any moment `path` is the old file or the new one, whole.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to; an older file of that name is still there.
+    """
+    with durable_path(path) as partial:
+        with partial.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # torch's own words for a write that failed hide the system's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        line = f"{sha256_of(partial)}  {path.name}\n"
+        with suppress(FileNotFoundError):
+            checksum_file(path).unlink()  # no checkpoint ever stands beside the checksum of another
+    with durable_path(checksum_file(path)) as partial:
+        partial.write_text(line)
+
+
+def checksum_file(path: Path) -> Path:
+    """`NAME.sha256` beside the file that `path` is or links to, in the format of sha256sum."""
+    path = path.resolve()
+    return path.with_name(f"{path.name}.sha256")
+
+
+def fits_checksum(path: Path) -> bool:
+    """Whether the file has the checksum that stands beside it; true where none does."""
+    try:
+        expected = checksum_file(path).read_text().split()
+    except FileNotFoundError:
+        return True
+    return bool(expected) and sha256_of(path) == expected[0]
+
+
+def step_checkpoints(folder: Path) -> dict[int, Path]:
+    """The files `step=NNNNNNN.ckpt` of a folder by their step, the newest step first."""
+    found = {int(m[1]): path for path in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", path.stem))}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest_intact(folder: Path, below: float = float("inf")) -> Path | None:
+    """The checkpoint of the latest step before `below` that can be read and fits its checksum, if there is one."""
+    for step, path in step_checkpoints(folder).items():
+        with suppress(Exception):  # whatever is wrong with it, it is not the one
+            if step < below and fits_checksum(path) and CHECKPOINT_KEY in load_plain(path):
+                return path
+    return None
+
+
+def instead_of(damaged: Path) -> str:
+    """What to use in place of a damaged checkpoint."""
+    intact = newest_intact(damaged.resolve().parent)
+    return f"the newest intact one is {damaged.parent / intact.name}" if intact else "use an earlier one"

@@ -1,17 +1,21 @@
 """The `igpt` command: finds the verb with the standard library alone, and imports only what that verb needs.
 
-Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted.
+Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted; 143
+ended by SIGTERM; 75 `fit` was asked to stop, has saved and can go on (docs/preemption.md).
 `--debug` anywhere shows the traceback.
 """
 
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TextIO
+from types import FrameType
+from typing import NoReturn, TextIO
 
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
@@ -64,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         return complain(f"igpt: {unknown(verb)}")
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         quiet()
+        end_on_sigterm(verb)
         runner(verb)(rest)
         return 0
     except SystemExit as stop:
@@ -88,6 +94,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain(f"igpt {verb}: {printable(' '.join(str(error).split()))}")
         text = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
         return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
+    finally:
+        if in_main_thread():
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+
+def in_main_thread() -> bool:
+    """Whether this may set signal handlers."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def end_on_sigterm(verb: str) -> None:
+    """Have SIGTERM end the command like an error does, so that what is half-written is removed.
+
+    Lightning would note it and go on; `fit` puts its own handler in place once there is something to save.
+    """
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # removing must not be interrupted by another
+        raise SystemExit(complain(f"igpt {verb}: ended by SIGTERM", 128 + number))
+
+    if in_main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def lines_of(error: UserError) -> list[str]:

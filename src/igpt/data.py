@@ -4,6 +4,7 @@ A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), l
 says where its images are (`load`), and this file makes splits, loaders and their order out of them.
 """
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data.distributed import DistributedSampler
 
 from igpt.errors import UserError as UserError
 from igpt.permutation import permuted as permuted
@@ -91,24 +93,83 @@ def collate(items: Any) -> Any:
 
 
 def rng_of(*key: int) -> torch.Generator:
-    """A generator that belongs to a tuple of numbers, such as (seed, epoch, index)."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    """A generator that belongs to a tuple of numbers, such as (seed, epoch, index), each below 2^32."""
+    entropy = (len(key), *key)  # NumPy pads with zeros: without the length, (0,) and (0, 0) would be one key
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
-    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone; each pass is the next epoch."""
+class TrainingOrder(DistributedSampler[tuple[int, int]]):
+    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone, cut into batches for the processes.
 
-    def __init__(self, count: int, seed: int, epoch: int = 0) -> None:
-        self.count, self.seed, self.epoch = count, seed, epoch
+    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. Where
+    it begins within an epoch it runs on into the next. The processes share every global batch, so that the images of a
+    step depend on `batch_size * world_size` only. (A `DistributedSampler`, since Lightning wraps any other.)
+
+    Args:
+        count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
+        batch_size: images a batch and process.
+        seed: of the order.
+        world_size: number of processes.
+        rank: of this process.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0) -> None:
+        super().__init__(range(count), num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.count, self.batch_size = count, batch_size
+        self.global_batch = batch_size * world_size
+        self.batches = count // self.global_batch
+        self.start = 0
+        self._drawn, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        return self.count
+        return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        self.epoch += 1
-        for index in torch.randperm(self.count, generator=rng_of(self.seed, epoch)).tolist():
-            yield epoch, index
+        for number in range(self.start, self.start + self.batches):
+            epoch, place = divmod(number, self.batches)
+            first = place * self.global_batch + self.rank * self.batch_size
+            for index in self.images_at(epoch, first, first + self.batch_size):
+                yield epoch, index
+
+    def images_at(self, epoch: int, start: int, end: int) -> list[int]:
+        """Indices of the images at these places of an epoch's order."""
+        if epoch != self._drawn:
+            self._drawn, self._order = epoch, torch.randperm(self.count, generator=rng_of(self.seed, epoch))
+        found: list[int] = self._order[start:end].tolist()
+        return found
+
+
+class TrainingLoader(DataLoader[Any]):
+    """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
+
+    What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch
+    and a number of images, so that a run may go on with other batch sizes; Lightning puts it into the checkpoint.
+    """
+
+    def __init__(self, images: Dataset[Any], order: TrainingOrder, **how: Any) -> None:
+        super().__init__(images, batch_size=order.batch_size, sampler=order, drop_last=True, **how)
+        self.order, self.taken = order, 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.order.start = self.taken
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The place behind the last batch taken: epoch, and images of it that all processes have taken."""
+        epoch, place = divmod(self.taken, self.order.batches)
+        return {"epoch": epoch, "images": place * self.order.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on there, or at the beginning of the global batch that the place lies in."""
+        self.taken = state["epoch"] * self.order.batches + state["images"] // self.order.global_batch
+
+
+def end_with_the_parent(worker: int) -> None:
+    """A loader process leaves signals to its parent: a scheduler sends them to all, and the last step needs data."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class TrainingImages(Dataset[Any]):
@@ -213,6 +274,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         UserError: a value out of range.
     """
 
+    training_order: type[TrainingOrder] = TrainingOrder
     num_classes: int = 0
     class_names: Sequence[str] = ()
     palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
@@ -283,36 +345,42 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def loader(self, name: Split) -> DataLoader[Any]:
         """Every image of one split, in a fixed order and unaugmented."""
-        return self._loader(self.images(name))
+        return DataLoader(self.images(name), batch_size=self.batch_size, **self._loading())
 
-    def _loader(self, images: Dataset[Any], **how: Any) -> DataLoader[Any]:
+    def _loading(self) -> dict[str, Any]:
         workers = self.num_workers
-        return DataLoader(
-            images,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            **how,
-        )
+        start = end_with_the_parent if workers else None
+        return {
+            "num_workers": workers,
+            "collate_fn": collate,
+            "persistent_workers": workers > 0,
+            "worker_init_fn": start,
+        }
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TrainingLoader:
         """Training batches in a new seeded order every epoch, augmented; the incomplete last batch is dropped.
 
         Raises:
-            UserError: there are fewer images than one batch.
+            UserError: there are fewer images than one batch of all processes.
         """
-        images = self.images("train")
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0  # a resumed run goes on with its epoch
-        if len(images) < self.batch_size:
-            raise UserError(
-                f"data.batch_size {self.batch_size} exceeds the train split of {len(images)} images; lower it"
-            )
-        return self._loader(TrainingImages(images, self.seed), sampler=self.order(len(images), epoch), drop_last=True)
+        return self.training_loader(self.images("train"))
 
-    def order(self, count: int, epoch: int) -> EpochOrder:
-        """The training order of so many images from an epoch on."""
-        return EpochOrder(count, self.seed, epoch)
+    def training_loader(self, images: LabelledImages, epoch: int = 0) -> TrainingLoader:
+        """Batches of `images` in the order of training, beginning with `epoch`.
+
+        Raises:
+            UserError: there are fewer images than one batch of all processes.
+        """
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        order = self.training_order(len(images), self.batch_size, self.seed, world_size, rank)
+        if order.batches == 0:
+            times = f" times {world_size} processes" if world_size > 1 else ""
+            raise UserError(
+                f"data.batch_size {self.batch_size}{times} exceeds the train split of {len(images)} images; lower it"
+            )
+        loader = TrainingLoader(TrainingImages(images, self.seed), order, **self._loading())
+        loader.taken = epoch * order.batches
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""

@@ -54,7 +54,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
                 raise UserError(f"cannot write {target}: it is a file; name a folder")
             for left in target.parent.glob(f".{escape(target.name)}.*"):
                 owner = re.fullmatch(r"(\d+)\.(partial|old)", left.name.removeprefix(f".{target.name}."))
-                if owner and (left == temporary or not _runs(int(owner[1]))):
+                if owner and (left == temporary or not is_running(int(owner[1]))):
                     shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
         yield temporary
@@ -76,7 +76,7 @@ def _explained(target: Path) -> Iterator[None]:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether the process that a temporary folder is named after still runs."""
     try:
         os.kill(process, 0)
@@ -85,6 +85,56 @@ def _runs(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextmanager
+def durable_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target`; on a clean exit its bytes are on the disk before it is renamed to `target`.
+
+    Unlike `atomic_path` this outlives a crash of the machine, and the operating system's complaint comes as it is.
+    """
+    temporary = partial_path(target)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, target)
+        sync(target.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def partial_path(target: Path) -> Path:
+    """Where this process writes what is to become `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove the partial files of processes that do not run any more."""
+    for left in folder.glob(".*.partial"):
+        owner = re.fullmatch(r".*\.(\d+)\.partial", left.name)
+        if owner and not is_running(int(owner[1])):
+            with suppress(OSError):
+                left.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_last(target: Path, link: Path) -> None:
+    """Have the symbolic link `link` point to `target` beside it; it never points nowhere in between."""
+    temporary = partial_path(link)
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target.name)
+    os.replace(temporary, link)
+    sync(link.parent)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from igpt.callbacks import LossGuard
 from igpt.callbacks.loss_guard import LossWatch
+from igpt.checkpoint import newest_intact
 from igpt.errors import UserError
 
 
@@ -47,11 +48,15 @@ def test_a_guard_with_a_value_out_of_range_is_refused(wrong):
         LossGuard(**wrong)
 
 
+told = []  # what the last guarded run said
+
+
 def guarded(igpt, run, folder, *options):
     callbacks = json.dumps([{"class_path": "igpt.callbacks.LossGuard", "init_args": {"every_n_steps": 4}}])
     code, _, err = igpt("fit", "--config", run.config, "--runs_dir", folder, "--trainer.callbacks", callbacks,
                         "--samples.num", 0, "--samples.completions", 0, *options)  # fmt: skip
     assert code == 0, err
+    told[:] = [line for line in err.splitlines() if line.startswith("igpt fit:")]
     return json.loads((folder / "mini" / "result.json").read_text())
 
 
@@ -83,7 +88,30 @@ def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, monkeypatc
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(Autoregressive, "training_step", poisoned)
-    result = guarded(igpt, digits_run, tmp_path)
+    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2)
     assert result["stopped"] == "the training loss became nan by step 8"
     assert result["steps"] == 8
     assert result["val_loss"] is None
+    folder = tmp_path / "mini" / "checkpoints"
+    assert sorted(path.name for path in folder.glob("step=*.ckpt"))[-1] == "step=0000006.ckpt"  # lost, and not the end
+    assert newest_intact(folder, below=5) == folder / "step=0000004.ckpt"
+    assert told[-1] == f"igpt fit: {result['stopped']}; the last good checkpoint: {folder / 'step=0000004.ckpt'}"
+
+
+def test_a_guard_goes_on_watching_where_its_checkpoint_stood():
+    losses = torch.tensor([3.0, 2.0, 9.0, 9.0, 9.0, 9.0])
+
+    def watching(guard, part, first):
+        for number, loss in enumerate(part, first):
+            guard._steps_before = number
+            guard._unseen.append(loss)
+            guard._steps.append(number)
+        return guard._look(), guard.wrong_from
+
+    whole = watching(LossGuard(patience=3), losses, 0)
+    assert whole == ("the training loss rose to 9 from 2", 2)
+    for cut in range(1, 5):
+        first, second = LossGuard(patience=3), LossGuard(patience=3)
+        watching(first, losses[:cut], 0)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert watching(second, losses[cut:], cut) == whole

@@ -5,7 +5,7 @@ from igpt.errors import UserError
 
 
 def names(folder):
-    return sorted(path.name for path in (folder / "mini" / "checkpoints").iterdir())
+    return sorted(path.name for path in (folder / "mini" / "checkpoints").glob("*.ckpt"))
 
 
 def fit(igpt, run, folder, *options):

@@ -23,7 +23,7 @@ def events(digits_run):
 
 def test_a_run_writes_its_config_events_and_checkpoints(digits_run):
     assert yaml.safe_load((digits_run.folder / "config.yaml").read_text())["trainer"]["max_steps"] == 30
-    names = sorted(path.name for path in (digits_run.folder / "checkpoints").iterdir())
+    names = sorted(path.name for path in (digits_run.folder / "checkpoints").glob("*.ckpt"))
     assert names == ["last.ckpt", "step=0000020.ckpt", "step=0000030.ckpt"]
     assert digits_run.checkpoint.resolve().name == "step=0000030.ckpt"
 
@@ -90,7 +90,7 @@ def test_going_on_with_ckpt_path_last_continues_the_steps(digits_run, igpt, tmp_
     assert igpt(*arguments, "--trainer.max_steps", 5)[0] == 0
     code, _, err = igpt(*arguments, "--trainer.max_steps", 8, "--ckpt_path", "last")
     assert code == 0, err
-    names = sorted(path.name for path in (tmp_path / "mini" / "checkpoints").iterdir())
+    names = sorted(path.name for path in (tmp_path / "mini" / "checkpoints").glob("*.ckpt"))
     assert names == ["last.ckpt", "step=0000005.ckpt", "step=0000008.ckpt"]
 
 

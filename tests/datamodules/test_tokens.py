@@ -60,15 +60,23 @@ def test_images_labels_and_splits_are_those_of_the_data_that_were_tokenised(shar
 
 
 def test_training_takes_every_image_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch(shards):
-    first, second = (list(PermutedOrder(1294, seed=0, epoch=epoch)) for epoch in (0, 1))
+    order = PermutedOrder(1294, batch_size=2, seed=0)
+    first = list(order)
+    order.start = 1294 // 2
+    second = list(order)
     assert sorted(index for _, index in first) == list(range(1294))
     assert [epoch for epoch, _ in second] == [1] * 1294
     assert [index for _, index in first] != [index for _, index in second]
-    running = PermutedOrder(1294, seed=0)
-    assert [list(running), list(running)] == [first, second]
-    sampler = TokenShards(folder=str(shards)).train_dataloader().sampler
+    sampler = TokenShards(folder=str(shards), batch_size=2).train_dataloader().sampler
     assert isinstance(sampler, PermutedOrder)
     assert list(sampler) == first
+
+
+def test_processes_share_the_order_of_an_epoch_among_them():
+    alone = list(PermutedOrder(96, batch_size=8, seed=3))
+    shared = [list(PermutedOrder(96, batch_size=4, seed=3, world_size=2, rank=rank)) for rank in (0, 1)]
+    together = [pair for step in range(12) for rank in (0, 1) for pair in shared[rank][4 * step : 4 * step + 4]]
+    assert together == alone
 
 
 def test_folding_validation_back_trains_on_both(shards):
@@ -82,7 +90,7 @@ def test_folding_validation_back_trains_on_both(shards):
 def test_100_million_images_cost_no_memory_and_no_time_to_start(shards):
     tracemalloc.start()
     began = time.perf_counter()
-    first = list(itertools.islice(PermutedOrder(100_000_000, seed=0), 4096))
+    first = list(itertools.islice(PermutedOrder(100_000_000, batch_size=128, seed=0), 4096))
     seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(set(first)) == 4096

@@ -25,8 +25,9 @@ class LossWatch:
         self.minimum, self.above = math.inf, 0
 
     def see(self, loss: float) -> str | None:
-        """The reason to stop after this loss, or None."""
+        """The reason to stop after this loss, or None; `above` then counts the losses that led to it."""
         if not math.isfinite(loss):
+            self.above += 1
             return f"the training loss became {loss}"
         limit = max(self.factor * self.minimum, self.minimum + self.margin)
         self.above = self.above + 1 if loss > limit else 0
@@ -38,6 +39,8 @@ class LossWatch:
 
 class LossGuard(pl.Callback):
     """Stops a run on NaN, infinity or a lasting spike of the training loss (for `igpt tune`; paper, section 3.4).
+
+    A line then names the last checkpoint from before the loss went wrong; the end is not saved.
 
     At the end, `result.json` says how the run ended: `val_loss` (the last one, nats per pixel; null if there was none
     or it is not finite), `val_step`, `steps`, and `stopped`, the reason or null.
@@ -76,11 +79,32 @@ class LossGuard(pl.Callback):
     def _begin(self) -> None:
         self._watch = LossWatch(self.factor, self.margin, self.patience)
         self._unseen: list[Tensor] = []
+        self._steps: list[int] = []  # steps done before each loss that has counted as above, or is yet unseen
+        self._steps_before = 0
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew; a checkpoint is loaded after this."""
         self.stopped, self.val_loss, self.val_step = None, None, None
         self._begin()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later decisions depend on, so that a resumed run is stopped where the whole one would be."""
+        unseen = torch.stack(self._unseen).tolist() if self._unseen else []
+        watch = {"minimum": self._watch.minimum, "above": self._watch.above}
+        return {**watch, "unseen": unseen, "steps": self._steps, "val_loss": self.val_loss, "val_step": self.val_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on watching from there."""
+        self._watch.minimum, self._watch.above = state_dict["minimum"], state_dict["above"]
+        self._unseen = [torch.tensor(loss) for loss in state_dict["unseen"]]
+        self._steps = list(state_dict["steps"])
+        self.val_loss, self.val_step = state_dict["val_loss"], state_dict["val_step"]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember which step's weights this loss is of."""
+        self._steps_before = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,17 +112,27 @@ class LossGuard(pl.Callback):
         """Keep the loss on its device; look at the kept ones now and then."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._unseen.append(loss.detach().float())
+        self._steps.append(self._steps_before)
         if len(self._unseen) < self.every_n_steps or self.stopped:
             return
+        trainer.should_stop = self._decide(trainer) or trainer.should_stop
+
+    def _decide(self, trainer: pl.Trainer) -> bool:
         reason = self._look()
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):  # all processes stop, or none
             self.stopped = f"{reason or 'another process stopped'} by step {trainer.global_step}"
-            trainer.should_stop = True
+        return self.stopped is not None
 
     def _look(self) -> str | None:
-        losses: list[float] = torch.stack(self._unseen).tolist() if self._unseen else []
+        losses: list[float] = torch.stack([loss.cpu() for loss in self._unseen]).tolist() if self._unseen else []
         self._unseen = []
-        return next((reason for loss in losses if (reason := self._watch.see(loss))), None)
+        steps = self._steps
+        for number, loss in enumerate(losses, len(steps) - len(losses) + 1):
+            reason = self._watch.see(loss)
+            self._steps = steps[number - self._watch.above : number]
+            if reason:
+                return reason
+        return None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the newest validation loss."""
@@ -106,11 +140,18 @@ class LossGuard(pl.Callback):
             return
         self.val_loss, self.val_step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
 
+    @property
+    def wrong_from(self) -> int:
+        """Of a stopped run: the first step whose weights gave a loss that led to the stop."""
+        return self._steps[0] if self._steps else 0
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the last losses, before the end is saved."""
+        if self.stopped is None:
+            self._decide(trainer)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the last losses and write the result, on the main process."""
-        reason = self._look()
-        if reason and not self.stopped:
-            self.stopped = f"{reason} by step {trainer.global_step}"
+        """Write the result, on the main process."""
         folder = trainer.log_dir
         if not trainer.is_global_zero or trainer.fast_dev_run or not (self.out or folder):  # type: ignore[attr-defined]
             return

@@ -1,33 +1,47 @@
 """Checkpoints at regular steps, at named steps and at the end; `last.ckpt` always points to the newest."""
 
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from igpt.callbacks.loss_guard import LossGuard
+from igpt.checkpoint import LAST, checksum_file, newest_intact, step_checkpoints
 from igpt.errors import UserError
+from igpt.files import link_last, remove_partial
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """Writes `checkpoints/step=NNNNNNN.ckpt` into the run's folder, keeps all, and links `last.ckpt`.
+    """Writes `checkpoints/step=NNNNNNN.ckpt` into the run's folder and links `last.ckpt` to the newest.
+
+    A checkpoint always stands for a whole optimizer step, so that a run which goes on from it repeats the very steps
+    that would have followed. The last step is saved when validation is over and all is logged; a run that `LossGuard`
+    stopped does not save its end.
 
     Args:
         every_n_train_steps: optimizer steps between checkpoints; 0 is none; the last step is always saved.
         dirpath: folder to write to; `runs/NAME/checkpoints` if left out.
         at_steps: steps to save at besides, such as 65536, 131072, 262144, 524288, the points of the paper's curve of
             accuracy against loss (section 4.2).
+        keep: how many of the newest to keep; None is all. Those of `at_steps` always stay, and do not count.
 
     Raises:
-        UserError: a step below 1.
+        UserError: a step or number below 1; or the end of the training could not be written.
     """
 
     def __init__(
-        self, every_n_train_steps: int = 1000, dirpath: str | None = None, at_steps: list[int] | None = None
+        self,
+        every_n_train_steps: int = 1000,
+        dirpath: str | None = None,
+        at_steps: list[int] | None = None,
+        keep: int | None = None,
     ) -> None:
         if at_steps and min(at_steps) < 1:
             raise UserError(f"checkpoint.at_steps {min(at_steps)}: steps are counted from 1; give steps of at least 1")
+        if keep is not None and keep < 1:
+            raise UserError(f"checkpoint.keep {keep} must be at least 1; leave it out to keep all")
         super().__init__(
             dirpath=dirpath,
             filename="{step:07d}",
@@ -38,26 +52,99 @@ class StepCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.at_steps = at_steps
+        self.keep = keep
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the folder, and remove what killed writers have left there."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            remove_partial(self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are; known from `setup` on."""
+        assert self.dirpath is not None
+        return Path(self.dirpath)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Know the checkpoint that a resumed run comes from as saved."""
+        path = self.folder / f"step={trainer.global_step:07d}.ckpt"
+        if trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve() == path.resolve():
+            self._last_global_step_saved = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save at the interval, and at the named steps unless that has just been done."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step in (self.at_steps or ()) and not self._should_skip_saving_checkpoint(trainer):
-            candidates = self._monitor_candidates(trainer)
-            self._save_topk_checkpoint(trainer, candidates)
-            self._save_last_checkpoint(trainer, candidates)
+        """Save at the interval and at the named steps; never while gradients are being accumulated."""
+        step, every = trainer.global_step, self._every_n_train_steps
+        if not between_steps(trainer) or step >= trainer.max_steps > 0 or stopping_guard(trainer):
+            return
+        if (every and step % every == 0) or step in (self.at_steps or ()):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing: the steps decide."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end, which rarely falls on a multiple of the interval."""
-        if trainer.fast_dev_run or self.dirpath is None:  # type: ignore[attr-defined]
+        """Save the end, which rarely falls on a multiple of the interval; without it the run was for nothing."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        end = Path(self.format_checkpoint_name({"step": trainer.global_step}))  # type: ignore[dict-item]
-        if self._last_global_step_saved == trainer.global_step and end.exists():
+        if guard := stopping_guard(trainer):
+            if trainer.is_global_zero:
+                good = newest_intact(self.folder, below=guard.wrong_from)
+                print(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}", file=sys.stderr)
             return
-        trainer.save_checkpoint(end, weights_only=False)
-        if trainer.is_global_zero:
-            link = end.with_name(f".{os.getpid()}.last")
-            link.symlink_to(end.name)
-            os.replace(link, end.with_name("last.ckpt"))
+        path = self.save(trainer)
+        if trainer.is_global_zero and not path.exists():
+            raise UserError(f"checkpoint {path}: the end of the training could not be written; {self.to_go_on()}")
+
+    def save(self, trainer: pl.Trainer) -> Path:
+        """Save this step unless that has been done, link `last.ckpt` and remove old ones; all processes must call this.
+
+        Returns the file's path. Where it could not be written, no such file exists.
+        """
+        path = self.folder / f"step={trainer.global_step:07d}.ckpt"
+        if self._should_skip_saving_checkpoint(trainer):
+            return path
+        for logger in trainer.loggers:
+            logger.save()  # what led here must not be lost when the run goes on from here
+        self.best_model_path, self.last_model_path = str(path), str(self.folder / LAST)
+        known = written_at(path)
+        self._save_checkpoint(trainer, str(path))
+        if trainer.is_global_zero and written_at(path) != known:
+            link_last(path, self.folder / LAST)
+            for old in superseded(self.folder, self.keep, self.at_steps or []):
+                checksum_file(old).unlink(missing_ok=True)
+                old.unlink(missing_ok=True)
+        return path
+
+    def to_go_on(self) -> str:
+        """What to do after a failed write."""
+        last = self.folder / LAST
+        if not last.exists():
+            return "make room and start again"
+        return f"{last.resolve().name} is intact: make room and go on from there with --ckpt_path last"
+
+
+def between_steps(trainer: pl.Trainer) -> bool:
+    """Whether the last batch has ended an optimizer step, so that no accumulated gradients would be lost now."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def stopping_guard(trainer: pl.Trainer) -> LossGuard | None:
+    """The guard that has stopped this run, if one has."""
+    guards = (callback for callback in trainer.callbacks if isinstance(callback, LossGuard))  # type: ignore[attr-defined]
+    return next((guard for guard in guards if guard.stopped), None)
+
+
+def written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def superseded(folder: Path, keep: int | None, always: list[int]) -> list[Path]:
+    """Step checkpoints to remove: all but those of the steps `always`, and the `keep` that were written last."""
+    if keep is None:
+        return []
+    files = [path for step, path in step_checkpoints(folder).items() if step not in always]
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)[keep:]

@@ -14,10 +14,8 @@ from igpt.commands.device import quiet_trainer
 from igpt.data import (
     SPLITS,
     ChosenImages,
-    EpochOrder,
     ImageDataModule,
     LabelledImages,
-    TrainingImages,
     collate,
     rng_of,
 )
@@ -127,7 +125,7 @@ def sgd_probe(
         if probe.epochs_done < epochs:
             callbacks = [SaveEachEpoch(path, header)]
             left = quiet_trainer(**trainer, max_epochs=epochs - probe.epochs_done, callbacks=callbacks)
-            left.fit(probe, train_loader(data, images["train"], probe.epochs_done), in_batches(data, images["val"]))
+            left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         quiet_trainer(**trainer).test(probe, in_batches(data, images["test"]), verbose=False)
     finally:
@@ -166,17 +164,6 @@ def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precisi
             raise UserError(
                 f"--data: label {int(labels.max())} in {name}, but the classes end at {recipe.num_classes - 1}"
             )
-
-
-def train_loader(data: ImageDataModule, images: LabelledImages, epoch: int) -> DataLoader[Any]:
-    """Training batches, beginning with the order of `epoch`: data's own order, whatever stands for the images."""
-    if images is data.images("train"):
-        loader = data.train_dataloader()
-        assert isinstance(loader.sampler, EpochOrder)
-        loader.sampler.epoch = epoch
-        return loader
-    order = EpochOrder(len(images), data.seed, epoch)
-    return in_batches(data, TrainingImages(images, data.seed), sampler=order, drop_last=True)
 
 
 def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int) -> DataLoader[Any]:

@@ -10,10 +10,20 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.trainer.connectors import callback_connector
 
 from igpt.allocator import keep_freed_memory
-from igpt.callbacks import ImagesPerSecond, LayerFeatures, Likelihood, SampleGrid, StepCheckpoint
+from igpt.callbacks import (
+    CatchUp,
+    ImagesPerSecond,
+    LayerFeatures,
+    Likelihood,
+    Preemption,
+    SampleGrid,
+    StepCheckpoint,
+)
+from igpt.checkpoint import LAST
 from igpt.commands import records
 from igpt.commands.checks import check_recipe, keep_earlier_run, preflight, use_checkpoint
 from igpt.commands.parsing import CommandParser
@@ -22,6 +32,7 @@ from igpt.errors import UserError
 from igpt.files import atomic_path
 from igpt.modules import PixelModule
 from igpt.plugins import load_plugins
+from igpt.saving import WholeCheckpoints
 
 KEYWORDS = ("best", "hpc", "registry")
 
@@ -118,7 +129,7 @@ class TrainerCLI(LightningCLI):
         if path is None and self.verb != "fit":
             raise UserError("--ckpt_path is missing; name a file, such as runs/NAME/checkpoints/last.ckpt, or 'last'")
         if path == "last":
-            last = run_dir(config) / "checkpoints" / "last.ckpt"
+            last = run_dir(config) / "checkpoints" / LAST
             if not last.exists() and self.verb != "fit":
                 raise UserError(f"--ckpt_path last: {last} does not exist; train first, or name a file")
             path = config.ckpt_path = str(last) if last.exists() else None
@@ -143,7 +154,13 @@ class TrainerCLI(LightningCLI):
             callbacks.append(self.likelihood)
         if self.verb == "fit" and config.trainer.logger is not False:
             callbacks.append(LearningRateMonitor("step"))
+        if self.verb == "fit" and not config.trainer.fast_dev_run:
+            callbacks += [CatchUp(), Preemption()]
         self.trainer_defaults["callbacks"] = callbacks
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        given = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in given):
+            kwargs["plugins"] = [*given, WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             keep_earlier_run(folder, config)  # only now, when nothing about the trainer can be off any more

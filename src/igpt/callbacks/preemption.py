@@ -1,0 +1,130 @@
+"""Ends a run in good order when a scheduler asks for its place."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps
+from igpt.checkpoint import LAST
+from igpt.errors import UserError
+
+REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+ECHO = 1.0  # seconds; `timeout` and others send a signal to a process and to its group
+
+
+class Preempted(SystemExit):
+    """The run has been saved and can go on later."""
+
+    def __init__(self) -> None:
+        super().__init__(REQUEUE)
+
+
+class Preemption(Checkpoint):
+    """On SIGTERM or SIGUSR1: finish the step, save, say how to go on, exit with 75; on a second signal exit at once.
+
+    A signal during validation ends it after the batch; the resumed run validates. At the last step the run ends as it
+    would have. (Lightning calls callbacks of this base class last, when all others have seen the step.)
+
+    Args:
+        every_n_steps: optimizer steps, or batches of validation, between two agreements of several processes.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self.asked: signal.Signals | None = None
+        self._since = 0.0
+        self._earlier: dict[signal.Signals, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen from here on."""
+        self.asked = None
+        self._listen()
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen again: Lightning has put a handler of its own there, which would stop without saving."""
+        self._listen()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen again, where there was no sanity check."""
+        self._listen()
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                earlier = signal.signal(number, self._note)
+                self._earlier.setdefault(number, earlier)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.asked is None:
+            self.asked, self._since = signal.Signals(number), now
+        elif now - self._since > ECHO:
+            os.write(2, b"igpt: second signal, ends at once; the last checkpoint stays as it is\n")
+            os._exit(128 + number)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop behind a whole step."""
+        self._stop_if_asked(trainer, trainer.global_step)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop in the middle of a validation."""
+        if not trainer.sanity_checking:
+            self._stop_if_asked(trainer, batch_idx)
+
+    def _agreed(self, trainer: pl.Trainer, count: int) -> bool:
+        """Whether to stop now, the same in all processes.
+
+        A signal reaches them at different moments, and those that went on would wait for the others for ever. So they
+        ask each other at the same counts, all of them, whether any was asked; as this waits for the device, not at
+        every step.
+        """
+        if trainer.world_size == 1:
+            return self.asked is not None
+        if count % self.every_n_steps:
+            return False
+        return bool(trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False))
+
+    def _stop_if_asked(self, trainer: pl.Trainer, count: int) -> None:
+        last = trainer.global_step >= trainer.max_steps > 0
+        if last or not between_steps(trainer) or not self._agreed(trainer, count):
+            return
+        saver = next(callback for callback in trainer.callbacks if isinstance(callback, StepCheckpoint))  # type: ignore[attr-defined]
+        path = saver.save(trainer)
+        if trainer.is_global_zero:
+            self._say(trainer.global_step, path, saver)
+        raise Preempted
+
+    def _say(self, step: int, path: Path, saver: StepCheckpoint) -> None:
+        by = self.asked.name if self.asked else "a signal to another process"
+        if not path.exists():
+            raise UserError(f"stopped by {by} at step {step}, but {path} could not be written; {saver.to_go_on()}")
+        print(
+            f"igpt fit: stopped by {by} at step {step}; saved {path.parent / LAST}; to go on, run the same command "
+            "with --ckpt_path last",
+            file=sys.stderr,
+        )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        self._earlier = {}

@@ -1,0 +1,195 @@
+"""Checkpoint files cannot tear: whole or not there, with a checksum; of a damaged one is said what to use instead."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from igpt.callbacks.step_checkpoint import superseded
+from igpt.checkpoint import CHECKPOINT_KEY, checksum_file, newest_intact, read_checkpoint, write_checkpoint
+from igpt.errors import UserError
+from igpt.files import link_last, remove_partial
+
+
+def content(value=0.0, size=10):
+    return {CHECKPOINT_KEY: {}, "state_dict": {"w": torch.full((size,), value)}}
+
+
+def write_steps(folder, *steps):
+    for step in steps:
+        write_checkpoint(content(step), folder / f"step={step:07d}.ckpt")
+    link_last(folder / f"step={steps[-1]:07d}.ckpt", folder / "last.ckpt")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_has_a_checksum_that_sha256sum_agrees_with(tmp_path):
+    write_steps(tmp_path, 5)
+    assert names(tmp_path) == ["last.ckpt", "step=0000005.ckpt", "step=0000005.ckpt.sha256"]
+    assert torch.equal(read_checkpoint(tmp_path / "last.ckpt")["state_dict"]["w"], torch.full((10,), 5.0))
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--strict", "step=0000005.ckpt.sha256"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut short", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_newest_intact_one_offered(tmp_path, damage):
+    write_steps(tmp_path, 1, 2, 3, 4)
+    for step in (3, 4):
+        path = tmp_path / f"step={step:07d}.ckpt"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes({"one bit": bytes(data), "cut short": bytes(data[:700]), "empty": b""}[damage])
+    with pytest.raises(UserError, match=r"last.ckpt is damaged.*intact one is .*/step=0000002.ckpt$") as error:
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert "\n" not in str(error.value)
+    checksum_file(tmp_path / "last.ckpt").unlink()
+    if damage != "one bit":
+        with pytest.raises(UserError, match=r"last.ckpt cannot be read.*intact one is .*/step=0000002.ckpt$"):
+            read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_where_no_other_is_intact_none_is_offered(tmp_path):
+    write_steps(tmp_path, 1)
+    (tmp_path / "step=0000001.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match="use an earlier one"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert newest_intact(tmp_path) is None
+
+
+def test_a_checkpoint_without_a_checksum_is_read_as_it_is(tmp_path):
+    torch.save(content(3.0), tmp_path / "old.ckpt")
+    assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
+
+
+def test_of_many_the_newest_are_kept_and_named_steps_always(tmp_path):
+    write_steps(tmp_path, 10, 20, 30, 40, 50)
+    assert superseded(tmp_path, None, []) == []
+    assert [path.name for path in superseded(tmp_path, 2, [20])] == ["step=0000030.ckpt", "step=0000010.ckpt"]
+    os.utime(tmp_path / "step=0000010.ckpt")  # as of a run that went on from an earlier step
+    assert [path.name for path in superseded(tmp_path, 2, [20])] == ["step=0000040.ckpt", "step=0000030.ckpt"]
+
+
+def test_a_run_keeps_as_many_as_asked_with_their_checksums(digits_run, igpt, tmp_path):
+    code, _, err = igpt("fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--trainer.max_steps", 11,
+                        "--checkpoint.every_n_train_steps", 2, "--checkpoint.keep", 2, "--checkpoint.at_steps",
+                        "[3,4]", "--samples.num", 0, "--samples.completions", 0)  # fmt: skip
+    assert code == 0, err
+    steps = [f"step={step:07d}.ckpt" for step in (3, 4, 10, 11)]
+    assert names(tmp_path / "mini" / "checkpoints") == sorted(["last.ckpt", *steps, *(f"{s}.sha256" for s in steps)])
+    assert (tmp_path / "mini" / "checkpoints" / "last.ckpt").resolve().name == steps[-1]
+
+
+def test_keeping_none_is_refused(digits_run, igpt, tmp_path):
+    code, _, err = igpt("fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--checkpoint.keep", 0)
+    assert (code, "checkpoint.keep 0" in err) == (2, True)
+
+
+def test_what_a_killed_writer_left_is_removed_and_that_of_a_living_one_stays(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    kept = [f".step=0000001.ckpt.{os.getpid()}.partial", ".notes.partial", "a.partial"]
+    for name in [f".step=0000001.ckpt.{ended.pid}.partial", f".last.ckpt.{ended.pid}.partial", *kept]:
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert names(tmp_path) == sorted(kept)
+
+
+FULL = """
+import resource, sys
+from igpt.cli import main
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def full_disk(limit, *arguments):
+    """`igpt` where no file can grow beyond `limit` bytes."""
+    command = [sys.executable, "-W", "ignore", "-c", FULL, str(limit), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(digits_run, igpt, tmp_path):
+    arguments = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--samples.num", 0,
+                 "--samples.completions", 0, "--trainer.limit_val_batches", 0, "--trainer.max_steps"]  # fmt: skip
+    code, _, err = igpt(*arguments, 5)
+    assert code == 0, err
+    folder = tmp_path / "mini" / "checkpoints"
+    before = names(folder)
+    done = full_disk(100_000, *arguments, 30, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 10)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("igpt")]
+    assert len(lines) == 4, done.stderr  # steps 10 and 20, where it goes on, and the end, where it cannot
+    for line, step in zip(lines, (10, 20, 30, 30), strict=True):
+        assert f"step=00000{step}.ckpt" in line
+    assert "File too large" in lines[0]
+    assert "step=0000005.ckpt is intact" in lines[-1]
+    assert names(folder) == before
+    assert read_checkpoint(folder / "last.ckpt")["global_step"] == 5
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import torch
+from igpt.checkpoint import CHECKPOINT_KEY, write_checkpoint
+from igpt.files import link_last, remove_partial
+folder, first = Path(sys.argv[1]), int(sys.argv[2])
+remove_partial(folder)
+for step in range(first, first + 10_000):
+    target = folder / f"step={step:07d}.ckpt"
+    write_checkpoint({CHECKPOINT_KEY: {}, "state_dict": {"w": torch.full((3_000_000,), float(step))}}, target)
+    link_last(target, folder / "last.ckpt")
+    (folder / f"step={step - 2:07d}.ckpt").unlink(missing_ok=True)
+"""
+
+
+def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path):
+    """The kill comes at moments of one write, from the first byte of the checkpoint to the renaming of its checksum."""
+    rng = random.Random(1)
+    for kill in range(4):
+        first = 100 * kill + 1
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(first)]) as process:
+            while not (tmp_path / f"step={first + 1:07d}.ckpt").exists():
+                assert process.poll() is None
+                time.sleep(0.002)
+            while not list(tmp_path.glob(".step=*.partial")):
+                time.sleep(0.0002)
+            time.sleep(rng.uniform(0, 0.03))
+            process.kill()
+        weights = read_checkpoint(tmp_path / "last.ckpt")["state_dict"]["w"]
+        assert bool((weights == weights[0]).all())
+        assert weights[0] >= first
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_run_while_it_writes_leave_twenty_times_a_last_to_go_on_from(digits_run, igpt, tmp_path):
+    folder, rng = tmp_path / "mini" / "checkpoints", random.Random(time.time_ns())
+    command = [sys.executable, "-m", "igpt", "fit", "--config", digits_run.config, "--runs_dir", tmp_path,
+               "--ckpt_path", "last", "--trainer.max_steps", 100_000, "--checkpoint.every_n_train_steps", 1,
+               "--checkpoint.keep", 3, "--trainer.limit_val_batches", 0]  # fmt: skip
+    code, _, err = igpt(*command[3:], "--trainer.max_steps", 2)
+    assert code == 0, err
+    caught, step = 0, 2
+    for kill in range(20):
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not list(folder.glob(f".step=*.{process.pid}.partial")):
+                assert process.poll() is None
+                time.sleep(0.0005)
+            time.sleep(rng.choice([0, rng.uniform(0, 0.01), rng.uniform(0, 0.5)]))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        left = [path.name for path in folder.glob(".*.partial")]
+        caught += bool(left)
+        before, step = step, read_checkpoint(folder / "last.ckpt")["global_step"]
+        print(f"kill {kill}: at step {step}, left {left}")
+        assert step >= before
+    assert caught >= 5
