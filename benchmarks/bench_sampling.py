@@ -1,9 +1,9 @@
 """Drawing images of 1024 tokens at the small size: `igpt.sampling.generate` beside `ImageGPT.generate`.
 
-    python benchmarks/bench_sampling.py [--rounds 3] [--only 1 8] [--device cuda]
+    python benchmarks/bench_sampling.py [--rounds 2] [--only 1 8] [--device cuda]
 
 All in float32 with the same weights and a cache, from the full distribution (top_k = 0). At 64 images each side draws
-the first 256 tokens alone, since the peer would take minutes. The last case completes 8 images of which 512 tokens are
+the first 128 tokens alone, since the peer would take minutes. The last case completes 8 images of which 512 tokens are
 given. igpt draws step by step and with `compile`, whose half a minute of compiling is not counted. Before the clock
 runs, all draw 32 tokens greedily, which must be the same; this is also their warm-up.
 """
@@ -44,7 +44,7 @@ class Case:
 CASES = {
     "1": Case("sampling, 1 image", 1, at_least=3.0),
     "8": Case("sampling, 8 images", 8, at_least=2.5),
-    "64": Case("sampling, 64 images, first 256 tokens", 64, end=256),
+    "64": Case("sampling, 64 images, first 128 tokens", 64, end=128),
     "half": Case("completing 8 images from 512 tokens", 8, given=512),
 }
 
@@ -113,7 +113,7 @@ def measure_case(case: Case, rounds: int, peak: dict[str, Any], device: str) -> 
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=3, device=True)
+    parser = arguments(__doc__, rounds=2, device=True)
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     options = parser.parse_args()
     peak = peaks(options.device)

@@ -1,6 +1,6 @@
 """Steps of AR training at three sizes: igpt compiled, eager and through its Trainer, beside two other libraries.
 
-    python benchmarks/bench_train.py [--rounds 5] [--sizes digits small] [--device cuda]
+    python benchmarks/bench_train.py [--rounds 3] [--sizes digits small] [--device cuda]
 
 A step is forward, backward and fused Adam (betas 0.9 and 0.95), in bfloat16 by autocast, on random tokens. `ImageGPT`
 (transformers) has igpt's own weights, no dropout and no cache; `x-transformers` the same dimensions with its flash
@@ -152,7 +152,7 @@ def trainer_note(found: dict[str, Measured]) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=5, device=True)
+    parser = arguments(__doc__, rounds=3, device=True)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     options = parser.parse_args()
     peak = peaks(options.device)
