@@ -104,21 +104,19 @@ def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def sides_of(size: str, steps: int, device: str) -> list[Side]:
-    """Which sides take part; the slower extra ones at the small size alone."""
+    """Which sides take part; the extra ones at the smaller sizes alone."""
     common = (size, steps, device)
     sides = [
         igpt_side(COMPILED, igpt_work, *common, True),
         peer_side(IMAGE_GPT, image_gpt_work, *common),
         peer_side(X_TRANSFORMERS, x_transformers_work, *common),
     ]
-    if size == "small":
+    if size != "S cut to 4 layers":
         from through_trainer import trainer_work  # the other sides' workers need no command line
 
-        sides += [
-            igpt_side(EAGER, igpt_work, *common, False),
-            igpt_side(TRAINER, trainer_work, *common),
-            igpt_side(KEEPING, image_gpt_work, *common),
-        ]
+        sides.append(igpt_side(TRAINER, trainer_work, *common))
+    if size == "small":
+        sides += [igpt_side(EAGER, igpt_work, *common, False), igpt_side(KEEPING, image_gpt_work, *common)]
     return sides
 
 
@@ -138,10 +136,12 @@ def rows_of(size: str, found: dict[str, Measured], peak: dict[str, Any], device:
         one(COMPILED, IMAGE_GPT, asked.get(IMAGE_GPT), note),
         one(COMPILED, X_TRANSFORMERS, asked.get(X_TRANSFORMERS), "the same dimensions, other blocks and weights"),
     ]
+    if TRAINER in found:
+        asked_here = TRAINER_AT_LEAST if size == "small" and device == "cpu" else None
+        rows.append(one(TRAINER, COMPILED, asked_here, trainer_note(found)))
     if size == "small":
         rows += [
             one(EAGER, IMAGE_GPT, note=agree(found[EAGER], found[IMAGE_GPT], **TOLERANCES)),
-            one(TRAINER, COMPILED, TRAINER_AT_LEAST if device == "cpu" else None, trainer_note(found)),
             one(COMPILED, KEEPING, note="any program can make igpt's allocator setting"),
         ]
     return rows
