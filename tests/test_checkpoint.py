@@ -16,9 +16,11 @@ from igpt.checkpoint import CHECKPOINT_KEY, checksum_file, newest_intact, read_c
 from igpt.errors import UserError
 from igpt.files import link_last, remove_partial
 
+HEADER = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
+
 
 def content(value=0.0, size=10):
-    return {CHECKPOINT_KEY: {}, "state_dict": {"w": torch.full((size,), value)}}
+    return {CHECKPOINT_KEY: HEADER, "state_dict": {"w": torch.full((size,), value)}}
 
 
 def write_steps(folder, *steps):
@@ -146,7 +148,9 @@ folder, first = Path(sys.argv[1]), int(sys.argv[2])
 remove_partial(folder)
 for step in range(first, first + 10_000):
     target = folder / f"step={step:07d}.ckpt"
-    write_checkpoint({CHECKPOINT_KEY: {}, "state_dict": {"w": torch.full((3_000_000,), float(step))}}, target)
+    weights = {"w": torch.full((3_000_000,), float(step))}
+    header = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
+    write_checkpoint({CHECKPOINT_KEY: header, "state_dict": weights}, target)
     link_last(target, folder / "last.ckpt")
     (folder / f"step={step - 2:07d}.ckpt").unlink(missing_ok=True)
 """

@@ -21,6 +21,7 @@ FLOORS = [
         "schedule",
         "order",
         "checkpoint",
+        "contract",
         "features",
         "probing",
         "interop",

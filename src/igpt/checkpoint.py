@@ -11,6 +11,7 @@ import torch
 
 from igpt.errors import UserError
 from igpt.files import durable_path, sha256_of
+from igpt.spec import header_of
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
 LAST = "last.ckpt"  # the link to the newest
@@ -19,6 +20,8 @@ LAST = "last.ckpt"  # the link to the newest
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint's content as plain data and tensors on the CPU; its checksum must be right, where one is there.
 
+    Under `CHECKPOINT_KEY` stands a header that names a model by class path and arguments (`igpt.spec.header_of`).
+
     Raises:
         UserError: not there, damaged, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
             Of a damaged one the newest intact one beside it is named.
@@ -26,22 +29,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
-    if not fits_checksum(path):
-        raise UserError(
-            f"checkpoint {path} is damaged: its sha256 differs from {checksum_file(path)}; {instead_of(path)}"
-        )
     try:
+        if not fits_checksum(path):
+            raise UserError(
+                f"checkpoint {path} is damaged: its sha256 differs from {checksum_file(path)}; {instead_of(path)}"
+            )
         content = load_plain(path)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} is no plain checkpoint: it holds something other than tensors and plain data, which "
             "is refused and was not executed; use a file written by igpt"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: it is damaged or cut short; {instead_of(path)}") from error
+    except Exception as error:  # on foreign bytes torch raises anything, from EOFError to IndexError
+        reason = "it is damaged or cut short"
+        if isinstance(error, OSError) and error.filename is not None:  # it could not be opened
+            reason = error.strerror or reason
+        raise UserError(f"checkpoint {path} cannot be read: {reason}; {instead_of(path)}") from error
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
         raise UserError(f"checkpoint {path} was not written by igpt; use a file from runs/NAME/checkpoints")
-    return content
+    return content | {CHECKPOINT_KEY: header_of(content[CHECKPOINT_KEY], path)}
 
 
 def load_plain(path: Path) -> Any:
@@ -79,10 +87,10 @@ def checksum_file(path: Path) -> Path:
 def fits_checksum(path: Path) -> bool:
     """Whether the file has the checksum that stands beside it; true where none does."""
     try:
-        expected = checksum_file(path).read_text().split()
+        expected = checksum_file(path).read_bytes().split()
     except FileNotFoundError:
         return True
-    return bool(expected) and sha256_of(path) == expected[0]
+    return bool(expected) and sha256_of(path).encode() == expected[0]
 
 
 def step_checkpoints(folder: Path) -> dict[int, Path]:

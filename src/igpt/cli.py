@@ -8,6 +8,7 @@ ended by SIGTERM; 75 `fit` was asked to stop, has saved and can go on (docs/pree
 import difflib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.filename is not None:  # what no command has words of its own for
+        if isinstance(error, OSError) and was_given(error.filename, rest):  # what no command has words of its own for
             problem = printable(f"{error.filename}: {error.strerror or error}")
             return complain(f"igpt {verb}: {problem}; name another file or folder")
         if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
@@ -117,6 +118,23 @@ def end_on_sigterm(verb: str) -> None:
 
     if in_main_thread():
         signal.signal(signal.SIGTERM, end)
+
+
+def was_given(name: object, words: Sequence[str]) -> bool:
+    """Whether the command line names this path, something below it, or a folder that it lies in.
+
+    Any other file that cannot be opened is a fault of the program, not of the user's words.
+    """
+    if not isinstance(name, str):
+        return False
+    path, here = os.path.abspath(name), os.path.abspath("")
+    for word in words:
+        for part in {word, *re.split(r"[=,\s\[\]]+", word)} - {""}:
+            place = os.path.abspath(part)
+            below = f"{place}/".startswith(f"{path}/") and not f"{here}/".startswith(f"{path}/")
+            if below or f"{path}/".startswith(f"{place}/"):
+                return True
+    return False
 
 
 def lines_of(error: UserError) -> list[str]:

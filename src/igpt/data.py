@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
+from igpt.contract import NO_LABEL as NO_LABEL
+from igpt.contract import check_item, check_labels
 from igpt.errors import UserError as UserError
 from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
@@ -26,7 +28,6 @@ from igpt.spec import spec_of
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-NO_LABEL = -1
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -229,6 +230,42 @@ def few_per_class(
     return indices
 
 
+def check_splits(loaded: object, resolution: int, num_classes: int) -> None:
+    """Look whether these can be the splits of a data module, by their labels and the first image of each.
+
+    Labels that are only read when asked for are left unread; an image that cannot be read is named when its turn comes.
+
+    Raises:
+        UserError: splits are not "train", "test" and perhaps "val", or one is not as `LabelledImages` says.
+    """
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{type(loaded).__name__}, not a mapping of splits to images")
+    if not {"train", "test"} <= set(loaded) <= set(SPLITS):
+        raise UserError(f"the splits {', '.join(map(str, loaded))}, not train, test and perhaps val")
+    for name, images in loaded.items():
+        if not isinstance(images, LabelledImages):
+            raise UserError(f"{type(images).__name__} as {name}, not LabelledImages")
+        try:
+            check_images(images, resolution, num_classes)
+        except UserError as error:
+            raise UserError(f"a split {name} in which {error}") from error
+
+
+def check_images(images: LabelledImages, resolution: int, num_classes: int) -> None:
+    """The part of `check_splits` that is about one split."""
+    if "labels" in vars(images):
+        check_labels(images.labels, num_classes)
+    if isinstance(images, TensorImages) and len(images.images) != len(images):
+        raise UserError(f"{len(images.images)} images have {len(images)} labels")
+    if len(images) == 0:
+        raise UserError("there are no images")
+    try:
+        item = images[0]
+    except (OSError, UserError):
+        return
+    check_item(item, resolution)
+
+
 @dataclass(frozen=True)
 class SplitOptions:
     """How the labelled training images are used.
@@ -309,10 +346,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three splits once; Lightning calls this in every process."""
+        """Make the three splits once; Lightning calls this in every process.
+
+        Raises:
+            UserError: see `load`; or what it gives breaks the contract, as far as that shows at a glance.
+        """
         if self._splits:
             return
-        loaded = dict(self.load())
+        loaded = self._loaded()
         train, val = loaded["train"], loaded.get("val")
         kept: Sequence[int] = range(len(train))
         splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
@@ -328,11 +369,22 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 torch.as_tensor(train.labels)[list(kept)], self.split.labels_per_class, self.split.subset_seed
             )
             kept = [kept[index] for index in few]
-        self.train_indices = kept
-        self._splits = {**splits, "train": train if len(kept) == len(train) else ChosenImages(train, list(kept))}
-        for name, images in self._splits.items():
+        splits["train"] = train if len(kept) == len(train) else ChosenImages(train, list(kept))
+        for name, images in splits.items():
             if len(images) == 0:
                 raise UserError(f"data: the {name} split is empty; change val_share or add images")
+        self.train_indices, self._splits = kept, splits
+
+    def _loaded(self) -> dict[str, LabelledImages]:
+        """What `load` gives, once it has been looked at."""
+        loaded = self.load()
+        try:
+            check_splits(loaded, self.resolution, self.num_classes)
+        except UserError as error:
+            raise UserError(
+                f"data module {type(self).__name__}: load() gave {error}; igpt.testing checks the whole contract"
+            ) from error
+        return dict(loaded)
 
     def images(self, name: Split) -> LabelledImages:
         """The data set of one split, set up when first asked for."""

@@ -13,7 +13,7 @@ from igpt.errors import UserError
 from igpt.modules.base import PixelModule
 from igpt.palette import check_colors
 from igpt.plugins import load_plugins, packages
-from igpt.spec import build, header_of
+from igpt.spec import build
 from igpt.transformer import TransformerConfig
 
 
@@ -45,7 +45,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     """
     load_plugins()
     content = read_checkpoint(path)
-    header, state = header_of(content[CHECKPOINT_KEY], path), content["state_dict"]
+    header, state = content[CHECKPOINT_KEY], content["state_dict"]
     check_room(header["model"]["init_args"], state, path)
     try:
         module: PixelModule = build(header["model"], PixelModule, {"igpt"})

@@ -10,6 +10,7 @@ from igpt.errors import UserError
 from igpt.transformer import PixelTransformer
 
 STEPS = 64  # see `infill`
+LEAST_TEMPERATURE = 1e-6  # float32 logits divided by much less are infinite, and their softmax NaN
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -33,8 +34,10 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
 
 def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
     """Raise a UserError for settings that make no distribution."""
-    if not temperature > 0:
-        raise UserError(f"--temperature {temperature} must be above 0; use --top_k 1 for the likeliest colour")
+    if not temperature >= LEAST_TEMPERATURE:
+        raise UserError(
+            f"--temperature {temperature} must be at least {LEAST_TEMPERATURE}; use --top_k 1 for the likeliest colour"
+        )
     if top_k < 0:
         raise UserError(f"--top_k {top_k} must be 0 (all colours) or more")
     if not 0 < top_p <= 1:

@@ -1,10 +1,7 @@
 """Bad input: one line that names the option or file, exit 2, and nothing left behind."""
 
-import os
-import pickle
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
@@ -60,60 +57,9 @@ def test_fit_with_one_option_off(refused, digits_run, options, words):
     refused("fit", "--config", digits_run.config, *options, words=words)
 
 
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [
-        ("wrong_shape.npy", np.zeros((17, 4), np.float32)),
-        ("one_dimension.npy", np.zeros(51, np.float32)),
-        ("range.npy", np.full((17, 3), 200.0, np.float32)),
-        ("integers.npy", np.zeros((17, 3), np.uint8)),
-        ("objects.npy", np.array([{"a": 1}], dtype=object)),
-        ("text.npy", None),
-        ("empty.npy", b""),
-    ],
-)
-def test_a_palette_that_is_none(refused, digits_run, tmp_path, name, array):
-    if isinstance(array, np.ndarray):
-        np.save(tmp_path / name, array, allow_pickle=True)
-    else:
-        (tmp_path / name).write_bytes(b"not a palette" if array is None else array)
-    refused("fit", "--config", digits_run.config, "--model.init_args.palette", name, words=[name])
-
-
-class Payload:
-    """Leaves a mark if it is ever unpickled with code execution."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return (os.mkdir, (self.mark,))
-
-
-@pytest.fixture(params=["truncated", "empty", "text", "pickle", "torch pickle", "foreign"])
-def bad_checkpoint(request, digits_run, tmp_path):
-    path, mark = tmp_path / "bad.ckpt", str(tmp_path / "executed")
-    if request.param == "truncated":
-        path.write_bytes(digits_run.checkpoint.read_bytes()[:20_000])
-    elif request.param == "empty":
-        path.write_bytes(b"")
-    elif request.param == "text":
-        path.write_text("hello")
-    elif request.param == "pickle":
-        path.write_bytes(pickle.dumps(Payload(mark)))
-    elif request.param == "torch pickle":
-        torch.save({"state_dict": {}, "igpt": Payload(mark)}, path)
-    else:
-        torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
-    return path
-
-
-def test_a_checkpoint_that_is_none_is_named_and_never_executed(refused, bad_checkpoint, digits_run, tmp_path):
-    refused("probe", "--ckpt", "bad.ckpt", words=["bad.ckpt"])
-    refused("sample", "--ckpt", "bad.ckpt", "--out", "s.png", words=["bad.ckpt"])
-    refused("fit", "--config", digits_run.config, "--ckpt_path", "bad.ckpt", words=["bad.ckpt"])
-    refused("test", "--config", digits_run.config, "--ckpt_path", "bad.ckpt", words=["bad.ckpt"])
-    assert not (tmp_path / "executed").exists()
+def test_a_checkpoint_to_go_on_with_that_is_cut_short(refused, digits_run, tmp_path):
+    (tmp_path / "bad.ckpt").write_bytes(digits_run.checkpoint.read_bytes()[:20_000])
+    refused("fit", "--config", digits_run.config, "--ckpt_path", "bad.ckpt", words=["bad.ckpt", "cut short"])
 
 
 def test_a_checkpoint_cannot_name_a_class_from_outside(refused, digits_run, tmp_path):

@@ -83,11 +83,20 @@ PALETTES = {
 }
 
 
-@pytest.mark.parametrize("name", PALETTES)
+TOKENIZE = ["--data", "Digits", "--out", "shards", "--workers", 1, "--palette"]
+
+
+@pytest.mark.parametrize("name", [name for name in PALETTES if name != "a colour too few"])
+def test_a_broken_palette(refused, tmp_path, name):
+    (tmp_path / "bad.npy").write_bytes(PALETTES[name])
+    refused("tokenize", *TOKENIZE, "bad.npy", words=["bad.npy"])
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["text", "a shape beyond all memory", "out of range", "a colour too few"])
 def test_a_broken_palette_to_train_with(refused, digits_run, tmp_path, name):
     (tmp_path / "bad.npy").write_bytes(PALETTES[name])
     refused("fit", "--config", digits_run.config, "--model.init_args.palette", "bad.npy", words=["bad.npy"])
-    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("content", ["pickle", "npy"])
@@ -100,7 +109,7 @@ def test_a_palette_with_code_in_it_is_not_executed(refused, digits_run, tmp_path
 
 
 @pytest.mark.parametrize("place", ["folder.npy", "pipe.npy", "/dev/zero"])
-def test_a_palette_that_is_no_file(refused, digits_run, tmp_path, place):
+def test_a_palette_that_is_no_file(refused, tmp_path, place):
     (tmp_path / "folder.npy").mkdir()
     os.mkfifo(tmp_path / "pipe.npy")
-    refused("fit", "--config", digits_run.config, "--model.init_args.palette", place, words=[place])
+    refused("tokenize", *TOKENIZE, place, words=[place])

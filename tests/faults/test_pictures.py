@@ -114,7 +114,7 @@ def tree(tmp_path):
 FIND = ["--data.root", "images", "--data.resolution", 8, "--colors", 4, "--out", "p.npy"]
 
 
-@pytest.mark.parametrize("name", NO_PICTURES)
+@pytest.mark.parametrize("name", ["zero bytes", "half a PNG", "PNG of 2^31 x 2^31", "TIFF cut short"])
 def test_a_class_folder_with_a_file_that_is_no_picture(refused, tree, name):
     for folder in "ab":
         for index in range(50):  # so that some are drawn into the training split
@@ -122,11 +122,10 @@ def test_a_class_folder_with_a_file_that_is_no_picture(refused, tree, name):
     refused("palette", "--data", "ImageFolder", *FIND, words=["bad", ".png", "mend or remove"])
 
 
-@pytest.mark.parametrize("name", NO_PICTURES)
-def test_web_images_of_which_too_many_are_none(refused, tree, name):
-    for index in range(24):
-        (tree / f"bad{index}.png").write_bytes(NO_PICTURES[name])
-    refused("palette", "--data", "WebImages", *FIND, words=["24 skipped", "max_bad_share"])
+def test_web_images_of_which_too_many_are_none(refused, tree):
+    for index, content in enumerate(NO_PICTURES.values()):
+        (tree / f"bad{index}.png").write_bytes(content)
+    refused("palette", "--data", "WebImages", *FIND, words=[f"{len(NO_PICTURES)} skipped", "max_bad_share"])
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a pipe for a tar", "/dev/zero", "a link to itself", "a folder"])

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from igpt.data import ImageDataModule
+from igpt.errors import UserError
 from igpt.modules.generative import GenerativeModule
 from igpt.pictures import enlarge, grid
 
@@ -22,9 +23,14 @@ class SampleGrid(pl.Callback):
         completions: validation images whose lower half is drawn anew; 0 draws none.
         every_n_validations: draw at every n-th validation only, where drawing is slow.
         seed: of the drawing.
+
+    Raises:
+        UserError: a number is too small.
     """
 
     def __init__(self, num: int = 16, completions: int = 8, every_n_validations: int = 1, seed: int = 0) -> None:
+        if num < 0 or completions < 0 or every_n_validations < 1:
+            raise UserError("samples.num and completions must be at least 0, every_n_validations at least 1")
         self.num = num
         self.completions = completions
         self.every_n_validations = every_n_validations

@@ -14,7 +14,7 @@ from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
-from igpt.spec import header_of, plain
+from igpt.spec import plain
 
 NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
 
@@ -97,7 +97,7 @@ def use_checkpoint(model: Any, path: str) -> int:
         UserError: the checkpoint cannot be read, or holds another network.
     """
     content = read_checkpoint(path)
-    header = header_of(content[CHECKPOINT_KEY], path)["model"]
+    header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")

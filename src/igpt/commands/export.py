@@ -100,7 +100,7 @@ def open_contents(ckpt: str) -> Contents:
         UserError: see `read_checkpoint`; or its header does not describe a model.
     """
     content = read_checkpoint(ckpt)
-    header, state = header_of(content[CHECKPOINT_KEY], ckpt), content["state_dict"]
+    header, state = content[CHECKPOINT_KEY], content["state_dict"]
     model = header["model"]
     joint = "generative" in model["init_args"]
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model

@@ -23,7 +23,6 @@ from igpt.interop.weights import read_json
 from igpt.modules import BERT, Autoregressive, Joint
 from igpt.order import pixel_order
 from igpt.palette import Palette
-from igpt.spec import header_of
 
 CENTERS = "kmeans_centers.npy"  # the palette's file among the released ones
 
@@ -88,10 +87,9 @@ def is_imported(file: Path) -> bool:
     """Whether an import wrote this checkpoint: one that was trained has steps and data."""
     try:
         content = read_checkpoint(file)
-        header = header_of(content[CHECKPOINT_KEY], file)
     except UserError:
         return False
-    return content.get("global_step") == 0 and header.get("data") is None
+    return content.get("global_step") == 0 and content[CHECKPOINT_KEY].get("data") is None
 
 
 def read(path: str, format: str | None) -> Imported:

@@ -125,14 +125,14 @@ def begin(folder: Path, plan: dict[str, Any]) -> bool:
             check_shards(folder, index)
             shutil.rmtree(work, ignore_errors=True)
             return False
-        if (work / "plan.json").exists():
+        if (work / "plan.json").is_file():
             if json.loads((work / "plan.json").read_bytes()) != plan:
                 raise UserError(other)
             return True
         if folder.exists() and any(one.name != UNFINISHED for one in folder.iterdir()):
             raise UserError(f"--out {folder} holds other files; name a new folder")
         work.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--out {folder}: {getattr(error, 'strerror', None) or error}; name another folder") from error
     with atomic_path(work / "plan.json") as path:
         path.write_text(json.dumps(plan))

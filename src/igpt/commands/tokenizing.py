@@ -64,11 +64,12 @@ class Record:
             content = json.loads((out / UNFINISHED / f"{task.name}.json").read_bytes())
             shard = Shard(**content["shard"]) if content["shard"] else None
             same = content["task"] == asdict(task)
-            whole = shard is None or (out / task.name).stat().st_size == shard.bytes
             skipped = tuple((int(index), str(reason)) for index, reason in content["skipped"])
-        except (OSError, ValueError, KeyError, TypeError):
+            whole = shard is None or (shard.file == task.name and (out / task.name).stat().st_size == shard.bytes)
+            counted = (shard.images if shard else 0) + len(skipped) == task.stop - task.start
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return cls(task, shard, skipped) if same and whole else None
+        return cls(task, shard, skipped) if same and whole and counted else None
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,9 @@ def _shards(index: Path) -> list[Path]:
         raise UserError(f"{index} has no weight_map from tensors to files; {AGAIN}")
     for tensor, name in content.items():
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
-            raise UserError(f"{index} looks for {tensor} in {name!r}, which is no weight file beside it; {AGAIN}")
+            raise UserError(f"{index} looks for {tensor!r} in {name!r}, which is no weight file beside it; {AGAIN}")
         if not (index.parent / name).is_file():
-            raise UserError(f"{index.parent / name} is missing, which {index.name} names for {tensor}; {AGAIN}")
+            raise UserError(f"{index.parent / name} is missing, which {index.name} names for {tensor!r}; {AGAIN}")
     return sorted({index.parent / name for name in content.values()})
 
 

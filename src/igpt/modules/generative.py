@@ -18,7 +18,7 @@ from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
-from igpt.spec import header_of, spec_of
+from igpt.spec import spec_of
 from igpt.transformer import PixelTransformer, TransformerConfig
 
 GREY = 128  # shown where a picture is still to be completed
@@ -302,7 +302,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
         UserError: the checkpoint cannot be read, or is of another shape or kind.
     """
     content = read_checkpoint(path)
-    kind = header_of(content[CHECKPOINT_KEY], path)["model"]["class_path"].rpartition(".")[2]
+    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
     try:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         state = {name: value for name, value in state.items() if name in module.state_dict()}

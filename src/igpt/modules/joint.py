@@ -16,7 +16,7 @@ from igpt.modules.base import EVALUATE, Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.objectives import modal_class
 from igpt.pictures import confusion_figure
-from igpt.spec import build, header_of, spec_of
+from igpt.spec import build, spec_of
 
 Evaluation = Literal["mode", "mean", "unmasked"]
 
@@ -196,9 +196,8 @@ def held_module(pretrained: str | None, generative: GenerativeModule | dict[str,
     if not Path(pretrained).is_file():
         raise UserError(f"model.init_args.pretrained: checkpoint {pretrained} does not exist; pre-train it first")
     content = read_checkpoint(pretrained)
-    header = header_of(content[CHECKPOINT_KEY], pretrained)
     try:
-        module: GenerativeModule = build(header["model"], GenerativeModule, {"igpt"})
+        module: GenerativeModule = build(content[CHECKPOINT_KEY]["model"], GenerativeModule, {"igpt"})
         module.load_state_dict(content["state_dict"])
     except (UserError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()

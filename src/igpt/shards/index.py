@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ FORMAT = 1
 NAME = "index.json"
 SPLITS = ("train", "val", "test")
 SHARD_NAME = re.compile(r"(train|val|test)-\d{5,}\.npy")
+HEADER_BYTES = 1 << 12  # more than the header of any shard's file
 AGAIN = "make the shards again with 'igpt tokenize'"
 
 
@@ -34,6 +36,13 @@ class Shard:
         """The file's one record: labels int64 `(N,)`, tokens uint16 `(N, V, T)` in raster order."""
         shape = (self.images, self.views, resolution**2)
         return np.dtype([("labels", "<i8", (self.images,)), ("tokens", "<u2", shape)])
+
+    def plausible(self, resolution: int) -> bool:
+        """Whether its numbers agree with each other: a file is its one record behind a short header."""
+        if not all(type(one) is int and one > 0 for one in (self.images, self.views, self.bytes)):
+            return False
+        record = self.images * (8 + 2 * self.views * resolution**2)
+        return record < self.bytes <= record + HEADER_BYTES and type(self.file) is str
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class Index:
             UserError: there is none, its format is unknown, it is damaged, or names a file that is no shard.
         """
         path = folder / NAME
-        if not path.is_file():
+        if not os.path.isfile(path):  # a name too long for a file is none, either
             raise UserError(f"{folder} has no {NAME}; name a folder that 'igpt tokenize' has finished")
         try:
             content = json.loads(path.read_bytes())
@@ -109,7 +118,7 @@ class Index:
                 resolution=int(content["resolution"]),
                 num_classes=int(content["num_classes"]),
                 class_names=tuple(content["class_names"]),
-                colors=np.array(content["palette"]["colors"], dtype=np.float32),
+                colors=_float32(content["palette"]["colors"]),
                 shown=np.array(content["palette"]["shown"], dtype=np.uint8),
                 shards={split: tuple(Shard(**one) for one in content["shards"][split]) for split in SPLITS},
                 skipped=tuple((str(image), str(reason)) for image, reason in content["skipped"]),
@@ -130,12 +139,24 @@ class Index:
         return index
 
 
+def _float32(colors: Any) -> NDArray[np.float32]:
+    """Numbers too large become infinite, silently: the index is then not what it was written as."""
+    with np.errstate(over="ignore"):
+        return np.array(colors, dtype=np.float32)
+
+
 def _plausible(index: Index) -> bool:
     """Whether numbers and shapes can be those of shards."""
     shards = [shard for split in SPLITS for shard in index.shards[split]]
     k = len(index.colors)
-    numbers = all(type(one) is int and one > 0 for shard in shards for one in (shard.images, shard.views, shard.bytes))
-    return numbers and index.resolution > 0 and index.colors.shape == index.shown.shape == (k, 3) and 0 < k <= 1 << 15
+    return (
+        index.resolution > 0
+        and index.num_classes >= 0
+        and all(type(name) is str for name in index.class_names)
+        and index.colors.shape == index.shown.shape == (k, 3)
+        and 0 < k <= 1 << 15
+        and all(shard.plausible(index.resolution) for shard in shards)
+    )
 
 
 def as_text(content: dict[str, Any]) -> str:
@@ -169,10 +190,10 @@ def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
     Raises:
         UserError: a shard is missing, of another size, a link that leaves the folder, or (every byte) changed.
     """
-    home = folder.resolve()
+    home = os.path.realpath(folder)
     for shard in (one for split in SPLITS for one in index.shards[split]):
         path = folder / shard.file
-        if path.is_symlink() and path.resolve().parent != home:
+        if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != home:
             raise UserError(f"{path} is a link that leaves the folder; put the file itself there, or {AGAIN}")
         if not path.is_file():
             raise UserError(f"{path} is missing; copy the folder whole, or {AGAIN}")

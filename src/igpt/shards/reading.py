@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from igpt.contract import check_labels
 from igpt.errors import UserError
 from igpt.shards.index import AGAIN, Index, Shard
 
@@ -24,7 +26,7 @@ class ShardReader:
     """
 
     def __init__(self, folder: Path, index: Index, splits: tuple[str, ...]) -> None:
-        self.folder, self.resolution = folder, index.resolution
+        self.folder, self.resolution, self.num_classes = folder, index.resolution, index.num_classes
         self.shards: list[Shard] = [shard for split in splits for shard in index.shards[split]]
         self._ends = np.cumsum([shard.images for shard in self.shards], dtype=np.int64)
         self._planes = np.ascontiguousarray(index.shown.T)
@@ -86,11 +88,16 @@ class ShardReader:
             shard = self.shards[number]
             path = self.folder / shard.file
             try:
-                record = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                record = open_memmap(path, mode="r")
+                right = record.dtype == shard.dtype(self.resolution) and record.shape == (1,)
+            except Exception as error:  # on foreign bytes NumPy raises anything, from EOFError to TokenError
                 raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
-            if record.dtype != shard.dtype(self.resolution) or record.shape != (1,):
+            if not right:
                 raise UserError(f"{path} does not hold what the index says; {AGAIN}")
+            try:
+                check_labels(record["labels"][0], self.num_classes)
+            except UserError as error:
+                raise UserError(f"{path} is damaged: {error}; {AGAIN}") from error
             plain = record.view(np.ndarray)  # a memmap checks itself at every indexing, which costs more than reading
             self._open[number] = plain["labels"][0], plain["tokens"][0]
         return self._open[number]
