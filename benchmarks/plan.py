@@ -1,4 +1,4 @@
-"""Operations of the network, counted, and what they mean for the paper's schedules. Nothing here is measured.
+"""Operations and bytes of the network, counted, and what they mean for the paper's schedules. Nothing here is measured.
 
     python benchmarks/plan.py
 
@@ -6,6 +6,12 @@ A multiplication and an addition are two operations. A block's four projections 
 T tokens takes 2 * 12 * L * D^2 * T; attention takes 4 * L * T^2 * D for scores and mixing, of which a causal network
 needs half; the head takes 2 * T * D * V. The backward pass is two forward passes. Norms, activations and embeddings are
 left out: they are bound by memory and add about one in a hundred operations.
+
+Weights, gradients and Adam's two moments are float32, also under bf16-mixed: 16 bytes a parameter. For the backward
+pass a block keeps, for each token and channel and under bf16-mixed (float32 residual stream, bfloat16 products): inputs
+of the norms 4 + 4 bytes, of the projections 2 + 2 + 2 + 8, q, k and v 6, the attention's output 2, the activation's
+factors 8 + 8: 46. With recompute it keeps its input, 4. The head keeps the logits in bfloat16 and float32 and the
+gradient of both, and its inputs.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +20,7 @@ from igpt.transformer import PRESETS, TransformerConfig, parameter_count
 
 MFU = 0.4  # share of the peak that is assumed; well-kept training runs of transformers reach 0.3 to 0.5
 TRAINING = 3  # forward and backward, in forward passes
+KEPT, INPUT = 46, 4  # bytes a token and channel that a block keeps for the backward pass, and with recompute
 CHIPS = {
     "H100": (989e12, 1),
     "8 H100": (989e12, 8),
@@ -60,6 +67,39 @@ def feature_operations(config: TransformerConfig) -> int:
     return forward_operations(config) - 2 * config.n_positions * config.d_model * config.vocab_size
 
 
+def state_bytes(config: TransformerConfig) -> dict[str, int]:
+    """What the parts of training take of the whole network; DDP has all on each device, FSDP2 shares it out."""
+    single = 4 * parameter_count(config)
+    return {"weights": single, "gradients": single, "moments": 2 * single}
+
+
+def block_bytes(config: TransformerConfig) -> int:
+    """Kept of one image for one block's backward pass, under bf16-mixed and without compile."""
+    return KEPT * config.d_model * config.n_positions
+
+
+def activation_bytes(config: TransformerConfig, recompute: bool) -> int:
+    """Kept of one image for the whole backward pass, at its peak."""
+    around = config.n_positions * (2 * (2 + 4) * config.vocab_size + (4 + 2) * config.d_model)
+    if not recompute:
+        return config.n_layers * block_bytes(config) + around
+    return config.n_layers * INPUT * config.d_model * config.n_positions + block_bytes(config) + around
+
+
+def memory_table() -> list[list[str]]:
+    """Rows of text, the first being the heads; GB are 10^9 bytes."""
+    rows = [["model", "parameters", "weights", "gradients", "moments", "all on each GPU", "over 8", "over 64"]]
+    rows[0] += ["an image", "an image, recompute"]
+    for plan in SCHEDULES:
+        parts = state_bytes(plan.config)
+        whole = sum(parts.values())
+        images = [activation_bytes(plan.config, recompute) for recompute in (False, True)]
+        cells = [*parts.values(), whole, whole // 8, whole // 64, *images]
+        size = f"{parameter_count(plan.config) / 1e6:,.0f} M"
+        rows.append([plan.name, size, *(f"{count / 1e9:,.2f} GB" for count in cells)])
+    return rows
+
+
 def hours(schedule: Schedule, peak: float, mfu: float = MFU) -> float:
     """Of the whole schedule at a peak in operations per second."""
     return training_operations(schedule.config) * schedule.batch * schedule.iterations / (peak * mfu) / 3600
@@ -87,5 +127,6 @@ def duration(found: float) -> str:
 
 
 if __name__ == "__main__":
-    for line in plan_table():
-        print("  ".join(cell.rjust(20) for cell in line))
+    for table in (plan_table(), memory_table()):
+        for line in table:
+            print("  ".join(cell.rjust(20) for cell in line))

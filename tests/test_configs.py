@@ -15,6 +15,7 @@ from igpt.transformer import TransformerConfig
 from tests.conftest import REPO
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+OVERLAYS = sorted((REPO / "configs" / "scale").glob("*.yaml"))
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 COLORS = 16
 TINY = {"n_layers": 1, "d_model": 16, "n_heads": 2, "vocab_size": COLORS}
@@ -64,6 +65,28 @@ def test_a_config_parses_and_builds_on_the_meta_device(config, tmp_path, monkeyp
     assert isinstance(cli.datamodule, ImageDataModule)
     assert cli.model.core.transformer.config.n_positions == cli.datamodule.resolution**2
     assert cli.config.fit.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_an_overlay_for_many_devices_builds_over_the_config_that_its_header_names(overlay, tmp_path, monkeypatch):
+    header = [line for line in overlay.read_text().splitlines() if line.startswith("#")]
+    for word in ("Hardware:", "Expected:", "Measured:"):
+        assert any(word in line for line in header), word
+    command = header[0].removeprefix("# igpt fit ").split()
+    arguments = [str(REPO / word) if word.startswith("configs/") else word for word in command]
+    assert str(overlay) in arguments
+    monkeypatch.chdir(tmp_path)
+    with torch.device("meta"):
+        cli = run("fit", arguments, Unrun)
+    trainer = cli.config.fit.trainer
+    processes = trainer.devices * trainer.num_nodes
+    base = yaml.safe_load(Path(arguments[1]).read_text())
+    published = base["data"]["init_args"]["batch_size"] * base["trainer"]["devices"]
+    assert cli.datamodule.batch_size * processes == published
+    strategy = cli.config_init.fit.trainer.strategy
+    if not isinstance(strategy, str):
+        assert strategy._data_parallel_size == processes
+        assert cli.model.core.transformer.recompute
 
 
 @every_config

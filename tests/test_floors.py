@@ -22,6 +22,8 @@ FLOORS = [
         "order",
         "checkpoint",
         "contract",
+        "parts",
+        "sharding",
         "features",
         "probing",
         "interop",

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from igpt.errors import UserError
-from igpt.files import durable_path, sha256_of
+from igpt.files import durable_path, remove_folder, sha256_of
 from igpt.spec import header_of
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
 LAST = "last.ckpt"  # the link to the newest
+META = "meta.pt"  # what a sharded checkpoint, which is a folder, holds beside weights and moments
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -23,10 +24,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Under `CHECKPOINT_KEY` stands a header that names a model by class path and arguments (`igpt.spec.header_of`).
 
     Raises:
-        UserError: not there, damaged, or not a checkpoint of igpt; a pickle with code in it is refused unexecuted.
-            Of a damaged one the newest intact one beside it is named.
+        UserError: not there, in parts, damaged, or not a checkpoint of igpt; a pickle with code in it is refused
+            unexecuted. Of a damaged one the newest intact one beside it is named.
     """
     path = Path(path)
+    if (path / META).is_file():
+        raise UserError(f"checkpoint {path} is sharded; {to_one_file(path)}")
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
     try:
@@ -84,6 +87,15 @@ def checksum_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, file or folder, with its checksum; half of one never stands under its name."""
+    checksum_file(path).unlink(missing_ok=True)
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def fits_checksum(path: Path) -> bool:
     """Whether the file has the checksum that stands beside it; true where none does."""
     try:
@@ -94,7 +106,7 @@ def fits_checksum(path: Path) -> bool:
 
 
 def step_checkpoints(folder: Path) -> dict[int, Path]:
-    """The files `step=NNNNNNN.ckpt` of a folder by their step, the newest step first."""
+    """The files, or folders of parts, `step=NNNNNNN.ckpt` of a folder by their step, the newest step first."""
     found = {int(m[1]): path for path in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", path.stem))}
     return dict(sorted(found.items(), reverse=True))
 
@@ -103,9 +115,15 @@ def newest_intact(folder: Path, below: float = float("inf")) -> Path | None:
     """The checkpoint of the latest step before `below` that can be read and fits its checksum, if there is one."""
     for step, path in step_checkpoints(folder).items():
         with suppress(Exception):  # whatever is wrong with it, it is not the one
-            if step < below and fits_checksum(path) and CHECKPOINT_KEY in load_plain(path):
+            content = path / META if path.is_dir() else path
+            if step < below and fits_checksum(path) and CHECKPOINT_KEY in load_plain(content):
                 return path
     return None
+
+
+def to_one_file(sharded: Path) -> str:
+    """What to do about a checkpoint in parts where a file is needed."""
+    return f"make a file of it: igpt export --ckpt {sharded} --format checkpoint --out FOLDER"
 
 
 def instead_of(damaged: Path) -> str:

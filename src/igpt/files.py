@@ -110,12 +110,29 @@ def partial_path(target: Path) -> Path:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the partial files of processes that do not run any more."""
+    """Remove the partial files and folders of processes that do not run any more."""
     for left in folder.glob(".*.partial"):
         owner = re.fullmatch(r".*\.(\d+)\.partial", left.name)
         if owner and not is_running(int(owner[1])):
             with suppress(OSError):
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def place_folder(written: Path, target: Path) -> None:
+    """Give a folder its name once all in it is on the disk; a folder that had the name is removed."""
+    for path in (*written.iterdir(), written):
+        sync(path)
+    if target.exists():
+        remove_folder(target)
+    os.replace(written, target)
+    sync(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Take a folder's name away in one move, then its content."""
+    aside = partial_path(folder.with_name(f"{folder.name}.old"))
+    os.replace(folder, aside)
+    shutil.rmtree(aside)
 
 
 def sync(path: Path) -> None:

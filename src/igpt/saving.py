@@ -6,7 +6,8 @@ from typing import Any
 
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from igpt.checkpoint import checksum_file, write_checkpoint
+from igpt.checkpoint import META, remove_checkpoint, to_one_file, write_checkpoint
+from igpt.errors import UserError
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -31,7 +32,20 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file=sys.stderr,
             )
 
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a file; a folder of parts is for the strategy that wrote it.
+
+        Raises:
+            UserError: it is such a folder.
+        """
+        if (Path(path) / META).is_file():
+            raise UserError(
+                f"--ckpt_path {path} is sharded, and --trainer.strategy is not the one that wrote it; use that one, or "
+                f"{to_one_file(Path(path))}"
+            )
+        content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        return content
+
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint with its checksum."""
-        checksum_file(Path(path)).unlink(missing_ok=True)
-        super().remove_checkpoint(path)
+        remove_checkpoint(Path(path))

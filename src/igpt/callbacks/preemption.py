@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 
 from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps
@@ -22,10 +23,10 @@ ECHO = 1.0  # seconds; `timeout` and others send a signal to a process and to it
 
 
 class Preempted(SystemExit):
-    """The run has been saved and can go on later."""
+    """The run has been saved and can go on later; `igpt fit` ends with this code."""
 
-    def __init__(self) -> None:
-        super().__init__(REQUEUE)
+    def __init__(self, code: int = REQUEUE) -> None:
+        super().__init__(code)
 
 
 class Preemption(Checkpoint):
@@ -111,7 +112,7 @@ class Preemption(Checkpoint):
         path = saver.save(trainer)
         if trainer.is_global_zero:
             self._say(trainer.global_step, path, saver)
-        raise Preempted
+        raise Preempted(0 if started_by_another(trainer) else REQUEUE)
 
     def _say(self, step: int, path: Path, saver: StepCheckpoint) -> None:
         by = self.asked.name if self.asked else "a signal to another process"
@@ -128,3 +129,12 @@ class Preemption(Checkpoint):
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier = {}
+
+
+def started_by_another(trainer: pl.Trainer) -> bool:
+    """Whether another process of this run started this one, as Lightning does where no scheduler has started them all.
+
+    That process takes any exit code but 0 for a crash, and kills the run, itself included.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and environment.local_rank() > 0

@@ -1,16 +1,18 @@
 """Checkpoints at regular steps, at named steps and at the end; `last.ckpt` always points to the newest."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoint import LAST, checksum_file, newest_intact, step_checkpoints
+from igpt.checkpoint import LAST, newest_intact, remove_checkpoint, step_checkpoints
 from igpt.errors import UserError
-from igpt.files import link_last, remove_partial
+from igpt.files import link_last, partial_path, place_folder, remove_partial
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -18,7 +20,8 @@ class StepCheckpoint(ModelCheckpoint):
 
     A checkpoint always stands for a whole optimizer step, so that a run which goes on from it repeats the very steps
     that would have followed. The last step is saved when validation is over and all is logged; a run that `LossGuard`
-    stopped does not save its end.
+    stopped does not save its end. Where the strategy saves in parts a checkpoint is a folder, which gets its name when
+    all of them are on the disk.
 
     Args:
         every_n_train_steps: optimizer steps between checkpoints; 0 is none; the last step is always saved.
@@ -110,13 +113,31 @@ class StepCheckpoint(ModelCheckpoint):
             logger.save()  # what led here must not be lost when the run goes on from here
         self.best_model_path, self.last_model_path = str(path), str(self.folder / LAST)
         known = written_at(path)
-        self._save_checkpoint(trainer, str(path))
+        if getattr(trainer.strategy, "_save_distributed_checkpoint", False):  # there is no public question
+            self._save_parts(trainer, path)
+        else:
+            self._save_checkpoint(trainer, str(path))
         if trainer.is_global_zero and written_at(path) != known:
             link_last(path, self.folder / LAST)
             for old in superseded(self.folder, self.keep, self.at_steps or []):
-                checksum_file(old).unlink(missing_ok=True)
-                old.unlink(missing_ok=True)
+                remove_checkpoint(old)
         return path
+
+    def _save_parts(self, trainer: pl.Trainer, path: Path) -> None:
+        """Have every process write its part, then give the folder its name; a failure is as in `WholeCheckpoints`."""
+        written = Path(trainer.strategy.broadcast(str(partial_path(path))))
+        try:
+            self._save_checkpoint(trainer, str(written))
+            self._last_checkpoint_saved = str(path)
+        except CheckpointException as error:  # the same in all processes
+            if trainer.is_global_zero:
+                shutil.rmtree(written, ignore_errors=True)
+                reason = str(error).strip().splitlines()[-1]
+                print(f"igpt: {path} could not be written ({reason}); training goes on", file=sys.stderr)
+            return
+        if trainer.is_global_zero:
+            place_folder(written, path)
+        trainer.strategy.barrier("igpt.parts")
 
     def to_go_on(self) -> str:
         """What to do after a failed write."""

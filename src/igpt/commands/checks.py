@@ -4,16 +4,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
+from igpt.parts import read_meta
 from igpt.spec import plain
 
 NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
@@ -82,6 +85,24 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     data.train_dataloader()
 
 
+def check_strategy(trainer: pl.Trainer) -> None:
+    """Refuse what a strategy cannot do, before the run's folder is made.
+
+    Raises:
+        UserError: pictures are to be drawn, or layers probed, while the weights are shared out over processes.
+    """
+    if not isinstance(trainer.strategy, ModelParallelStrategy):
+        return
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SampleGrid) and (callback.num or callback.completions):
+            raise UserError(
+                "--samples: no pictures can be drawn while the weights are shared out; give --samples.num 0 and "
+                "--samples.completions 0, and use igpt sample afterwards"
+            )
+        if isinstance(callback, OnlineProbe):
+            raise UserError("OnlineProbe cannot read weights that are shared out; leave it out, use igpt probe later")
+
+
 def is_main_process() -> bool:
     """Whether this is the process that writes, known before any strategy is set up."""
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
@@ -96,7 +117,7 @@ def use_checkpoint(model: Any, path: str) -> int:
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
     """
-    content = read_checkpoint(path)
+    content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
     header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:

@@ -5,22 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from igpt.commands.model_card import Facts, model_card
 from igpt.errors import UserError
 from igpt.files import atomic_folder
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
 from igpt.loading import check_room, step_of
+from igpt.parts import read_parts
 from igpt.spec import header_of
 from igpt.transformer import TransformerConfig
 
-Format = Literal["huggingface", "safetensors"]
+Format = Literal["huggingface", "safetensors", "checkpoint"]
+CHECKPOINT = "model.ckpt"
 WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
+WRITTEN |= {CHECKPOINT, f"{CHECKPOINT}.sha256"}
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,32 @@ class Contents:
         """Shape of the network."""
         return TransformerConfig.of(self.core["init_args"]["transformer"])
 
+    def as_checkpoint(self) -> dict[str, Any]:
+        """What a checkpoint file holds, with an optimizer that has done nothing."""
+        return {
+            "epoch": 0,
+            "global_step": self.header["step"],
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": self.state,
+            "optimizer_states": [],
+            "lr_schedulers": [],
+            CHECKPOINT_KEY: {"format": 1, "model": self.header["model"], "data": self.header["data"]},
+        }
+
 
 def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
-    """Write a folder for Hugging Face's ImageGPT, or the checkpoint's own tensors as safetensors.
+    """Write a folder for Hugging Face's ImageGPT, the checkpoint's own tensors as safetensors, or one file for igpt.
 
     huggingface: config.json, model.safetensors, preprocessor_config.json (palette) and README.md, a model card that
     says how the model was trained and scored. safetensors: model.safetensors under our names, igpt.json (what
-    they belong to) and README.md; holds whatever igpt holds.
+    they belong to) and README.md; holds whatever igpt holds. checkpoint: model.ckpt and README.md, for igpt's other
+    verbs: the way from the folder of a sharded run to one file, without the optimizer.
 
     Args:
-        ckpt: checkpoint of igpt; scores.json and probe.json in its run's folder go into the card.
+        ckpt: checkpoint of igpt, a file or the folder of a sharded run; scores.json and probe.json in its run's
+            folder go into the card.
         out: folder to write; an earlier export there is replaced.
-        format: huggingface or safetensors.
+        format: huggingface, safetensors or checkpoint.
 
     Raises:
         UserError: no such checkpoint, `out` holds other files, or ImageGPT cannot hold this model.
@@ -64,7 +82,7 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
     contents = open_contents(ckpt)
     config = contents.config
     facts = Facts.of(ckpt, contents.header, contents.core, format)  # before the weights are taken apart
-    files: dict[str, dict[str, Any]] = {"igpt.json": contents.header}
+    files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":
         check_exportable(config, contents.core["init_args"].get("order", "raster"), f"--ckpt {ckpt}")
@@ -78,7 +96,10 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
     with atomic_folder(out) as folder:
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if format == "checkpoint":
+            write_checkpoint(contents.as_checkpoint(), folder / CHECKPOINT)
+        else:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "README.md").write_text(model_card(facts))
         written = sorted(path.name for path in folder.iterdir())
     size = sum((Path(out) / name).stat().st_size for name in written)
@@ -99,7 +120,7 @@ def open_contents(ckpt: str) -> Contents:
     Raises:
         UserError: see `read_checkpoint`; or its header does not describe a model.
     """
-    content = read_checkpoint(ckpt)
+    content = read_parts(ckpt) if Path(ckpt).is_dir() else read_checkpoint(ckpt)
     header, state = content[CHECKPOINT_KEY], content["state_dict"]
     model = header["model"]
     joint = "generative" in model["init_args"]

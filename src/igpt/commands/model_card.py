@@ -35,6 +35,7 @@ drawn = model.generate(start, max_length={positions} + 1, do_sample=True, top_k=
 ```
 
 Back to igpt: `igpt import --path FOLDER --out X.ckpt`."""
+USE_CHECKPOINT = """`igpt probe --ckpt model.ckpt`, and so on; or as `start_from` or `pretrained` of a new run."""
 USE_OWN = """```python
 import json
 from safetensors.torch import load_file
@@ -55,7 +56,7 @@ class Facts:
         ckpt: the file.
         header: model and data as plain data, and the step.
         core: description of the generative module.
-        format: huggingface or safetensors.
+        format: huggingface, safetensors or checkpoint.
         commands: lines of the run's commands.txt that trained it.
         scores: what `validate` and `test` found at this step.
         probes: what `igpt probe` found of this file; of this step, where a probe.json does not say of which file.
@@ -99,14 +100,14 @@ class Facts:
 def is_of(probe: Path, ckpt: Path) -> bool:
     """Whether a probe.json is of this very checkpoint, as far as it says; early ones hold no checksum."""
     checksum = open_json(probe, "igpt probe").get("checkpoint_sha256")
-    return checksum is None or bool(checksum == sha256_of(ckpt))
+    return checksum is None or (ckpt.is_file() and bool(checksum == sha256_of(ckpt)))
 
 
 def model_card(facts: Facts) -> str:
     """The card, as Markdown with the hub's front matter."""
     config = TransformerConfig.of(facts.core["init_args"]["transformer"])
     sizes = {"sos": config.vocab_size, "positions": config.n_positions}
-    use = USE_HUGGINGFACE.format(**sizes) if facts.format == "huggingface" else USE_OWN
+    use = {"huggingface": USE_HUGGINGFACE.format(**sizes), "checkpoint": USE_CHECKPOINT}.get(facts.format, USE_OWN)
     library = "transformers" if facts.format == "huggingface" else "igpt"
     parts = [
         FRONT.format(library=library) + f"# {facts.name}",

@@ -25,7 +25,7 @@ from igpt.callbacks import (
 )
 from igpt.checkpoint import LAST
 from igpt.commands import records
-from igpt.commands.checks import check_recipe, keep_earlier_run, preflight, use_checkpoint
+from igpt.commands.checks import check_recipe, check_strategy, keep_earlier_run, preflight, use_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
@@ -162,6 +162,8 @@ class TrainerCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in given):
             kwargs["plugins"] = [*given, WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        if self.verb == "fit":
+            check_strategy(trainer)
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             keep_earlier_run(folder, config)  # only now, when nothing about the trainer can be off any more
         return trainer

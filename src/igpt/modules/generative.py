@@ -18,6 +18,7 @@ from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
+from igpt.sharding import shard
 from igpt.spec import spec_of
 from igpt.transformer import PixelTransformer, TransformerConfig
 
@@ -244,7 +245,7 @@ class GenerativeModule(PixelModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
-        return self._step("train", batch, step_rng(self, batch_idx))
+        return self._step("train", batch, step_rng(self, batch_idx, len(batch[0])))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As training, over the validation split, with the same randomness every time."""
@@ -261,12 +262,18 @@ class GenerativeModule(PixelModule):
         return loss
 
     def log_loss(self, name: str, loss: Tensor, images: int) -> None:
-        """Log the mean over so many images, in nats and in bits per pixel."""
+        """Log the mean over so many images and over the processes, in nats and in bits per pixel."""
         values = {f"{name}/loss": loss, f"{name}/bits_per_pixel": loss / NATS_PER_BIT}
-        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=name != "train")
+        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=True)
 
     def configure_model(self) -> None:
-        """Compile the blocks once, where asked for."""
+        """Compile the blocks and share out the weights, once, where asked for."""
+        self.compile_once()
+        if self.device_mesh is not None:
+            shard(self.transformer, self.device_mesh)
+
+    def compile_once(self) -> None:
+        """Compile each block, where asked for."""
         if self.compile_blocks:
             for block in self.transformer.blocks:
                 block.compile()
@@ -278,9 +285,20 @@ class GenerativeModule(PixelModule):
         return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 
-def step_rng(module: PixelModule, batch_idx: int) -> torch.Generator:
-    """Randomness of one training step: a function of (seed, step, batch, rank), so that resuming repeats it."""
-    return rng_of(TRAIN, module.core.mask_seed, module.global_step, batch_idx, module.global_rank)
+def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generator:
+    """Randomness of one training step: a function of (seed, step, batch), so that resuming repeats it.
+
+    Processes share one stream as they share the global batch, each beginning with its own images: what an image's mask
+    is does not depend on their number.
+
+    Args:
+        images: in the batch of each process.
+    """
+    core = module.core
+    rng = rng_of(TRAIN, core.mask_seed, module.global_step, batch_idx, 0)
+    if not core.causal:
+        torch.rand(module.global_rank * images * core.resolution**2, generator=rng)  # masks of the processes before
+    return rng
 
 
 def open_palette(path: str | None, vocab_size: int) -> Palette:

@@ -16,6 +16,7 @@ from igpt.modules.base import EVALUATE, Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.objectives import modal_class
 from igpt.pictures import confusion_figure
+from igpt.sharding import shard
 from igpt.spec import build, spec_of
 
 Evaluation = Literal["mode", "mean", "unmasked"]
@@ -115,12 +116,12 @@ class Joint(PixelModule):
         """`generative_weight * L_GEN + L_CLF`."""
         images, labels = batch
         tokens = self.generative.encode(images)
-        generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx))
+        generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
         loss = self.generative_weight * generative + classes
         right = (logits.argmax(1) == labels).float().mean()
         values = {"loss": loss, "generative_loss": generative, "class_loss": classes, "accuracy": right}
         named = {f"train/{name}": value.detach() for name, value in values.items()}
-        self.log_dict(named, batch_size=len(images), prog_bar=True)
+        self.log_dict(named, batch_size=len(images), sync_dist=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -176,9 +177,12 @@ class Joint(PixelModule):
         return logits
 
     def configure_model(self) -> None:
-        """Compile the blocks once, where asked for."""
+        """Compile the blocks and share out the weights, once, where asked for."""
         self.generative.compile_blocks |= self.compile_blocks
-        self.generative.configure_model()
+        self.compile_blocks = False
+        self.generative.compile_once()
+        if self.device_mesh is not None:
+            shard(self.generative.transformer, self.device_mesh, self.classifier)
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the held module is described whole, so no other file is needed."""

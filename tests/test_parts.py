@@ -1,0 +1,88 @@
+"""Checkpoints in parts: read as data, whole or not at all."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from torch.distributed.checkpoint import save
+
+from igpt.checkpoint import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
+from igpt.errors import UserError
+from igpt.files import place_folder, remove_partial
+from igpt.parts import read_parts
+
+STATE = {"transformer.wte": torch.arange(12.0).view(3, 4), "palette.colors": torch.ones(3, dtype=torch.bfloat16)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What a strategy writes, by one process."""
+    folder = tmp_path / "step=0000005.ckpt"
+    optimizer = {"state": {"wte": {"exp_avg": torch.ones(3, 4)}}, "param_groups": [{"lr": 0.1}]}
+    with pytest.warns(UserWarning, match="single process"):
+        save({"state_dict": STATE, "optimizer_0": optimizer}, checkpoint_id=folder, no_dist=True)
+    torch.save({CHECKPOINT_KEY: {"format": 1}, "global_step": 5}, folder / META)
+    return folder
+
+
+def test_parts_are_put_together_under_their_names_and_types(folder):
+    content = read_parts(folder)
+    assert content["global_step"] == 5
+    assert content["state_dict"].keys() == STATE.keys()
+    for name, tensor in STATE.items():
+        assert torch.equal(content["state_dict"][name], tensor)
+        assert content["state_dict"][name].dtype == tensor.dtype
+
+
+class Evil:
+    """Would make a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("file", [".metadata", META])
+def test_code_in_a_part_is_refused_and_not_executed(folder, tmp_path, file):
+    (folder / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    with pytest.raises(UserError):
+        read_parts(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("file", [".metadata", META, "__0_0.distcp"])
+def test_a_folder_without_one_of_its_files_is_refused(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(UserError, match=r"step=0000005.ckpt.*use an earlier one"):
+        read_parts(folder)
+
+
+def test_where_a_file_is_needed_a_folder_is_refused_with_what_to_do(folder):
+    with pytest.raises(UserError, match=f"sharded; make a file of it: igpt export --ckpt {folder} --format checkpoint"):
+        read_checkpoint(folder)
+
+
+def test_an_unfinished_folder_is_never_the_newest(folder):
+    assert newest_intact(folder.parent) == folder
+    (folder.parent / "step=0000009.ckpt").mkdir()
+    assert newest_intact(folder.parent) == folder
+
+
+def test_a_folder_takes_the_place_of_one_of_its_name_and_leaves_nothing(folder):
+    written = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    written.mkdir()
+    (written / "new").touch()
+    place_folder(written, folder)
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_folders_of_killed_writers_are_removed(tmp_path):
+    left = tmp_path / ".step=0000005.ckpt.999999999.partial"
+    left.mkdir()
+    (left / "__0_0.distcp").touch()
+    remove_partial(tmp_path)
+    assert not left.exists()
