@@ -22,7 +22,8 @@ def folder(tmp_path):
     optimizer = {"state": {"wte": {"exp_avg": torch.ones(3, 4)}}, "param_groups": [{"lr": 0.1}]}
     with pytest.warns(UserWarning, match="single process"):
         save({"state_dict": STATE, "optimizer_0": optimizer}, checkpoint_id=folder, no_dist=True)
-    torch.save({CHECKPOINT_KEY: {"format": 1}, "global_step": 5}, folder / META)
+    header = {"format": 1, "model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
+    torch.save({CHECKPOINT_KEY: header, "global_step": 5}, folder / META)
     return folder
 
 
