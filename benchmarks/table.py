@@ -17,7 +17,7 @@ from igpt.files import atomic_path
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 NO_GPU = "On a GPU (`--device cuda`): not measured."
-FIRST = ("training", "features", "sampling", "completing", "encoding", "JPEG", "palette", "linear")
+FIRST = ("training", "features", "sampling", "completing", "encoding", "JPEG", "tokenising", "palette", "linear")
 
 
 def rendered(kept: dict[str, Any]) -> str:

@@ -50,11 +50,12 @@ def run_here(job: Job, tasks: list[Task], workers: int) -> Iterator[Record]:
 
 
 def _begin(job: Job) -> None:
-    """Prepare a worker process: one thread, no say in interrupts, and an end when the main process ends."""
+    """Prepare a worker process: one thread, no say in interrupts, and a silent end when the main process ends it."""
     global _job
     _job = job
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the main process's handler, inherited, says what is not so here
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
