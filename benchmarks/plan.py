@@ -11,7 +11,11 @@ Weights, gradients and Adam's two moments are float32, also under bf16-mixed: 16
 pass a block keeps, for each token and channel and under bf16-mixed (float32 residual stream, bfloat16 products): inputs
 of the norms 4 + 4 bytes, of the projections 2 + 2 + 2 + 8, q, k and v 6, the attention's output 2, the activation's
 factors 8 + 8: 46. With recompute it keeps its input, 4. The head keeps the logits in bfloat16 and float32 and the
-gradient of both, and its inputs.
+gradient of both, and its inputs. (Counted by hand, operation by operation; what fused kernels and `compile` keep less
+is not taken off.)
+
+On several machines a step moves float32 numbers: with DDP an all-reduce of the gradients, 8 bytes a parameter and
+device; with FSDP2 two gathers of the weights and a reduce-scatter of the gradients, 12.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +25,8 @@ from igpt.transformer import PRESETS, TransformerConfig, parameter_count
 MFU = 0.4  # share of the peak that is assumed; well-kept training runs of transformers reach 0.3 to 0.5
 TRAINING = 3  # forward and backward, in forward passes
 KEPT, INPUT = 46, 4  # bytes a token and channel that a block keeps for the backward pass, and with recompute
+DDP_BYTES, FSDP_BYTES = 8, 12  # that a step moves over the network, a parameter and device
+LINK = 50e9  # bytes a second and device: one port of 400 Gb/s each
 CHIPS = {
     "H100": (989e12, 1),
     "8 H100": (989e12, 8),
@@ -119,6 +125,18 @@ def plan_table(cpu_peak: float | None = None) -> list[list[str]]:
     return rows
 
 
+def network_table() -> list[list[str]]:
+    """Seconds of a step on 64 H100 if it only computed and if it only moved, and on 8 inside one machine."""
+    rows = [["model", "images a device", "computing on 64", "moving on 64", "computing on 8", "64 beside 8"]]
+    for plan, moved in ((SCHEDULES[2], DDP_BYTES), (SCHEDULES[4], FSDP_BYTES)):
+        whole = training_operations(plan.config) * plan.batch / (CHIPS["H100"][0] * MFU)
+        moving = moved * parameter_count(plan.config) / LINK
+        seconds = [whole / 64, moving, whole / 8]
+        gain = f"{whole / 8 / max(whole / 64, moving):.1f} x at most"
+        rows.append([plan.name, str(plan.batch // 64), *(f"{one:.2g} s" for one in seconds), gain])
+    return rows
+
+
 def duration(found: float) -> str:
     """Hours as text, days or years where that reads better."""
     if found < 72:
@@ -127,6 +145,6 @@ def duration(found: float) -> str:
 
 
 if __name__ == "__main__":
-    for table in (plan_table(), memory_table()):
+    for table in (plan_table(), memory_table(), network_table()):
         for line in table:
             print("  ".join(cell.rjust(20) for cell in line))
