@@ -48,19 +48,24 @@ class Run:
     config: Path
 
 
+def small_model(palette: object) -> str:
+    """The part of a config that is about the model: a small one for 8x8 images of 17 colours."""
+    return f"""
+model:
+  class_path: igpt.modules.Autoregressive
+  init_args:
+    transformer: {{n_layers: 3, d_model: 32, n_heads: 4, n_positions: 64, vocab_size: 17}}
+    palette: {palette}
+    learning_rate: 0.01"""
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`igpt palette` and `igpt fit` on the digits, 30 steps of a small network, in a folder of their own."""
     home = tmp_path_factory.mktemp("digits")
     palette, config = home / "palettes" / "digits.npy", home / "mini.yaml"
     config.write_text(
-        f"""
-model:
-  class_path: igpt.modules.Autoregressive
-  init_args:
-    transformer: {{n_layers: 3, d_model: 32, n_heads: 4, n_positions: 64, vocab_size: 17}}
-    palette: {palette}
-    learning_rate: 0.01
+        f"""{small_model(palette)}
 data:
   class_path: igpt_datamodules.Digits
   init_args: {{batch_size: 32}}

@@ -22,6 +22,7 @@ FLOORS = [
         "order",
         "checkpoint",
         "contract",
+        "splits",
         "parts",
         "sharding",
         "features",

@@ -75,30 +75,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         end_on_sigterm(verb)
         runner(verb)(rest)
         return 0
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's trainer leaves by exit(1)
-            return complain(f"igpt {verb}: interrupted", 130)
-        return int(stop.code or 0)
-    except KeyboardInterrupt:
-        return complain(f"igpt {verb}: interrupted", 130)
-    except UserError as error:
-        if debug:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if debug and isinstance(error, Exception):
             raise
-        return complain("\n".join(f"igpt {verb}: {line}" for line in lines_of(error)))
-    except Exception as error:
-        if debug:
-            raise
-        if isinstance(error, OSError) and was_given(error.filename, rest):  # what no command has words of its own for
-            problem = printable(f"{error.filename}: {error.strerror or error}")
-            return complain(f"igpt {verb}: {problem}; name another file or folder")
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
-            return complain(f"igpt {verb}: {printable(' '.join(str(error).split()))}")
-        text = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
-        return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
+        return explained(error, verb, rest)
     finally:
         if in_main_thread():
             for number, handler in earlier.items():
                 signal.signal(number, handler)
+
+
+def explained(error: BaseException, verb: str, words: Sequence[str]) -> int:
+    """Say in a line or a few why a command ended, and return its exit code.
+
+    Args:
+        error: what ended it: an exit, an interrupt or an error.
+        verb: the command.
+        words: the rest of its command line.
+    """
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        return int(error.code or 0)
+    if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning's trainer leaves an interrupt by exit(1)
+        return complain(f"igpt {verb}: interrupted", 130)
+    if isinstance(error, UserError):
+        return complain("\n".join(f"igpt {verb}: {line}" for line in lines_of(error)))
+    if isinstance(error, OSError) and was_given(error.filename, words):  # what no command has words of its own for
+        problem = printable(f"{error.filename}: {error.strerror or error}")
+        return complain(f"igpt {verb}: {problem}; name another file or folder")
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
+        return complain(f"igpt {verb}: {printable(' '.join(str(error).split()))}")
+    text = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+    return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
 
 
 def in_main_thread() -> bool:

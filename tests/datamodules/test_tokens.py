@@ -15,7 +15,7 @@ from igpt.shards.index import Index
 from igpt.testing import check_data_module
 from igpt_datamodules import Digits, TokenShards
 from igpt_datamodules.tokens import PermutedOrder
-from tests.conftest import REPO
+from tests.conftest import REPO, small_model
 
 SPLITS = ("train", "val", "test")
 
@@ -146,13 +146,7 @@ def test_a_shard_of_another_shape_is_refused_when_it_is_opened(shards, tmp_path)
 def config(home, palette, folder, name="tokens"):
     path = home / f"{name}.yaml"
     path.write_text(
-        f"""
-model:
-  class_path: igpt.modules.Autoregressive
-  init_args:
-    transformer: {{n_layers: 3, d_model: 32, n_heads: 4, n_positions: 64, vocab_size: 17}}
-    palette: {palette}
-    learning_rate: 0.01
+        f"""{small_model(palette)}
 data: {{class_path: igpt_datamodules.TokenShards, init_args: {{folder: {folder}, batch_size: 32}}}}
 trainer:
   max_steps: 4

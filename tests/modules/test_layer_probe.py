@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -345,3 +346,36 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     (tmp_path / FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged or cut short"):
         probe(network(), digits(), tmp_path, epochs=1)
+
+
+def refused_as_no_state(folder):
+    """The file that stands where a probe's state should is named in one line, and left as it is."""
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(UserError, match=rf"{FILE} is no state of a probe; delete it or change --out$") as caught:
+        probe(network(), digits(), folder, epochs=1)
+    assert "\n" not in str(caught.value)
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_a_checkpoint_of_training_in_place_of_a_probes_state_is_one_line(digits_run, tmp_path):
+    shutil.copy(digits_run.checkpoint, tmp_path / FILE)
+    refused_as_no_state(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["momentum", "epochs_done", "state_dict"])
+def test_a_probes_state_with_a_part_missing_or_of_another_kind_is_one_line(tmp_path, name):
+    probe(network(), digits(), tmp_path, epochs=1)
+    whole = content(tmp_path)
+    torch.save({**whole, name: "none"}, tmp_path / FILE)
+    refused_as_no_state(tmp_path)
+    if name != "state_dict":  # without weights it is no checkpoint at all
+        torch.save({part: value for part, value in whole.items() if part != name}, tmp_path / FILE)
+        refused_as_no_state(tmp_path)
+
+
+def test_the_state_of_another_kind_of_probe_is_one_line(tmp_path):
+    probe(network(), digits(), tmp_path, epochs=1)
+    whole = content(tmp_path)
+    whole[CHECKPOINT_KEY]["model"]["class_path"] = "igpt.modules.Autoregressive"
+    torch.save(whole, tmp_path / FILE)
+    refused_as_no_state(tmp_path)

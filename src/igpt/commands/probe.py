@@ -1,9 +1,7 @@
 """`igpt probe`: how much a simple classifier can read from the features of every layer."""
 
-import shutil
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,15 +9,14 @@ import torch
 from torch import Tensor
 
 from igpt.commands.device import device_of
-from igpt.commands.extract import Precision, stored_features
+from igpt.commands.extract import Precision
 from igpt.commands.invocation import command_line
 from igpt.commands.probing import (
-    Probe,
-    by_sgd,
-    from_store,
+    Asked,
+    features_for,
+    forget_training,
     low_data_row,
-    pixel_probe,
-    probe_method,
+    run_method,
     subset_indices,
     subsets_of,
 )
@@ -92,40 +89,19 @@ def probe(
     check_options(concat, wanted, core.n_layers, labels_per_class, subsets, epochs)
     how.check(core.resolution, core.causal)
     device_of(accelerator)
-    data = data if data is not None else loaded.data()
-    data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
-    core.check_resolution(data.resolution)
-    core.check_colors(data)
-    data.prepare_data()
+    data = to_probe_with(data, loaded)
     classes = num_classes(data)
     few = subsets_of(data, labels_per_class or [], subsets)
     folder = Path(out) if out else default_folder(Path(ckpt))
-    run: dict[str, Any] = {"accelerator": accelerator, "precision": precision}
-    started = time.perf_counter()
     stored_as: FeatureType = dtype or ("float16" if norm == "normed" else "float32")
+    asked = Asked(
+        loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, accelerator, precision
+    )
+    started = time.perf_counter()
     features = None
-    changing = data.images("train").augments or masks > 0  # features then differ from epoch to epoch
-    if set(methods) != {"sgd"} or few or not changing:
-        place = Path(store) if store else folder / "features"
-        features, reused = stored_features(
-            loaded.module, ckpt, data, wanted, how, folder=place, own=store is not None, dtype=stored_as, **run
-        )
-        told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
-        print(f"features of {len(wanted)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
-    results = []
-    for name in methods:
-        begun = time.perf_counter()
-        if name == "sgd":
-            sgd: dict[str, Any] = {"num_classes": classes, "standardise": standardise, "folder": folder / "sgd"}
-            source = None if changing else features
-            fit: Probe = partial(by_sgd, loaded.module, data, how, source, epochs=epochs, **sgd, **run)
-            settings = {"epochs": epochs, "images": "anew in every epoch" if changing else "stored features"}
-        else:
-            assert features is not None
-            fit, settings = partial(from_store, features, classes, name, standardise), {}
-        pixels = None if name == "sgd" else pixel_probe(data, classes, name, standardise)
-        results.append(probe_method(name, fit, wanted, core.n_layers, concat, pixels, settings))
-        print(f"{name}: {time.perf_counter() - begun:.1f} s")
+    if set(methods) != {"sgd"} or few or not asked.changing:
+        features = features_for(asked, ckpt, store, stored_as)
+    results = [run_method(name, asked, features) for name in methods]
     choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": precision}
     report = ProbeReport(
         {**origin(ckpt, loaded, data), "features": choices},
@@ -134,9 +110,23 @@ def probe(
         subset_indices(data, few),
     )
     written = report.write(folder)
-    shutil.rmtree(folder / "sgd", ignore_errors=True)  # what a killed probe would go on from
+    forget_training(asked)
     print(report.text())
     print(f"wrote {folder / written[0]}, {', '.join(written[1:])} in {time.perf_counter() - started:.1f} s")
+
+
+def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
+    """The data given, or else those of the checkpoint, prepared; no image is in training and validation both.
+
+    Raises:
+        UserError: the data are not there, or their images do not fit the network.
+    """
+    data = data if data is not None else loaded.data()
+    data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
+    loaded.module.core.check_resolution(data.resolution)
+    loaded.module.core.check_colors(data)
+    data.prepare_data()
+    return data
 
 
 def origin(ckpt: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:

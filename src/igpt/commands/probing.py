@@ -1,37 +1,126 @@
 """The work behind `igpt probe`: each method on every layer, neighbours together, pixels, subsets with few labels."""
 
+import shutil
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from igpt.commands.extract import StoredFeatures
+from igpt.commands.extract import Precision, StoredFeatures, stored_features
 from igpt.commands.sgd_probe import sgd_probe
 from igpt.data import SPLITS, ImageDataModule, LabelledImages, few_per_class
 from igpt.features import FeatureOptions
 from igpt.modules import PixelModule
 from igpt.probing.lowdata import probe_subset, summary
 from igpt.probing.protocol import Group, LayerResult, Method, SplitFeatures, best_layer, joined, probe_layers, window
-from igpt.probing.store import FeatureStore
+from igpt.probing.store import FeatureStore, FeatureType
 from igpt.probing.tables import RAW_PIXELS, MethodResults
 
 Probe = Callable[[list[Group]], list[LayerResult]]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every method of one command probes, and how.
+
+    Args:
+        module: whose features are probed.
+        data: labelled, and prepared.
+        classes: how many the labels count.
+        layers: in ascending order.
+        concat: so many neighbours of the best layer are also probed together; None for none.
+        how: what counts as a layer's features.
+        standardise: features, by the training split.
+        epochs: of the sgd probe.
+        folder: of the results.
+        accelerator: where the network runs.
+        precision: of the network.
+    """
+
+    module: PixelModule
+    data: ImageDataModule
+    classes: int
+    layers: list[int]
+    concat: int | None
+    how: FeatureOptions
+    standardise: bool
+    epochs: int
+    folder: Path
+    accelerator: str
+    precision: Precision
+
+    @property
+    def changing(self) -> bool:
+        """Whether the features of an image differ from epoch to epoch."""
+        return self.data.images("train").augments or self.how.masks > 0
+
+    @property
+    def training(self) -> Path:
+        """Where a killed sgd probe is gone on from."""
+        return self.folder / "sgd"
+
+
+def features_for(asked: Asked, ckpt: str, store: str | None, dtype: FeatureType) -> FeatureStore:
+    """The features of all layers, from `store` or from beside the results, made where they are not there yet.
+
+    Raises:
+        UserError: see `stored_features`.
+    """
+    started = time.perf_counter()
+    place = Path(store) if store else asked.folder / "features"
+    run: dict[str, Any] = {"accelerator": asked.accelerator, "precision": asked.precision}
+    features, reused = stored_features(
+        asked.module, ckpt, asked.data, asked.layers, asked.how, folder=place, own=store is not None, dtype=dtype, **run
+    )
+    told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
+    print(f"features of {len(asked.layers)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
+    return features
+
+
+def run_method(method: Method, asked: Asked, features: FeatureStore | None) -> MethodResults:
+    """All that one method finds, and a line about its time.
+
+    Args:
+        features: None only where the method is sgd, and trains on images anew in every epoch.
+
+    Raises:
+        UserError: see `sgd_probe`.
+    """
+    started = time.perf_counter()
+    if method == "sgd":
+        results = trained(asked, features)
+    else:
+        assert features is not None
+        results = fitted(method, asked, features)
+    print(f"{method}: {time.perf_counter() - started:.1f} s")
+    return results
+
+
+def trained(asked: Asked, features: FeatureStore | None) -> MethodResults:
+    """By SGD, on stored features where these never change; raw pixels are left to the other methods."""
+    fit = partial(by_sgd, asked, None if asked.changing else features)
+    settings = {"epochs": asked.epochs, "images": "anew in every epoch" if asked.changing else "stored features"}
+    return probe_method("sgd", fit, asked, None, settings)
+
+
+def fitted(method: Method, asked: Asked, features: FeatureStore) -> MethodResults:
+    """By a method that takes all stored features of a layer at once, and raw pixels to compare with."""
+    fit = partial(from_store, features, asked.classes, method, asked.standardise)
+    return probe_method(method, fit, asked, pixel_probe(asked.data, asked.classes, method, asked.standardise), {})
+
+
 def probe_method(
-    name: Method,
-    fit: Probe,
-    layers: list[int],
-    n_layers: int,
-    concat: int | None,
-    pixels: LayerResult | None,
-    settings: dict[str, Any],
+    name: Method, fit: Probe, asked: Asked, pixels: LayerResult | None, settings: dict[str, Any]
 ) -> MethodResults:
     """Every layer by one method, and the neighbours of the best one together where `concat` asks for them."""
-    single = fit([(layer,) for layer in layers])
-    wide = fit([tuple(window(best_layer(single).layer, concat, n_layers))])[0] if concat else None
+    single = fit([(layer,) for layer in asked.layers])
+    wide = None
+    if asked.concat:
+        wide = fit([tuple(window(best_layer(single).layer, asked.concat, asked.module.core.n_layers))])[0]
     return MethodResults(name, single, pixels, wide, settings)
 
 
@@ -47,24 +136,31 @@ def from_store(
     return results
 
 
-def by_sgd(
-    module: PixelModule,
-    data: ImageDataModule,
-    how: FeatureOptions,
-    features: FeatureStore | None,
-    groups: list[Group],
-    *,
-    folder: Path,
-    **options: Any,
-) -> list[LayerResult]:
+def by_sgd(asked: Asked, features: FeatureStore | None, groups: list[Group]) -> list[LayerResult]:
     """All groups of layers and all rates in one training: over the images, or over features that never change."""
     wanted = sorted({layer for group in groups for layer in group})
     stored: dict[str, LabelledImages] | None = None
     if features is not None:
         stored = {name: StoredFeatures(features, name, wanted) for name in SPLITS}
-    folder = folder / "_".join(["layers", *map(str, wanted)])
-    found = sgd_probe(module, data, [list(group) for group in groups], how, folder=folder, stored=stored, **options)
+    found = sgd_probe(
+        asked.module,
+        asked.data,
+        [list(group) for group in groups],
+        asked.how,
+        num_classes=asked.classes,
+        epochs=asked.epochs,
+        standardise=asked.standardise,
+        folder=asked.training / "_".join(["layers", *map(str, wanted)]),
+        accelerator=asked.accelerator,
+        precision=asked.precision,
+        stored=stored,
+    )
     return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
+
+
+def forget_training(asked: Asked) -> None:
+    """Remove what a killed sgd probe would have gone on from, once its results are written."""
+    shutil.rmtree(asked.training, ignore_errors=True)
 
 
 def pixel_probe(data: ImageDataModule, classes: int, method: Method, standardised: bool) -> LayerResult:

@@ -1,6 +1,7 @@
 """`igpt sample`: new images, or a missing part of given ones."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,32 +74,77 @@ def sample(
     check_format(out)
     loaded = load(ckpt, device_of(accelerator))
     module = loaded.module.core
-    settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how = settings_of(module, ckpt, steps, compile)
+    how |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    started = time.perf_counter()
+    if complete or rows:
+        region = given_region(mask, module.resolution)
+        originals = given_images(loaded, complete, rows, data)
+        drawn = completed(module, originals, num or 4, 0.5 if keep is None else keep, region, how)
+    else:
+        drawn = drawn_new(module, num or 16, how)
+    seconds = time.perf_counter() - started
+    write(drawn, module.resolution, out)
+    print(
+        f"drew {drawn.pixels:,} pixels of {drawn.images} images in {seconds:.1f} s: "
+        f"{drawn.pixels / seconds:,.0f} tokens/s\nwrote {out}, {Path(out).with_suffix('.npy').name}"
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn, and how it is shown.
+
+    Args:
+        shown: pictures uint8 `(N, 3, R, R)` of the grid, row by row.
+        columns: of the grid.
+        tokens: those of the new images, for the .npy.
+        images: how many of the pictures are new.
+        pixels: how many pixels were drawn for them.
+    """
+
+    shown: Tensor
+    columns: int
+    tokens: Tensor
+    images: int
+    pixels: int
+
+
+def settings_of(module: GenerativeModule, ckpt: str, steps: int | None, compile: bool) -> dict[str, Any]:
+    """The options of drawing that only one kind of model has, where they are given.
+
+    Raises:
+        UserError: the model is of the other kind.
+    """
+    settings: dict[str, Any] = {}
     if steps is not None:
         settings["steps"] = checked_steps(steps, module, ckpt)
     if compile:
         settings["compile"] = checked_compile(module, ckpt)
-    started = time.perf_counter()
-    if complete or rows:
-        kept, region = 0.5 if keep is None else keep, given_region(mask, module.resolution)
-        originals = given_images(loaded, complete, rows, data).to(module.device)
-        pictures, tokens = module.complete(originals, num or 4, kept, region, **settings)
-        drawn = len(originals) * (num or 4)
-        predicted = drawn * int(module.unknown_part(kept, region).sum())
-        shown, columns = pictures.flatten(0, 1), pictures.shape[1]
-    else:
-        drawn = num or 16
-        tokens = module.draw_new(drawn, **settings)
-        predicted = tokens.numel()
-        shown, columns = module.palette.decode(tokens), max(1, round(drawn**0.5))
-    seconds = time.perf_counter() - started
-    with atomic_path(out) as picture, atomic_path(Path(out).with_suffix(".npy")) as path:  # both files, or none
-        save_picture(enlarge(grid(shown.cpu(), columns), module.resolution), picture)
-        np.save(path, tokens.cpu().numpy())
-    print(
-        f"drew {predicted:,} pixels of {drawn} images in {seconds:.1f} s: {predicted / seconds:,.0f} tokens/s\n"
-        f"wrote {out}, {Path(out).with_suffix('.npy').name}"
-    )
+    return settings
+
+
+def completed(
+    module: GenerativeModule, originals: Tensor, num: int, keep: float, region: Tensor | None, how: dict[str, Any]
+) -> Drawn:
+    """So many completions of each image uint8 `(B, 3, R, R)`, a row an image."""
+    pictures, tokens = module.complete(originals.to(module.device), num, keep, region, **how)
+    images = len(originals) * num
+    pixels = images * int(module.unknown_part(keep, region).sum())
+    return Drawn(pictures.flatten(0, 1), pictures.shape[1], tokens, images, pixels)
+
+
+def drawn_new(module: GenerativeModule, num: int, how: dict[str, Any]) -> Drawn:
+    """So many new images, in a square as far as they go."""
+    tokens = module.draw_new(num, **how)
+    return Drawn(module.palette.decode(tokens), max(1, round(num**0.5)), tokens, num, tokens.numel())
+
+
+def write(drawn: Drawn, resolution: int, out: str) -> None:
+    """Write the picture and the tokens beside it: both files, or none."""
+    with atomic_path(out) as picture, atomic_path(Path(out).with_suffix(".npy")) as path:
+        save_picture(enlarge(grid(drawn.shown.cpu(), drawn.columns), resolution), picture)
+        np.save(path, drawn.tokens.cpu().numpy())
 
 
 def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: float | None, mask: str | None) -> None:

@@ -1,7 +1,9 @@
 """Training of linear probes by SGD: the trainer, the checkpoint between epochs, the choice of rates, the one test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from igpt.probing.sgd import RATES, SGDRecipe, best_rates
 from igpt.transformer import check_layers
 
 FILE = "sgd.ckpt"
+CLASS_PATH = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"  # in the header of that file
 EPOCHS = 30
 STATISTICS_IMAGES = 10_000
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -112,25 +115,35 @@ def sgd_probe(
     path, header = Path(folder) / FILE, header_of(module, data, recipe, precision, source)
     probe = LayerProbe(module, recipe, data.steps_per_epoch())
     saved = unfinished_or_same(path, header)
-    trainer = {"accelerator": accelerator, "precision": precision}
-    place, was_training = module.device, module.training
-    module.eval()
-    try:
+    trainer = partial(quiet_trainer, accelerator=accelerator, precision=precision)
+    with put_back(module):
+        module.eval()
         if saved is not None:
             probe.resume(saved)
         elif standardise:
-            quiet_trainer(**trainer).predict(
-                probe, statistics_loader(data, images["train"], statistics_images), return_predictions=False
-            )
+            take_statistics(probe, trainer(), data, images["train"])
         if probe.epochs_done < epochs:
-            callbacks = [SaveEachEpoch(path, header)]
-            left = quiet_trainer(**trainer, max_epochs=epochs - probe.epochs_done, callbacks=callbacks)
+            left = trainer(max_epochs=epochs - probe.epochs_done, callbacks=[SaveEachEpoch(path, header)])
             left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
-        quiet_trainer(**trainer).test(probe, in_batches(data, images["test"]), verbose=False)
+        trainer().test(probe, in_batches(data, images["test"]), verbose=False)
+    return results_of(probe)
+
+
+@contextmanager
+def put_back(module: PixelModule) -> Iterator[None]:
+    """Leave the network in the end where it was, and in its mode."""
+    place, was_training = module.device, module.training
+    try:
+        yield
     finally:
         module.to(place).train(was_training)
-    return results_of(probe)
+
+
+def take_statistics(probe: LayerProbe, trainer: pl.Trainer, data: ImageDataModule, images: LabelledImages) -> None:
+    """Mean and deviation of the features, over as many training images as the recipe says."""
+    some = statistics_loader(data, images, probe.recipe.statistics_images)
+    trainer.predict(probe, some, return_predictions=False)
 
 
 def results_of(probe: LayerProbe) -> list[SGDResult]:
@@ -193,25 +206,34 @@ def header_of(
         "precision": precision,
         "source": source,
     }
-    path = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"
-    return {"format": 1, "model": {"class_path": path, "init_args": arguments}}
+    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": arguments}}
 
 
 def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
     """The state to go on from; None where there is none, or where a finished probe of something else stands.
 
     Raises:
-        UserError: the file is damaged, or the state of another probe that has not come to its end.
+        UserError: the file is damaged, something else than a probe's state, or the state of another probe that has not
+            come to its end.
     """
     if not path.exists():
         return None
     content = read_checkpoint(path)
+    check_state(content, path)
     found, wanted = (head["model"]["init_args"] for head in (content[CHECKPOINT_KEY], header))
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if not differing:
         return content
-    if content["epochs_done"] == found["epochs"]:
+    if content["epochs_done"] == found.get("epochs"):
         return None
     raise UserError(
         f"{path}: an unfinished probe with another {', '.join(differing)}; finish it, delete it or change --out"
     )
+
+
+def check_state(content: dict[str, Any], path: Path) -> None:
+    """Raise a UserError for a checkpoint that is none of `SaveEachEpoch`, such as one of training."""
+    parts = {"state_dict": dict, "momentum": dict, "epochs_done": int}
+    of_a_probe = content[CHECKPOINT_KEY]["model"]["class_path"] == CLASS_PATH
+    if not of_a_probe or not all(isinstance(content.get(name), kind) for name, kind in parts.items()):
+        raise UserError(f"{path} is no state of a probe; delete it or change --out")

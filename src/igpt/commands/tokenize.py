@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.commands.engines import run_here, run_on_dask
-from igpt.commands.tokenizing import UNFINISHED, Job, Record, plan_of, tasks_of
+from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, plan_of, tasks_of
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -66,25 +66,15 @@ def tokenize(
     data.num_workers = data.num_workers or (workers if workers > 1 else 0)  # for looking at the images beforehand
     data.prepare_data()
     job = Job(data, colors, str(folder), variants, seed)
-    if variants and not data.images("train").augments:
-        raise UserError(f"--variants {variants}: {type(data).__name__} does not augment its images; leave it out")
+    check_variants(job)
     plan = plan_of(job, shard_images)
     if not begin(folder, plan):
         print(f"{out} holds these shards already; nothing to do")
         return
     started = time.perf_counter()
     shown = stand_ins(colors)  # builds the table of nearest colours, which forked workers then share
-    tasks = tasks_of(job, shard_images)
-    records = {task: record for task in tasks if (record := Record.read(task, folder))}
-    if records:
-        print(f"going on after {len(records)} of {len(tasks)} shards")
-    rest = [task for task in tasks if task not in records]
-    allowed = max_bad_share * sum(task.stop - task.start for task in tasks)
-    found = run_on_dask(job, rest, scheduler) if scheduler else run_here(job, rest, workers)
-    for record in told(found, len(rest)):
-        records[record.task] = record
-        check_bad(list(records.values()), allowed, folder)
-    index = index_of(job, plan, shown, [records[task] for task in tasks])
+    records = completed(job, tasks_of(job, shard_images), max_bad_share, workers, scheduler)
+    index = index_of(job, plan, shown, records)
     finish(folder, index)
     print(summary(index, out, time.perf_counter() - started))
 
@@ -107,6 +97,14 @@ def check_options(
         raise UserError("--engine dask needs the address of its scheduler: --scheduler tcp://HOST:8786")
     if engine == "local" and scheduler is not None:
         raise UserError(f"--scheduler {scheduler} is for --engine dask; give both or neither")
+
+
+def check_variants(job: Job) -> None:
+    """Raise a UserError for variants of images that do not vary."""
+    if job.variants and not job.data.images("train").augments:
+        raise UserError(
+            f"--variants {job.variants}: {type(job.data).__name__} does not augment its images; leave it out"
+        )
 
 
 def begin(folder: Path, plan: dict[str, Any]) -> bool:
@@ -137,6 +135,25 @@ def begin(folder: Path, plan: dict[str, Any]) -> bool:
     with atomic_path(work / "plan.json") as path:
         path.write_text(json.dumps(plan))
     return True
+
+
+def completed(job: Job, tasks: list[Task], max_bad_share: float, workers: int, scheduler: str | None) -> list[Record]:
+    """The records of all tasks, in their order; those that a killed run left are not done again.
+
+    Raises:
+        UserError: too many images are bad, or see `run_here` and `run_on_dask`.
+    """
+    folder = Path(job.out)
+    records = {task: record for task in tasks if (record := Record.read(task, folder))}
+    if records:
+        print(f"going on after {len(records)} of {len(tasks)} shards")
+    rest = [task for task in tasks if task not in records]
+    allowed = max_bad_share * sum(task.stop - task.start for task in tasks)
+    found = run_on_dask(job, rest, scheduler) if scheduler else run_here(job, rest, workers)
+    for record in told(found, len(rest)):
+        records[record.task] = record
+        check_bad(list(records.values()), allowed, folder)
+    return [records[task] for task in tasks]
 
 
 def told(records: Iterator[Record], count: int) -> Iterator[Record]:
