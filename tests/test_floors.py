@@ -28,6 +28,7 @@ FLOORS = [
         "features",
         "probing",
         "interop",
+        "imagefile",
         "pictures",
     },
     {"data", "modules", "callbacks", "loading", "report", "saving", "testing"},

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt.data import ImageDataModule, LabelledImages, SplitOptions, UserError, stratified_split
+from igpt.data import BadImageError, ImageDataModule, LabelledImages, SplitOptions, UserError, stratified_split
 from igpt_datamodules.augment import centre_crop_box, random_crop_box, resample
-from igpt_datamodules.reading import BadImageError, Stored, read_rgb
+from igpt_datamodules.reading import Stored, read_rgb
 from igpt_datamodules.shards import files_below
 
 
@@ -56,7 +56,8 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Stored], 
     """The images in FOLDER/CLASS/..., class by class, and their labels, the places of their classes in `classes`.
 
     Raises:
-        UserError: the folder is missing, has no class folders or images, or has a class that is not in `classes`.
+        UserError: the folder is missing, has no class folders or images, holds one that cannot be read, or has a class
+            that is not in `classes`.
     """
     if not folder.is_dir():
         raise UserError(f"folder {folder} is missing; put class folders with images into it")

@@ -1,7 +1,8 @@
 """Data sets that torchvision knows how to find, check and download, with one-line errors."""
 
-from collections.abc import Callable
-from contextlib import suppress
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,9 @@ Parts = TypeVar("Parts")
 
 def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool], Parts]) -> Parts:
     """What `read(False)` gives, or `read(True)` where the files are not there and may be fetched.
+
+    One process at a time fetches and unpacks: those that srun or torchrun starts all come here at once, and the others
+    find the files when their turn comes.
 
     Args:
         kind: torchvision's class, which names the archive and its md5.
@@ -31,10 +35,24 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
             raise UserError(f"{name} is not in {root}/ and download is false; {mend}") from error
     made = not Path(root).exists()
     try:
-        return read(True)
+        with alone(Path(root), kind.filename):
+            return read(True)
     except (OSError, RuntimeError) as error:
         if made:
             with suppress(OSError):  # torchvision makes the folder before it downloads
                 Path(root).rmdir()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} is not in {root}/ and cannot be downloaded ({reason}); {mend}") from error
+
+
+@contextmanager
+def alone(folder: Path, archive: str) -> Iterator[None]:
+    """Wait until no other process that fetches or unpacks this archive is at work in the folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{archive}.lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # who waits has it open already, and who comes later finds the files

@@ -2,9 +2,10 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from igpt.data import UserError
 from igpt_datamodules.reading import SUFFIXES, Stored
 
 TAR = ".tar"
@@ -13,9 +14,24 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 Skipped = list[tuple[str, str]]  # (path, reason)
 
 
-def files_below(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """Paths of all files with one of these suffixes, sorted by their path below the folder."""
-    found = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+def refuse_folder(error: OSError) -> None:
+    """Raise a UserError about a folder whose files cannot be listed."""
+    raise UserError(f"folder {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
+
+
+def files_below(
+    folder: str | Path,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    unreadable: Callable[[OSError], None] = refuse_folder,
+) -> list[str]:
+    """Paths of all files with one of these suffixes, sorted by their path below the folder.
+
+    Args:
+        folder: where to look.
+        suffixes: in small letters.
+        unreadable: called for each folder that cannot be listed.
+    """
+    found = [os.path.join(place, name) for place, _, names in os.walk(folder, onerror=unreadable) for name in names]
     return sorted((path for path in found if path.lower().endswith(suffixes)), key=lambda path: path.split(os.sep))
 
 
@@ -34,10 +50,14 @@ def tar_members(path: str) -> Iterator[Stored]:
 
 
 def stored_images(root: str | Path) -> tuple[list[Stored], Skipped]:
-    """Every image in a tree, those inside its tars included, and the tars that cannot be read to their end."""
+    """Every image in a tree and inside its tars, and the folders and tars that cannot be read to their end."""
     images: list[Stored] = []
     skipped: Skipped = []
-    for path in files_below(root, (*SUFFIXES, TAR, *COMPRESSED)):
+
+    def skip(error: OSError) -> None:
+        skipped.append((Stored(str(error.filename)).name, f"folder cannot be read: {error.strerror}"))
+
+    for path in files_below(root, (*SUFFIXES, TAR, *COMPRESSED), skip):
         if path.lower().endswith(COMPRESSED):
             skipped.append((path, "compressed tar: unpack it to a plain .tar"))
         elif not path.lower().endswith(TAR):

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from igpt.data import NO_LABEL, ImageDataModule, LabelledImages, SplitOptions, UserError
+from igpt.data import NO_LABEL, BadImageError, ImageDataModule, LabelledImages, SplitOptions, UserError
 from igpt_datamodules.folder import StoredImages, check_share, split_test
-from igpt_datamodules.reading import BadImageError, Stored, read_rgb
+from igpt_datamodules.reading import Stored, read_rgb
 from igpt_datamodules.shards import Skipped, stored_images
 
 NAMED = 3  # skipped files that the one-line report names
@@ -20,8 +20,9 @@ class WebImages(ImageDataModule):
     """Every image below a folder, those inside its uncompressed tars included; unlabelled and unaugmented, as the
     paper's web images (section 3.1): shorter side 224, centre crop, down to R.
 
-    Each file is decoded once before training. What gives no picture is skipped; `skipped` lists (path, reason), a line
-    is printed, and the whole list written where `report` says. Nothing inside a tar is ever unpacked to disk.
+    Each process decodes each file once before training. What gives no picture is skipped; `skipped` lists (path,
+    reason), a line is printed, and the whole list written where `report` says. Nothing inside a tar is ever unpacked to
+    disk.
 
     Args:
         root: the folder.

@@ -1,5 +1,6 @@
 """Checkpoint files: read as data, nothing in them executed; written whole, with a checksum beside each."""
 
+import os
 import pickle
 import re
 import warnings
@@ -85,6 +86,13 @@ def checksum_file(path: Path) -> Path:
     """`NAME.sha256` beside the file that `path` is or links to, in the format of sha256sum."""
     path = path.resolve()
     return path.with_name(f"{path.name}.sha256")
+
+
+def move_checkpoint(source: Path, target: Path) -> None:
+    """Give a file that `write_checkpoint` wrote, and its checksum, another folder and the same name."""
+    checksum_file(target).unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
+    os.replace(source, target)
+    os.replace(checksum_file(source), checksum_file(target))
 
 
 def remove_checkpoint(path: Path) -> None:

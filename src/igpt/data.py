@@ -19,6 +19,8 @@ from torch.utils.data.distributed import DistributedSampler
 from igpt.contract import NO_LABEL as NO_LABEL
 from igpt.contract import check_item, check_labels
 from igpt.errors import UserError as UserError
+from igpt.imagefile import BadImageError as BadImageError
+from igpt.imagefile import decode_rgb as decode_rgb
 from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
 from igpt.shards.index import check_shards as check_shards

@@ -10,3 +10,9 @@ class UserErrors(UserError):  # noqa: N818  the plural of UserError
 
     def __init__(self, problems: list[UserError]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, where torch says what is off; the error's class where there is no text."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule
-from igpt.errors import UserError
+from igpt.errors import UserError, last_line
 from igpt.modules.base import PixelModule
 from igpt.palette import check_colors
 from igpt.plugins import load_plugins, packages
@@ -55,7 +55,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
 

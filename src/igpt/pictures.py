@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from igpt.errors import UserError
 from igpt.files import atomic_path
+from igpt.imagefile import decode_rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 WHITE = 255
 MIN_SIDE = 64  # pixels an image of a grid is enlarged to, at least
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-DECODED = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
-MAX_PIXELS = 89_478_485  # of a file that is opened: Pillow's own limit of suspicion
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> Tensor:
@@ -86,7 +85,7 @@ def heat_legend(top: float, width: int, label: str) -> Tensor:
 
 
 def open_picture(path: str | Path, resolution: int) -> Tensor:
-    """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically, upright by its EXIF orientation.
+    """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically; decoded as by `decode_rgb`.
 
     Raises:
         UserError: no such file, or it is not a picture.
@@ -106,7 +105,7 @@ def open_mask(path: str | Path, resolution: int) -> Tensor:
 
 
 def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.Resampling) -> Tensor:
-    """The central square of an image file, upright by its EXIF orientation, as uint8 `(channels, R, R)`.
+    """The central square of an image file, decoded as by `decode_rgb`, as uint8 `(channels, R, R)`.
 
     Raises:
         UserError: no such file, or it is not a picture.
@@ -116,11 +115,9 @@ def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for its other end
             raise ValueError("no regular file")
-        with warnings.catch_warnings(), Image.open(path, formats=DECODED) as file:
+        with open(path, "rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no fault of the pixels
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError("decompression bomb")
-            whole = ImageOps.exif_transpose(file).convert(mode)
+            whole = decode_rgb(stream).convert(mode)
     except Exception as error:  # on broken files decoders raise anything, from SyntaxError to struct.error
         raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG file") from error
     side = min(whole.size)

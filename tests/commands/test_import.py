@@ -1,5 +1,6 @@
 """`igpt import`: what other verbs make of the checkpoint it writes."""
 
+import hashlib
 import math
 import shutil
 
@@ -228,3 +229,29 @@ def test_an_import_over_an_earlier_one_leaves_no_class_head_of_it(igpt, tmp_path
         code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "x.ckpt")
         assert code == 0, err
         assert (tmp_path / "x.classes.ckpt").exists() == left
+
+
+def test_an_import_brings_its_own_checksum_also_over_a_file_that_had_one(digits_run, igpt, tmp_path):
+    file = save(theirs("deep"), tmp_path / "theirs") / "model.safetensors"
+    save_file(load_file(file) | {"score.weight": torch.ones(10, 24)}, file)
+    for _ in range(2):
+        code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "one" / "model.ckpt")
+        assert code == 0, err
+    code, _, err = igpt("export", "--ckpt", tmp_path / "one" / "model.ckpt", "--format", "checkpoint", "--out",
+                        tmp_path / "two")  # fmt: skip
+    assert code == 0, err
+    save_file({name: value * 2 for name, value in load_file(file).items()}, file)  # other weights, another checksum
+    code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "two" / "model.ckpt")
+    assert code == 0, err
+    for folder in ("one", "two"):
+        for name in ("model.ckpt", "model.classes.ckpt"):
+            path = tmp_path / folder / name
+            words = path.with_name(f"{name}.sha256").read_text().split()
+            assert words == [hashlib.sha256(path.read_bytes()).hexdigest(), name]
+            assert api.load(path).step == 0
+    kept = {"model.ckpt", "model.yaml", "model.classes.ckpt", "model.ckpt.sha256", "model.classes.ckpt.sha256"}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == kept
+    save_file(load_file(file) | {"score.weight": torch.zeros(10, 24)}, file)
+    code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "one" / "model.ckpt")
+    assert code == 0, err
+    assert not list((tmp_path / "one").glob("*.classes.*"))

@@ -1,11 +1,13 @@
 """Picture files of every good and bad kind, written by the tests."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -81,3 +83,12 @@ def class_tree(root: Path, counts: dict[str, int], size: tuple[int, int] = (40, 
         data = encoded(picture(seed, size))
         for index in range(count):
             (root / name / f"{name}_{index}.JPEG").write_bytes(data)
+
+
+def unreadable_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders within folders below `root`, until a path is too long for the system: nobody, not even root, reads it."""
+    with monkeypatch.context() as patch:
+        patch.chdir(root)
+        for _ in range(21):
+            os.mkdir("a" * 200)
+            os.chdir("a" * 200)

@@ -4,7 +4,7 @@ import torch
 from igpt.data import SplitOptions, UserError, rng_of
 from igpt.testing import check_data_module
 from igpt_datamodules import ImageFolder, ImageNet
-from tests.datamodules.pictures import class_tree, encoded, picture
+from tests.datamodules.pictures import class_tree, encoded, picture, unreadable_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -135,3 +135,11 @@ def test_only_images_count(tmp_path):
     (tmp_path / "cat" / "deeper" / "more.png").write_bytes(encoded(picture(0), "PNG"))
     data = ImageFolder(root=str(tmp_path), split=SplitOptions(val_share=0.2))
     assert sum(sizes(data)) == 11
+
+
+def test_a_class_with_a_folder_that_cannot_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
+    class_tree(tmp_path / "pictures", {"cat": 20, "dog": 20})
+    unreadable_folder(tmp_path / "pictures" / "dog", monkeypatch)
+    with pytest.raises(UserError, match=r"folder .*/dog/aaa.* cannot be read \(File name too long\)") as error:
+        ImageFolder(root=str(tmp_path / "pictures")).prepare_data()
+    assert "\n" not in str(error.value)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igpt_datamodules.reading import BadImageError, Stored, read_rgb, to_rgb
+from igpt.imagefile import BadImageError, to_rgb
+from igpt_datamodules.reading import Stored, read_rgb
 from tests.datamodules import pictures
 
 

@@ -8,7 +8,7 @@ import torch
 from igpt.data import SplitOptions, UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import WebImages
-from tests.datamodules.pictures import bad_files, encoded, odd_files, picture
+from tests.datamodules.pictures import bad_files, encoded, odd_files, picture, unreadable_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -181,3 +181,15 @@ def test_looking_for_bad_files_in_other_processes_finds_the_same_and_draws_no_ra
     split = WebImages(root=str(web), num_workers=2)
     split.prepare_data()
     assert split.skipped == data.skipped
+
+
+def test_a_folder_that_cannot_be_read_is_listed_as_skipped(tmp_path, monkeypatch):
+    for index in range(40):
+        (tmp_path / f"{index}.png").write_bytes(encoded(picture(index), "PNG"))
+    unreadable_folder(tmp_path, monkeypatch)
+    data = WebImages(root=str(tmp_path))
+    data.prepare_data()
+    assert len(names(data)) == 40
+    [(path, reason)] = data.skipped
+    assert path.startswith(f"{tmp_path}/aaa")
+    assert reason == "folder cannot be read: File name too long"

@@ -243,3 +243,13 @@ def test_a_folder_of_other_files_is_never_replaced(refused, digits_run, tmp_path
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     refused("export", "--ckpt", "gone.ckpt", "--out", "new", words=["gone.ckpt"])
     exported(refused, digits_run.checkpoint, "--format", "onnx", words=["--format"])
+
+
+@pytest.mark.parametrize("form", ["huggingface", "safetensors", "checkpoint"])
+def test_an_export_never_replaces_the_checkpoint_it_reads(digits_run, igpt, refused, tmp_path, form):
+    code = igpt("export", "--ckpt", digits_run.checkpoint, "--out", "one", "--format", "checkpoint")[0]
+    assert code == 0
+    (tmp_path / "linked.ckpt").symlink_to("one/model.ckpt")
+    (tmp_path / "linked").symlink_to("one")
+    for ckpt, out in (("one/model.ckpt", "one"), ("linked.ckpt", "one"), ("linked/model.ckpt", "one/../one")):
+        refused("export", "--ckpt", ckpt, "--out", out, "--format", form, words=[f"--out {out}", f"--ckpt {ckpt}"])

@@ -1,7 +1,9 @@
 """BERT and joint fine-tuning through the real commands, on the digits."""
 
 import json
+import math
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,10 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import igpt as api
+from igpt.checkpoint import META
 from igpt.data import rng_of
+from igpt.errors import UserError
+from igpt_datamodules import Digits
 from tests.conftest import REPO
 
 
@@ -212,3 +217,68 @@ def test_a_low_data_run_keeps_the_list_of_its_images(digits_run, igpt, tmp_path)
     data.setup()
     assert data.train_indices == indices
     assert torch.bincount(torch.as_tensor(data.images("train").labels)).tolist() == [4] * 10
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(api.Autoregressive, 1), (api.BERT, 1 + 3)])
+def test_evaluation_reads_a_batch_once_for_the_losses_and_once_for_each_mask(digits_run, kind, passes):
+    shape = {"n_layers": 1, "d_model": 16, "n_heads": 2, "n_positions": 64, "vocab_size": 17, "sos": kind.causal}
+    torch.manual_seed(0)
+    joint = api.Joint(10, generative=kind(shape, palette=str(digits_run.palette)), eval_masks=3)
+    torch.nn.init.normal_(joint.classifier.weight)
+    calls = []
+    joint.core.transformer.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    data = Digits(batch_size=100)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                         enable_model_summary=False)  # fmt: skip
+    scores = trainer.validate(joint, datamodule=data, verbose=False)[0]
+    assert len(calls) == math.ceil(data.size("val") / 100) * passes
+    if kind.causal:
+        images, labels = (torch.cat(parts) for parts in zip(*data.loader("val"), strict=True))
+        with torch.inference_mode():
+            predicted, logits = joint.predict_classes(joint.core.encode(images), rng_of(0))
+        assert len(predicted.unique()) > 1
+        assert scores["val/accuracy"] == pytest.approx((predicted == labels).float().mean().item())
+        top5 = (logits.topk(5).indices == labels[:, None]).any(1).float().mean().item()
+        assert scores["val/top5_accuracy"] == pytest.approx(top5)
+
+
+@pytest.mark.parametrize("option", ["start_from", "pretrained"])
+def test_a_checkpoint_in_parts_is_no_missing_one_and_the_line_says_how_to_make_a_file_of_it(
+    digits_run, igpt, tmp_path, option
+):
+    (tmp_path / "last.ckpt").mkdir()
+    (tmp_path / "last.ckpt" / META).touch()
+    path = str(tmp_path / "last.ckpt")
+    config = yaml.safe_load(digits_run.config.read_text())
+    if option == "pretrained":
+        config["model"] = joint_model(pretrained=path)
+    else:
+        config["model"]["init_args"]["start_from"] = path
+    (tmp_path / "parts.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = igpt("fit", "--config", tmp_path / "parts.yaml", "--runs_dir", tmp_path / "runs")
+    lines = [line for line in err.splitlines() if line.startswith("igpt fit:")]
+    assert (code, len(lines)) == (2, 1), err
+    assert f"{path} is sharded; make a file of it: igpt export --ckpt {path} --format checkpoint" in lines[0]
+
+
+@pytest.mark.parametrize("kind", [api.Autoregressive, api.BERT])
+def test_a_module_starts_from_weights_of_its_own_kind_alone(digits_run, digits_bert_run, kind):
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_positions": 64, "vocab_size": 17, "sos": kind.causal}
+    own, other = (digits_run, digits_bert_run) if kind.causal else (digits_bert_run, digits_run)
+    with pytest.raises(UserError, match=f"{other.checkpoint}.*{kind.__name__} takes weights of its own kind"):
+        kind(shape, start_from=str(other.checkpoint))
+    started = kind(shape, start_from=str(own.checkpoint))
+    assert torch.equal(started.transformer.wpe, api.load(own.checkpoint).module.transformer.wpe)
+
+
+class Silent(api.Autoregressive):
+    """Its weights never fit, and it does not say why."""
+
+    def load_state_dict(self, *_, **__):
+        raise ValueError
+
+
+def test_an_error_without_words_is_named_by_its_class(digits_run):
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_positions": 64, "vocab_size": 17}
+    with pytest.raises(UserError, match=r"does not fit this model: ValueError$"):
+        Silent(shape, start_from=str(digits_run.checkpoint))

@@ -48,17 +48,23 @@ class Contents:
         """Shape of the network."""
         return TransformerConfig.of(self.core["init_args"]["transformer"])
 
-    def as_checkpoint(self) -> dict[str, Any]:
-        """What a checkpoint file holds, with an optimizer that has done nothing."""
-        return {
-            "epoch": 0,
-            "global_step": self.header["step"],
-            "pytorch-lightning_version": lightning.__version__,
-            "state_dict": self.state,
-            "optimizer_states": [],
-            "lr_schedulers": [],
-            CHECKPOINT_KEY: {"format": 1, "model": self.header["model"], "data": self.header["data"]},
-        }
+
+def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
+    """What a checkpoint file holds, as Lightning and `igpt.load` read it, with an optimizer that has done nothing.
+
+    Args:
+        header: model and data as plain data (no data: None), and the step.
+        state: all tensors under their names.
+    """
+    return {
+        "epoch": 0,
+        "global_step": header["step"],
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": state,
+        "optimizer_states": [],
+        "lr_schedulers": [],
+        CHECKPOINT_KEY: {"format": 1, "model": header["model"], "data": header["data"]},
+    }
 
 
 def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
@@ -76,9 +82,9 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
         format: huggingface, safetensors or checkpoint.
 
     Raises:
-        UserError: no such checkpoint, `out` holds other files, or ImageGPT cannot hold this model.
+        UserError: no such checkpoint, `out` holds it or other files, or ImageGPT cannot hold this model.
     """
-    check_folder(out)
+    check_folder(out, ckpt)
     contents = open_contents(ckpt)
     config = contents.config
     facts = Facts.of(ckpt, contents.header, contents.core, format)  # before the weights are taken apart
@@ -97,7 +103,7 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
         if format == "checkpoint":
-            write_checkpoint(contents.as_checkpoint(), folder / CHECKPOINT)
+            write_checkpoint(as_checkpoint(contents.header, contents.state), folder / CHECKPOINT)
         else:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "README.md").write_text(model_card(facts))
@@ -106,9 +112,16 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
     print(f"wrote {', '.join(written)} in {out} ({size / 1e6:,.1f} MB)")
 
 
-def check_folder(out: str) -> None:
-    """Raise a UserError where a folder holds anything that is not of an earlier export: it would be replaced."""
-    folder = Path(out)
+def check_folder(out: str, ckpt: str) -> None:
+    """Refuse a folder that is not free to be replaced.
+
+    Raises:
+        UserError: it holds the checkpoint, or anything that is not of an earlier export.
+    """
+    folder, file = Path(out), Path(ckpt)
+    places = (file.resolve(), file.parent.resolve() / file.name)  # where it is, and where its link is
+    if any(place.is_relative_to(folder.resolve()) for place in places):
+        raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
     others = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN) if folder.is_dir() else []
     if others:
         raise UserError(f"--out {out} holds other files ({others[0]}), which would be lost; name a new folder")

@@ -1,17 +1,16 @@
 """`igpt import`: from released weights to a checkpoint that every other verb takes."""
 
 import math
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import lightning
-import torch
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, move_checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from igpt.commands.alignment import check_score, score
+from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -168,33 +167,19 @@ def write(target: Path, imported: Imported, colors: Tensor, spec: dict[str, Any]
     side = math.isqrt(imported.config.n_positions)
     state = {f"transformer.{name}": tensor for name, tensor in imported.state.items()}
     state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", side)}
+    content = {target.name: (spec, state)}
     head = trained_head(imported)
-    with atomic_path(target.with_suffix(".yaml")) as config, atomic_path(target) as whole:
+    if head is not None:
+        held = {f"generative.{name}": tensor for name, tensor in state.items()} | {"classifier.weight": head}
+        content[classes_path(target).name] = joint_spec(spec, len(head)), held
+    with atomic_path(target.with_suffix(".yaml")) as config, TemporaryDirectory(dir=target.parent, prefix=".") as made:
         config.write_text(yaml.safe_dump(recipe(target, spec), sort_keys=False))
-        save(whole, state, spec)
-        if head is not None:
-            held = {f"generative.{name}": tensor for name, tensor in state.items()}
-            with atomic_path(classes_path(target)) as classes:
-                save(classes, held | {"classifier.weight": head}, joint_spec(spec, len(head)))
+        for name, (model, tensors) in content.items():
+            write_checkpoint(as_checkpoint({"model": model, "data": None, "step": 0}, tensors), Path(made) / name)
+        for name in content:
+            move_checkpoint(Path(made) / name, target.with_name(name))
     if head is None:
-        classes_path(target).unlink(missing_ok=True)
-
-
-def save(path: Path, state: dict[str, Tensor], spec: dict[str, Any]) -> None:
-    """A checkpoint as Lightning and `igpt.load` read it: step 0, and an optimizer that has done nothing."""
-    content = {
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": state,
-        "optimizer_states": [],
-        "lr_schedulers": [],
-        CHECKPOINT_KEY: {"format": 1, "model": spec, "data": None},
-    }
-    with open(path, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+        remove_checkpoint(classes_path(target))
 
 
 def trained_head(imported: Imported) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule, rng_of
-from igpt.errors import UserError
+from igpt.errors import UserError, last_line
 from igpt.features import FeatureOptions, pooling
 from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
@@ -78,7 +78,7 @@ class GenerativeModule(PixelModule):
         self.order: Order = order
         self.register_buffer("pixel_order", pixel_order(order, self.resolution))
         self.start_from = start_from
-        if start_from is not None and Path(start_from).is_file():
+        if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
 
     @property
@@ -211,7 +211,7 @@ class GenerativeModule(PixelModule):
 
     def check_ready(self) -> None:
         """Raise a UserError if there are no colours to encode with, or the weights to start from are not there."""
-        if self.start_from is not None and not Path(self.start_from).is_file():
+        if self.start_from is not None and not Path(self.start_from).exists():
             raise UserError(f"model.init_args.start_from: checkpoint {self.start_from} does not exist; train it first")
         self.check_palette()
 
@@ -323,6 +323,8 @@ def start_with(module: GenerativeModule, path: str) -> None:
     kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
     try:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
+        if ("transformer.sos" in state) != module.causal:
+            raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
         new_order = pixel_order(module.order, module.resolution)
@@ -336,5 +338,5 @@ def start_with(module: GenerativeModule, path: str) -> None:
         state["pixel_order"] = new_order
         module.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import rng_of
-from igpt.errors import UserError
+from igpt.errors import UserError, last_line
 from igpt.modules.base import EVALUATE, Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.objectives import modal_class
@@ -144,8 +144,10 @@ class Joint(PixelModule):
         images, labels = batch
         tokens = self.generative.encode(images)
         rng = rng_of(EVALUATE, self.global_rank, batch_idx)
-        generative, classes, _ = self.losses(tokens, labels, rng)
-        predicted, logits = self.predict_classes(tokens, rng)
+        generative, classes, logits = self.losses(tokens, labels, rng)
+        predicted = logits.argmax(1)
+        if not self.generative.causal:  # AR masks nothing: what it has just said is its one prediction
+            predicted, logits = self.predict_classes(tokens, rng)
         self.confusion.update(predicted, labels)
         top5 = logits.topk(min(5, self.num_classes), dim=1).indices
         values = {
@@ -197,13 +199,13 @@ def held_module(pretrained: str | None, generative: GenerativeModule | dict[str,
         if not isinstance(given, GenerativeModule):
             raise UserError("model.init_args.pretrained is missing; name the checkpoint of an AR or BERT model")
         return given
-    if not Path(pretrained).is_file():
+    if not Path(pretrained).exists():
         raise UserError(f"model.init_args.pretrained: checkpoint {pretrained} does not exist; pre-train it first")
     content = read_checkpoint(pretrained)
     try:
         module: GenerativeModule = build(content[CHECKPOINT_KEY]["model"], GenerativeModule, {"igpt"})
         module.load_state_dict(content["state_dict"])
     except (UserError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = last_line(error)
         raise UserError(f"pretrained: checkpoint {pretrained} does not fit the model it names: {reason}") from error
     return module
