@@ -15,6 +15,7 @@ from igpt.callbacks.step_checkpoint import superseded
 from igpt.checkpoint import CHECKPOINT_KEY, checksum_file, newest_intact, read_checkpoint, write_checkpoint
 from igpt.errors import UserError
 from igpt.files import link_last, remove_partial
+from igpt.saving import WholeCheckpoints
 
 HEADER = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
 
@@ -136,6 +137,18 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(digits_run, igpt
     assert "step=0000005.ckpt is intact" in lines[-1]
     assert names(folder) == before
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 5
+
+
+def test_a_checkpoint_whose_checksum_cannot_be_written_is_not_written_either(tmp_path, capsys):
+    path = tmp_path / ("c" * (255 - len(f"..{os.getpid()}.partial")))  # the longest name; its checksum's is longer
+    torch.save(content(1.0), path)
+    before = path.read_bytes()
+    WholeCheckpoints().save_checkpoint(content(2.0), path)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "could not be written" in lines[0]
+    assert path.read_bytes() == before
+    assert names(tmp_path) == [path.name]
 
 
 WRITER = """

@@ -1,5 +1,6 @@
 """Two processes train what one trains, stop in good order, and what they save is of use to one again."""
 
+import json
 import random
 import re
 import signal
@@ -11,6 +12,7 @@ import torch
 
 from igpt.checkpoint import read_checkpoint, step_checkpoints
 from igpt.loading import load
+from tests.obstacles import obstacles
 from tests.processes import environment, fit_command, losses, run, write_config
 from tests.stopping import stop
 
@@ -97,6 +99,46 @@ def test_a_run_saved_in_parts_resumes_with_the_same_losses_and_becomes_one_file_
     whole = fitted("AR", "sharded") / "checkpoints" / "last.ckpt"
     assert load(home / "one" / "model.ckpt").step == 20
     assert torch.equal(logits(home / "one" / "model.ckpt"), logits(whole))
+
+
+@pytest.mark.slow
+def test_what_the_first_of_two_processes_cannot_save_in_parts_is_left_out_and_both_go_on(home):
+    at = {5: "part", 10: "meta", 15: "name"}
+    code, printed = run(fit_command(home, "hindered", "AR", "parts", *obstacles(at)), home)
+    assert code == 0, printed
+    lines = [line for line in printed.splitlines() if "could not be written" in line]
+    assert [re.search(r"step=(\d+)", line)[1] for line in lines] == ["0000005", "0000010", "0000015"], printed
+    assert all(line.endswith("; training goes on") for line in lines)
+    assert "Traceback" not in printed
+    folder = home / "hindered" / "AR" / "checkpoints"
+    assert list(step_checkpoints(folder)) == [20, 15]
+    assert [path.name for path in (folder / "step=0000015.ckpt").iterdir()] == ["earlier"]
+    assert (folder / "last.ckpt").resolve().name == "step=0000020.ckpt"
+    assert (folder / "last.ckpt" / "meta.pt").is_file()
+    assert set(losses(home / "hindered" / "AR")) == set(range(20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["meta", "link"])
+def test_at_the_end_of_training_both_processes_end_too(home, what):
+    code, printed = run(fit_command(home, f"end_{what}", "AR", "parts", *obstacles({20: what})), home)
+    last = home / f"end_{what}" / "AR" / "checkpoints" / "last.ckpt"
+    if what == "meta":
+        assert (code, last.resolve().name) == (2, "step=0000015.ckpt"), printed
+        assert "step=0000015.ckpt is intact" in printed
+    else:
+        assert code == 0, printed
+        assert (last.with_name("step=0000020.ckpt") / "meta.pt").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_that_the_guard_stops_end_with_76(home):
+    options = ["--model.init_args.learning_rate", 1000, "--trainer.callbacks", "igpt.callbacks.LossGuard"]
+    code, printed = run(fit_command(home, "lost", "AR", "ddp", *options), home)
+    assert code == 76, printed
+    assert "the last good checkpoint" in printed
+    assert json.loads((home / "lost" / "AR" / "result.json").read_text())["stopped"]
+    assert "Traceback" not in printed
 
 
 @pytest.mark.slow

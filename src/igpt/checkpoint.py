@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from igpt.errors import UserError
-from igpt.files import durable_path, remove_folder, sha256_of
+from igpt.files import durable_path, remove_folder, sha256_of, sync
 from igpt.spec import header_of
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
@@ -64,28 +64,32 @@ def load_plain(path: Path) -> Any:
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint and its checksum; at any moment `path` is the old file or the new one, whole.
+    """Write a checkpoint and its checksum, both or neither; at any moment `path` is the old file or the new one, whole.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to; an older file of that name is still there.
     """
-    with durable_path(path) as partial:
+    checksum = path.with_name(checksum_name(path))
+    with durable_path(checksum) as sums, durable_path(path) as partial:  # the second gets its name first
         with partial.open("wb") as file:
             try:
                 torch.save(content, file)
             except RuntimeError as error:  # torch's own words for a write that failed hide the system's
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-        line = f"{sha256_of(partial)}  {path.name}\n"
-        with suppress(FileNotFoundError):
-            checksum_file(path).unlink()  # no checkpoint ever stands beside the checksum of another
-    with durable_path(checksum_file(path)) as partial:
-        partial.write_text(line)
+        sums.write_text(f"{sha256_of(partial)}  {path.name}\n")
+        sync(sums)  # a disk that has no room for it says so now
+        checksum.unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
 
 
 def checksum_file(path: Path) -> Path:
     """`NAME.sha256` beside the file that `path` is or links to, in the format of sha256sum."""
     path = path.resolve()
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(checksum_name(path))
+
+
+def checksum_name(path: Path) -> str:
+    """What the checksum of a file is called."""
+    return f"{path.name}.sha256"
 
 
 def move_checkpoint(source: Path, target: Path) -> None:

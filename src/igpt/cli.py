@@ -1,7 +1,8 @@
 """The `igpt` command: finds the verb with the standard library alone, and imports only what that verb needs.
 
 Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted; 143
-ended by SIGTERM; 75 `fit` was asked to stop, has saved and can go on (docs/preemption.md).
+ended by SIGTERM; 75 `fit` was asked to stop, has saved and can go on; 76 `LossGuard` stopped `fit`
+(docs/preemption.md).
 `--debug` anywhere shows the traceback.
 """
 

@@ -1,5 +1,7 @@
 """The one exception that means "the user's words or files are off" (exit code 2, one line, no traceback)."""
 
+LOST = 76  # exit code of `igpt fit` where `LossGuard` stopped it; no error of the words, and nothing to go on from
+
 
 class UserError(Exception):
     """Bad option, missing file, wrong shape. The message names the option or file and says what to do about it."""

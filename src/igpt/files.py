@@ -59,12 +59,23 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
         yield temporary
         with _explained(target):
-            if target.exists():
-                os.replace(target, aside)
-            os.replace(temporary, target)
+            take_place(temporary, target, aside)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        if target.exists():  # otherwise what stands aside is all there is
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def take_place(written: Path, target: Path, aside: Path) -> None:
+    """Give a folder the name `target`; one that had it goes to `aside`, and comes back where that fails."""
+    try:
+        if target.exists():
+            os.replace(target, aside)
+        os.replace(written, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
+        raise
 
 
 @contextmanager
@@ -119,20 +130,25 @@ def remove_partial(folder: Path) -> None:
 
 
 def place_folder(written: Path, target: Path) -> None:
-    """Give a folder its name once all in it is on the disk; a folder that had the name is removed."""
+    """Give a folder its name once all in it is on the disk; a folder that had the name is then removed."""
     for path in (*written.iterdir(), written):
         sync(path)
-    if target.exists():
-        remove_folder(target)
-    os.replace(written, target)
+    aside = aside_path(target)
+    take_place(written, target, aside)
     sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
     """Take a folder's name away in one move, then its content."""
-    aside = partial_path(folder.with_name(f"{folder.name}.old"))
+    aside = aside_path(folder)
     os.replace(folder, aside)
     shutil.rmtree(aside)
+
+
+def aside_path(folder: Path) -> Path:
+    """Where this process puts a folder that is to go."""
+    return partial_path(folder.with_name(f"{folder.name}.old"))
 
 
 def sync(path: Path) -> None:

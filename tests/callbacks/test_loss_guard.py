@@ -10,6 +10,7 @@ from igpt.callbacks import LossGuard
 from igpt.callbacks.loss_guard import LossWatch
 from igpt.checkpoint import newest_intact
 from igpt.errors import UserError
+from tests.stopping import stop
 
 
 def seen(losses, factor=1.5, margin=0.3, patience=3):
@@ -51,11 +52,11 @@ def test_a_guard_with_a_value_out_of_range_is_refused(wrong):
 told = []  # what the last guarded run said
 
 
-def guarded(igpt, run, folder, *options):
+def guarded(igpt, run, folder, *options, lost=False):
     callbacks = json.dumps([{"class_path": "igpt.callbacks.LossGuard", "init_args": {"every_n_steps": 4}}])
     code, _, err = igpt("fit", "--config", run.config, "--runs_dir", folder, "--trainer.callbacks", callbacks,
                         "--samples.num", 0, "--samples.completions", 0, *options)  # fmt: skip
-    assert code == 0, err
+    assert code == (76 if lost else 0), err
     told[:] = [line for line in err.splitlines() if line.startswith("igpt fit:")]
     return json.loads((folder / "mini" / "result.json").read_text())
 
@@ -71,12 +72,13 @@ def test_a_whole_run_writes_its_last_validation_loss(digits_run, igpt, tmp_path)
 
 
 def test_a_run_with_an_absurd_rate_is_stopped_and_says_why(digits_run, igpt, tmp_path):
-    result = guarded(igpt, digits_run, tmp_path, "--model.init_args.learning_rate", 1000)
+    result = guarded(igpt, digits_run, tmp_path, "--model.init_args.learning_rate", 1000, lost=True)
     assert result["steps"] < 30
     assert "the training loss" in result["stopped"]
 
 
-def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, monkeypatch):
+@pytest.fixture
+def nan_at_step_5(monkeypatch):
     from igpt.modules import Autoregressive
 
     original = Autoregressive.training_step
@@ -88,7 +90,10 @@ def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, monkeypatc
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(Autoregressive, "training_step", poisoned)
-    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2)
+
+
+def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, nan_at_step_5):
+    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, lost=True)
     assert result["stopped"] == "the training loss became nan by step 8"
     assert result["steps"] == 8
     assert result["val_loss"] is None
@@ -96,6 +101,16 @@ def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, monkeypatc
     assert sorted(path.name for path in folder.glob("step=*.ckpt"))[-1] == "step=0000006.ckpt"  # lost, and not the end
     assert newest_intact(folder, below=5) == folder / "step=0000004.ckpt"
     assert told[-1] == f"igpt fit: {result['stopped']}; the last good checkpoint: {folder / 'step=0000004.ckpt'}"
+
+
+def test_a_signal_at_the_step_where_the_guard_stops_the_run_saves_no_lost_weights(
+    digits_run, igpt, tmp_path, nan_at_step_5
+):
+    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, *stop(7), lost=True)
+    assert result["stopped"] == "the training loss became nan by step 8"
+    folder = tmp_path / "mini" / "checkpoints"
+    assert (folder / "last.ckpt").resolve().name == "step=0000006.ckpt"
+    assert len(told) == 1
 
 
 def test_a_guard_goes_on_watching_where_its_checkpoint_stood():

@@ -40,7 +40,8 @@ class LossWatch:
 class LossGuard(pl.Callback):
     """Stops a run on NaN, infinity or a lasting spike of the training loss (for `igpt tune`; paper, section 3.4).
 
-    A line then names the last checkpoint from before the loss went wrong; the end is not saved.
+    A line then names the last checkpoint from before the loss went wrong; the end is not saved, and `igpt fit`
+    ends with exit code 76.
 
     At the end, `result.json` says how the run ended: `val_loss` (the last one, nats per pixel; null if there was none
     or it is not finite), `val_step`, `steps`, and `stopped`, the reason or null.

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 
-from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps
+from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps, stopping_guard
 from igpt.checkpoint import LAST
 from igpt.errors import UserError
 
@@ -33,7 +33,8 @@ class Preemption(Checkpoint):
     """On SIGTERM or SIGUSR1: finish the step, save, say how to go on, exit with 75; on a second signal exit at once.
 
     A signal during validation ends it after the batch; the resumed run validates. At the last step the run ends as it
-    would have. (Lightning calls callbacks of this base class last, when all others have seen the step.)
+    would have, as where `LossGuard` has stopped it. (Lightning calls callbacks of this base class last, when all
+    others have seen the step.)
 
     Args:
         every_n_steps: optimizer steps, or batches of validation, between two agreements of several processes.
@@ -106,7 +107,7 @@ class Preemption(Checkpoint):
 
     def _stop_if_asked(self, trainer: pl.Trainer, count: int) -> None:
         last = trainer.global_step >= trainer.max_steps > 0
-        if last or not between_steps(trainer) or not self._agreed(trainer, count):
+        if last or stopping_guard(trainer) or not between_steps(trainer) or not self._agreed(trainer, count):
             return
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, StepCheckpoint))  # type: ignore[attr-defined]
         path = saver.save(trainer)
@@ -118,9 +119,11 @@ class Preemption(Checkpoint):
         by = self.asked.name if self.asked else "a signal to another process"
         if not path.exists():
             raise UserError(f"stopped by {by} at step {step}, but {path} could not be written; {saver.to_go_on()}")
+        last = path.parent / LAST
+        saved, word = (last, "last") if last.resolve() == path.resolve() else (path, path)  # it could not be linked
         print(
-            f"igpt fit: stopped by {by} at step {step}; saved {path.parent / LAST}; to go on, run the same command "
-            "with --ckpt_path last",
+            f"igpt fit: stopped by {by} at step {step}; saved {saved}; to go on, run the same command with "
+            f"--ckpt_path {word}",
             file=sys.stderr,
         )
 

@@ -2,8 +2,10 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -118,26 +120,42 @@ class StepCheckpoint(ModelCheckpoint):
         else:
             self._save_checkpoint(trainer, str(path))
         if trainer.is_global_zero and written_at(path) != known:
+            self._make_newest(path)
+        return path
+
+    def _make_newest(self, path: Path) -> None:
+        """Link `last.ckpt` to a new checkpoint, then remove old ones; where that fails, say so and go on."""
+        try:
             link_last(path, self.folder / LAST)
             for old in superseded(self.folder, self.keep, self.at_steps or []):
                 remove_checkpoint(old)
-        return path
+        except OSError as error:
+            print(
+                f"igpt: {path} is written, but {LAST} could not be linked to it or older ones not removed "
+                f"({error.strerror or error}); training goes on",
+                file=sys.stderr,
+            )
 
     def _save_parts(self, trainer: pl.Trainer, path: Path) -> None:
-        """Have every process write its part, then give the folder its name; a failure is as in `WholeCheckpoints`."""
+        """Have every process write its part, then give the folder its name; a failure is as in `WholeCheckpoints`.
+
+        Wherever it happens, all processes go on together, and what stood under the name before is untouched.
+        """
         written = Path(trainer.strategy.broadcast(str(partial_path(path))))
-        try:
-            self._save_checkpoint(trainer, str(written))
-            self._last_checkpoint_saved = str(path)
-        except CheckpointException as error:  # the same in all processes
-            if trainer.is_global_zero:
-                shutil.rmtree(written, ignore_errors=True)
-                reason = str(error).strip().splitlines()[-1]
-                print(f"igpt: {path} could not be written ({reason}); training goes on", file=sys.stderr)
-            return
-        if trainer.is_global_zero:
-            place_folder(written, path)
-        trainer.strategy.barrier("igpt.parts")
+        # Not `trainer.save_checkpoint`: its barrier would be missed by a process that fails.
+        content = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
+        failure = (
+            failure_of_any(trainer, lambda: written.mkdir(parents=True, exist_ok=True))
+            or failure_of_any(trainer, lambda: trainer.strategy.save_checkpoint(content, written))
+            or failure_of_any(trainer, lambda: place_folder(written, path) if trainer.is_global_zero else None)
+        )
+        if failure is None:
+            self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, str(path)
+            for logger in trainer.loggers if trainer.is_global_zero else []:
+                logger.after_save_checkpoint(proxy(self))
+        elif trainer.is_global_zero:
+            shutil.rmtree(written, ignore_errors=True)
+            print(f"igpt: {path} could not be written ({failure}); training goes on", file=sys.stderr)
 
     def to_go_on(self) -> str:
         """What to do after a failed write."""
@@ -156,6 +174,22 @@ def stopping_guard(trainer: pl.Trainer) -> LossGuard | None:
     """The guard that has stopped this run, if one has."""
     guards = (callback for callback in trainer.callbacks if isinstance(callback, LossGuard))  # type: ignore[attr-defined]
     return next((guard for guard in guards if guard.stopped), None)
+
+
+def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | None:
+    """Do this process' part of a work on files; what went wrong in any of them, the same in all, or None.
+
+    However it ended, they all meet behind it, so that none waits for one that has failed.
+    """
+    reason = None
+    try:
+        work()
+    except (CheckpointException, OSError, RuntimeError) as error:  # torch's own, and torch's word for a failed write
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, "strerror", None) or (str(cause).strip() or repr(cause)).splitlines()[-1]
+    if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
+        return None
+    return trainer.strategy.broadcast(reason) or "another process could not write its part"
 
 
 def written_at(path: Path) -> int | None:

@@ -23,12 +23,14 @@ from igpt.callbacks import (
     SampleGrid,
     StepCheckpoint,
 )
+from igpt.callbacks.preemption import started_by_another
+from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.checkpoint import LAST
 from igpt.commands import records
 from igpt.commands.checks import check_recipe, check_strategy, keep_earlier_run, preflight, use_checkpoint
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
-from igpt.errors import UserError
+from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
 from igpt.modules import PixelModule
 from igpt.plugins import load_plugins
@@ -169,7 +171,11 @@ class TrainerCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`."""
+        """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`.
+
+        Raises:
+            SystemExit: with 76, `LossGuard` has stopped the training, so that nothing goes on as if there were a model.
+        """
         config, folder = self.config[subcommand], run_dir(self.config[subcommand])
         scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
@@ -177,6 +183,9 @@ class TrainerCLI(LightningCLI):
         super()._run_subcommand(subcommand)
         if scored and self.trainer.is_global_zero:
             records.add_score(folder, self.score(subcommand, config))
+        if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
+            self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
+            raise SystemExit(0 if started_by_another(self.trainer) else LOST)
 
     def score(self, verb: str, config: Any) -> dict[str, Any]:
         """One entry of scores.json: the command, what was evaluated, on which data, and what came out."""

@@ -20,7 +20,7 @@ import yaml
 from igpt.commands import tuning
 from igpt.commands.configs import check_config
 from igpt.commands.tuning import RateResult
-from igpt.errors import UserError
+from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -133,7 +133,7 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
         for file in (config, log):
             file.unlink()
         raise UserError(words)
-    if code != 0 or not report.exists():
+    if code not in (0, LOST) or not report.exists():
         raise RuntimeError(f"the run with learning rate {rate:g} broke off with exit code {code}; see {log}")
     found = json.loads(report.read_text())
     if found["val_loss"] is None and not found["stopped"]:
