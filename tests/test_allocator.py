@@ -1,7 +1,11 @@
+import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from igpt.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 
 COUNT = """
 import resource, sys
@@ -26,3 +30,18 @@ def page_faults(how):
 def test_memory_that_was_freed_is_used_again_without_page_faults():
     assert page_faults("leave") > 100_000
     assert page_faults("keep") < 10_000
+
+
+def test_an_older_library_gets_the_largest_threshold_that_it_takes(monkeypatch):
+    """As mallopt(3) describes it: anything for trimming, but at most 32 MiB for blocks that are mapped alone."""
+    taken = {}
+
+    def mallopt(option, value):
+        if option == MMAP_THRESHOLD and value > 4 * 1024 * 1024 * 8:
+            return 0
+        taken[option] = value
+        return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert taken == {TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 32 << 20}

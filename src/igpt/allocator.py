@@ -9,6 +9,7 @@ import ctypes
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT = 2**31 - 1  # bytes; the largest that mallopt takes
+KEPT_FORMERLY = 32 << 20  # bytes; the largest MMAP_THRESHOLD of glibc up to 2.34 or so, which refuses more
 
 
 def keep_freed_memory() -> None:
@@ -18,4 +19,5 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError, TypeError):  # macOS, musl, Windows
         return
     for option in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-        mallopt(option, KEPT)
+        if not mallopt(option, KEPT):  # a refused threshold would stay small: glibc has stopped adjusting it by then
+            mallopt(option, KEPT_FORMERLY)

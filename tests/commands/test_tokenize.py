@@ -1,4 +1,6 @@
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from igpt.commands.engines import run_here
+from igpt.commands.tokenize import index_of
+from igpt.commands.tokenizing import UNFINISHED, Job, plan_of, tasks_of
 from igpt.data import SPLITS, rng_of
+from igpt.errors import UserError
 from igpt.palette import Palette
 from igpt_datamodules import Digits, ImageFolder, TokenShards
+from igpt_datamodules.reading import Stored
 from tests.conftest import REPO
 from tests.datamodules.pictures import encoded, picture
 
@@ -132,6 +139,24 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, igpt, tmp_path
     assert contents(out) == contents(whole)
 
 
+def test_workers_leave_interrupts_to_the_main_process(whole, tmp_path):
+    """Ctrl-C reaches all processes of a terminal at once; here it reaches the workers alone, which go on."""
+    job = Job(Digits(), Palette.load(PALETTE), str(tmp_path), 0, 0)
+    (tmp_path / UNFINISHED).mkdir()
+    tasks, others = tasks_of(job, 20), set(multiprocessing.active_children())
+    running = run_here(job, tasks, 2)
+    records = list(itertools.islice(running, 20))
+    workers = set(multiprocessing.active_children()) - others
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    try:
+        records += running
+    except KeyboardInterrupt:  # a worker's, which would end all tests
+        pytest.fail("a worker was interrupted")
+    assert len(workers) == 2
+    assert {record.task for record in records} == set(tasks)
+
+
 def test_a_finished_folder_is_left_alone_and_another_is_never_overwritten(whole, igpt, tmp_path):
     before = contents(whole)
     code, out, _ = igpt(*DIGITS, "--out", whole, "--shard_images", 20)
@@ -218,18 +243,113 @@ def test_broken_images_are_skipped_and_listed_and_too_many_are_an_error(pictures
     assert labels.tolist() == [data.images(split)[one][1] for one in kept]
 
 
-def test_web_images_are_read_once_where_their_check_is_left_to_tokenize(igpt, tmp_path):
+def test_images_that_were_mended_after_a_refusal_are_read(pictures, igpt, tmp_path):
+    """Also where records come after the refusal, and where the images that tell data apart were broken themselves."""
+    root = shutil.copytree(pictures, tmp_path / "pictures")
+    options = ["--shard_images", 3, "--max_bad_share", 0.02]
+    code, _, err = igpt(*folder_options(root, "--out", tmp_path / "whole", *options, "--workers", 1))
+    assert code == 0, err
+    files = [*sorted((root / "train").rglob("*.png")), *sorted((root / "test").rglob("*.png"))[:2]]
+    good = {path: path.read_bytes() for path in files}
+    for path in files:
+        path.write_bytes(good[path][:200])
+    out = tmp_path / "out"
+    code, _, err = igpt(*folder_options(root, "--out", out, *options, "--workers", 2))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be read, more than --max_bad_share allows" in err
+    job = Job(ImageFolder(root=str(root), resolution=6), Palette.load(PALETTE), str(out), 0, 0)
+    assert sum(len(job.run(task).skipped) for task in tasks_of(job, 3)) == len(files)  # by workers that are late
+    for path in files:
+        path.write_bytes(good[path])
+    code, told, err = igpt(*folder_options(root, "--out", out, *options, "--workers", 1))
+    assert code == 0, err
+    assert "skipped" not in told
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_split_without_a_readable_image_is_read_anew_once_it_is_mended(pictures, igpt, tmp_path):
+    root = shutil.copytree(pictures, tmp_path / "pictures")
+    files = list((root / "test").rglob("*.png"))
+    good = {path: path.read_bytes() for path in files}
+    command = folder_options(root, "--out", tmp_path / "out", "--max_bad_share", 1, "--workers", 1)
+    for path in files:
+        path.write_bytes(b"")
+    code, _, err = igpt(*command)
+    assert code == 2
+    assert "no image of the test split can be read" in err
+    for path in files:
+        path.write_bytes(good[path])
+    code, told, err = igpt(*command)
+    assert code == 0, err
+    assert "skipped" not in told
+    assert stored(tmp_path / "out", "test")[0].shape == (10, 1, 36)
+
+
+def test_shards_of_data_that_changed_are_never_mixed(pictures, igpt, tmp_path):
+    """Other pixels under the same name are noticed where the image is one of the sixteen that are looked at."""
+    root = shutil.copytree(pictures, tmp_path / "pictures")
+    command = folder_options(root, "--out", tmp_path / "out", "--shard_images", 5, "--workers", 1)
+    code, _, err = igpt(*command)
+    assert code == 0, err
+    assert "nothing to do" in igpt(*command)[1]
+    before = contents(tmp_path / "out")
+    first = root / "test" / "cat" / "0.png"  # index 0 is among them
+    first.write_bytes(encoded(picture(999, (48, 40)), "PNG"))
+    code, _, err = igpt(*command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other data or options" in err
+    (root / "train" / "cat" / "extra.png").write_bytes(first.read_bytes())
+    shutil.copy(pictures / "test" / "cat" / "0.png", first)
+    code, _, err = igpt(*command)
+    assert code == 2
+    assert "other data or options" in err
+    assert contents(tmp_path / "out") == before
+
+
+def test_no_index_is_written_for_shards_that_are_not_there(tmp_path):
+    """As where a worker of a cluster writes to a folder of the same name on a disk of its own."""
+    job = Job(Digits(), Palette.load(PALETTE), str(tmp_path), 0, 0)
+    (tmp_path / UNFINISHED).mkdir()
+    records = [job.run(task) for task in tasks_of(job, None)]
+    shown = np.zeros((17, 3), dtype=np.uint8)
+    assert index_of(job, plan_of(job, None), shown, records).shards["val"][0].images == 144
+    (tmp_path / "val-00000.npy").unlink()
+    with pytest.raises(UserError, match=r"val-00000\.npy is missing"):
+        index_of(job, plan_of(job, None), shown, records)
+
+
+def test_what_is_said_about_a_damaged_folder_mends_it(whole, igpt, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    command = [*DIGITS, "--out", out, "--shard_images", 20, "--workers", 1]
+    for name, content in (("val-00001.npy", b""), ("index.json", b"{}")):
+        (out / name).write_bytes(content)
+        code, _, err = igpt(*command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "delete the folder and run 'igpt tokenize' again" in err
+        shutil.rmtree(out)
+        code, _, err = igpt(*command)
+        assert code == 0, err
+        assert contents(out) == contents(whole)
+
+
+def test_web_images_are_read_once_where_their_check_is_left_to_tokenize(igpt, tmp_path, monkeypatch):
+    opened, really = [], Stored.open
+    monkeypatch.setattr(Stored, "open", lambda stored: opened.append(stored.name) or really(stored))
     for index in range(40):
         (tmp_path / "web" / f"{index % 3}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "web" / f"{index % 3}" / f"{index}.png").write_bytes(encoded(picture(index), "PNG"))
     (tmp_path / "web" / "0" / "0.png").write_bytes(b"")
     web = ["tokenize", "--data", "WebImages", "--data.root", tmp_path / "web", "--data.resolution", 4]
-    web += ["--data.split.val_share", 0.1, "--data.test_share", 0.1, "--palette", PALETTE, "--workers", 2]
+    web += ["--data.split.val_share", 0.1, "--data.test_share", 0.1, "--palette", PALETTE, "--workers", 1]
+    reads = {}
     for check in ("true", "false"):
+        opened.clear()
         code, out, err = igpt(*web, "--data.check", check, "--out", tmp_path / check)
         assert code == 0, err
+        reads[check] = len(opened)
         index = json.loads((tmp_path / check / "index.json").read_text())
         assert "1 skipped" in out
         assert sum(index["images"].values()) == 39
         assert "0.png" in " ".join(index["skipped"][0])
         assert "zero bytes" in " ".join(index["skipped"][0])
+    assert reads["true"] == reads["false"] + 39  # the check reads all 40, and the broken one nobody after it

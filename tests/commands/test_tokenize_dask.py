@@ -8,6 +8,11 @@ import time
 
 import pytest
 
+from igpt.commands.engines import run_on_dask
+from igpt.commands.tokenizing import Job, tasks_of
+from igpt.errors import UserError
+from igpt.palette import Palette
+from igpt_datamodules import Digits
 from tests.conftest import REPO
 
 pytest.importorskip("distributed")
@@ -71,6 +76,26 @@ def test_a_cluster_that_loses_a_worker_half_way_writes_the_same_bytes(cluster, i
     assert workers[1].poll() is None
     assert killed_at[0] < 91  # there was work left to do
     assert contents(out) == contents(tmp_path / "here")
+
+
+class FullDisk(Job):
+    """A job that finds no room for any shard, and notes every attempt."""
+
+    def run(self, task):
+        with open(f"{self.out}/runs.txt", "a") as file:
+            file.write(f"{task.name}\n")
+        raise UserError("cannot write: No space left on device; make room or choose another --out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_task_that_says_what_is_wrong_is_not_run_again(tmp_path):
+    from distributed import LocalCluster
+
+    job = FullDisk(Digits(), Palette.load(DIGITS[4]), str(tmp_path), 0, 0)
+    options = {"threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(1, **options) as cluster, pytest.raises(UserError, match="No space left"):
+        list(run_on_dask(job, tasks_of(job, None)[:1], cluster.scheduler_address))
+    assert (tmp_path / "runs.txt").read_text() == "train-00000.npy\n"
 
 
 def test_a_scheduler_that_is_not_there_is_named_in_one_line(igpt, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ LIES = {
 @pytest.mark.parametrize("name", LIES)
 def test_an_index_that_lies_with_its_checksum_right(refuse, folder, name):
     changed(folder, LIES[name])
-    refuse("shards/", "make the shards again")  # where the index alone does not show it, the shard does
+    refuse("shards/", "run 'igpt tokenize' again")  # where the index alone does not show it, the shard does
 
 
 @pytest.mark.parametrize(

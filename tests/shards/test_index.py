@@ -1,5 +1,6 @@
 """The table of contents of a folder of shards; broken ones are in tests/faults/test_shards.py."""
 
+import os
 import shutil
 
 import numpy as np
@@ -78,3 +79,36 @@ def test_the_same_tokens_give_the_same_bytes(tmp_path):
     shards = [write_shard(tmp_path / name, np.zeros(2, np.int64), tokens, 3, tmp_path) for name in ("a.npy", "b.npy")]
     assert shards[0] == Shard("a.npy", 2, 1, shards[1].bytes, shards[1].sha256)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+
+
+def test_shards_and_their_index_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    """A power cut may otherwise leave a file of the right size that holds zeros."""
+    synced, renamed, sync, rename = {}, {}, os.fsync, os.replace
+
+    def noted(descriptor):
+        sync(descriptor)
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    def placed(source, target):
+        found = os.stat(source)
+        renamed[os.path.basename(target)] = synced.get(found.st_ino) == found.st_size
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", placed)
+    folder = made(tmp_path / "shards")
+    assert renamed == dict.fromkeys(os.listdir(folder), True)
+    assert len(renamed) == 7
+
+
+def test_writing_a_shard_gives_it_the_usual_mode_and_leaves_the_mask_of_the_process_alone(tmp_path, monkeypatch):
+    """The mask belongs to all threads: one that changes it for a moment changes the files of the others."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)
+            write_shard(tmp_path / "a.npy", np.zeros(1, np.int64), np.zeros((1, 1, 9), np.uint16), 3, tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.npy").stat().st_mode & 0o777 == 0o640

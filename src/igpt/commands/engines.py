@@ -17,7 +17,6 @@ from igpt.commands.tokenizing import Job, Record, Task
 from igpt.errors import UserError
 from igpt.palette import Palette
 
-RETRIES = 3  # of a task whose Dask worker died
 PATIENCE = 10  # seconds until a scheduler that does not answer is given up
 
 _job: Job | None = None  # of a worker process
@@ -90,7 +89,7 @@ def run_on_dask(job: Job, tasks: list[Task], scheduler: str) -> Iterator[Record]
     with client:
         sent = pickle.dumps(replace(job, palette=Palette(job.palette.colors)))  # without its table of 32 MiB
         held = client.submit(pickle.loads, sent, pure=False)  # made anew where its worker dies
-        futures = [client.submit(_run_there, held, task, pure=False, retries=RETRIES) for task in tasks]
+        futures = [client.submit(_run_there, held, task, pure=False) for task in tasks]
         try:
             for future in as_completed_there(futures):
                 yield future.result()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.commands.engines import run_here, run_on_dask
-from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, plan_of, tasks_of
+from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
@@ -22,6 +22,7 @@ from igpt.shards.writing import stand_ins
 
 Engine = Literal["local", "dask"]
 TOLD_EVERY = 10  # seconds between two lines about the progress
+REFUSED = "refused"  # file in the unfinished folder: images are to be mended, so what was skipped is read anew
 
 
 def tokenize(
@@ -118,14 +119,17 @@ def begin(folder: Path, plan: dict[str, Any]) -> bool:
     try:
         if (folder / NAME).exists():
             index = Index.read(folder)
-            if index.source != plan:
+            if not same_plan(index.source, plan):
                 raise UserError(other)
             check_shards(folder, index)
             shutil.rmtree(work, ignore_errors=True)
             return False
         if (work / "plan.json").is_file():
-            if json.loads((work / "plan.json").read_bytes()) != plan:
+            if not same_plan(json.loads((work / "plan.json").read_bytes()), plan):
                 raise UserError(other)
+            if (work / REFUSED).exists():
+                forget_skips(work)
+                (work / REFUSED).unlink()
             return True
         if folder.exists() and any(one.name != UNFINISHED for one in folder.iterdir()):
             raise UserError(f"--out {folder} holds other files; name a new folder")
@@ -167,7 +171,7 @@ def told(records: Iterator[Record], count: int) -> Iterator[Record]:
 
 
 def check_bad(records: list[Record], allowed: float, folder: Path) -> None:
-    """Stop where too many images cannot be read; they are read anew by the next run.
+    """Stop where too many images cannot be read; the next run reads them anew.
 
     Raises:
         UserError: says how many, and why the first cannot.
@@ -175,12 +179,16 @@ def check_bad(records: list[Record], allowed: float, folder: Path) -> None:
     skipped = [reason for record in records for _, reason in record.skipped]
     if len(skipped) <= allowed:
         return
-    for record in records:
-        if record.skipped:
-            (folder / UNFINISHED / f"{record.task.name}.json").unlink(missing_ok=True)
+    look_again(folder)
     raise UserError(
         f"--data: {len(skipped)} images cannot be read, more than --max_bad_share allows; the first: {skipped[0]}"
     )
+
+
+def look_again(folder: Path) -> None:
+    """Have the next run read the shards that lack images anew: workers of this one may still write their records."""
+    with atomic_path(folder / UNFINISHED / REFUSED) as path:
+        path.touch()
 
 
 def index_of(job: Job, plan: dict[str, Any], shown: NDArray[np.uint8], records: list[Record]) -> Index:
@@ -192,6 +200,7 @@ def index_of(job: Job, plan: dict[str, Any], shown: NDArray[np.uint8], records: 
     shards = {split: tuple(one.shard for one in records if one.task.split == split and one.shard) for split in SPLITS}
     for split in SPLITS:
         if not shards[split]:
+            look_again(Path(job.out))
             raise UserError(f"--data: no image of the {split} split can be read; mend the images, or the split")
     skipped = [(f"{one.task.split} {index}", reason) for one in records for index, reason in one.skipped]
     index = Index(

@@ -173,7 +173,8 @@ def plan_of(job: Job, shard_images: int | None) -> dict[str, Any]:
     data["init_args"] = {name: value for name, value in data["init_args"].items() if name not in ignored}
     return {
         "data": data,
-        "content": {split: content_of(job.data.images(split)) for split in SPLITS},
+        "labels": {split: labels_digest(job.data.images(split)) for split in SPLITS},
+        "images": {f"{split} {index}": sha for split in SPLITS for index, sha in some_of(job.data.images(split))},
         "palette_sha256": job.palette.sha256,
         "variants": job.variants,
         "seed": job.seed,
@@ -181,12 +182,40 @@ def plan_of(job: Job, shard_images: int | None) -> dict[str, Any]:
     }
 
 
-def content_of(images: LabelledImages) -> str:
-    """Checksum of a split's labels and of some of its images, broken ones included: tells apart data that changed."""
-    found = hashlib.sha256(torch.as_tensor(images.labels).to(torch.int64).numpy().tobytes())
+def labels_digest(images: LabelledImages) -> str:
+    """Checksum of a split's labels, and so of how many images it has."""
+    return hashlib.sha256(torch.as_tensor(images.labels).to(torch.int64).numpy().tobytes()).hexdigest()
+
+
+def some_of(images: LabelledImages) -> Iterator[tuple[int, str]]:
+    """Index and checksum of some of a split's images, which tell whether the data changed.
+
+    Images that cannot be read are left out, since they may be mended.
+    """
     for index in sorted(set(torch.linspace(0, len(images) - 1, LOOKED_AT).long().tolist())):
         try:
-            found.update(images[index][0].numpy().tobytes())
-        except (UserError, OSError) as error:
-            found.update(str(error).encode())
-    return found.hexdigest()
+            image = images[index][0]
+        except (UserError, OSError):
+            continue
+        yield index, hashlib.sha256(image.numpy().tobytes()).hexdigest()
+
+
+def same_plan(held: Any, plan: dict[str, Any]) -> bool:
+    """Whether shards of the plan `held` are those of this plan; an image that one of them lacks is no difference."""
+    if not isinstance(held, dict) or not isinstance(held.get("images"), dict):
+        return False
+    known = held["images"]
+    if any(known.get(name, sha) != sha for name, sha in plan["images"].items()):
+        return False
+    return held | {"images": {}} == plan | {"images": {}}
+
+
+def forget_skips(work: Path) -> None:
+    """Remove the records of shards that lack images, so that these are read anew."""
+    for path in work.glob("*.npy.json"):
+        try:
+            whole = json.loads(path.read_bytes())["skipped"] == []
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            path.unlink()

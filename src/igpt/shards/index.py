@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.errors import UserError
-from igpt.files import atomic_path, sha256_of
+from igpt.files import atomic_path, sha256_of, sync
 
 FORMAT = 1
 NAME = "index.json"
 SPLITS = ("train", "val", "test")
 SHARD_NAME = re.compile(r"(train|val|test)-\d{5,}\.npy")
 HEADER_BYTES = 1 << 12  # more than the header of any shard's file
-AGAIN = "make the shards again with 'igpt tokenize'"
+AGAIN = "delete the folder and run 'igpt tokenize' again"
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class Index:
         return content | {"sha256": digest(content)}
 
     def write(self, folder: Path) -> None:
-        """Write `index.json`, whole or not at all."""
+        """Write `index.json`, whole or not at all, also where the power fails."""
         with atomic_path(folder / NAME) as path:
             path.write_text(as_text(self.to_dict()), encoding="utf-8")
+            sync(path)
 
     @classmethod
     def read(cls, folder: Path) -> "Index":

@@ -1,7 +1,7 @@
 """From tokens to the bytes of a shard, and the colours that stand for tokens."""
 
 import os
-import tempfile
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from igpt.errors import UserError
-from igpt.files import sha256_of
+from igpt.files import sha256_of, sync
 from igpt.palette import Palette
 from igpt.shards.index import Shard
 
@@ -18,7 +18,7 @@ from igpt.shards.index import Shard
 def write_shard(
     target: Path, labels: NDArray[np.int64], tokens: NDArray[np.uint16], resolution: int, beside: Path
 ) -> Shard:
-    """Write one shard, whole or not at all; the same tokens give the same bytes.
+    """Write one shard, whole or not at all, also where the power fails; the same tokens give the same bytes.
 
     Args:
         target: file to write.
@@ -33,30 +33,21 @@ def write_shard(
     shard = Shard(target.name, tokens.shape[0], tokens.shape[1], 0, "")
     record = np.empty(1, dtype=shard.dtype(resolution))
     record["labels"][0], record["tokens"][0] = labels, tokens
-    name = None
+    part = beside / f"{target.stem}.{uuid.uuid4().hex}"  # whoever else writes the same shard
     try:
-        handle, name = tempfile.mkstemp(dir=beside, prefix=f"{target.stem}.")  # whoever else writes the same shard
-        with open(handle, "wb") as file:
+        with open(part, "xb") as file:
             np.lib.format.write_array(file, record, allow_pickle=False)
-        os.chmod(name, 0o666 & ~_umask())  # temporary files are their owner's alone
-        shard = Shard(target.name, shard.images, shard.views, os.path.getsize(name), sha256_of(name))
-        os.replace(name, target)
+        shard = Shard(target.name, shard.images, shard.views, os.path.getsize(part), sha256_of(part))
+        sync(part)  # before there is a record, which is believed by the file's size alone
+        os.replace(part, target)
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}; make room or choose another --out"
         ) from error
     finally:
-        if name is not None:
-            with suppress(OSError):
-                os.unlink(name)
+        with suppress(OSError):
+            part.unlink()
     return shard
-
-
-def _umask() -> int:
-    """What new files of this process are not allowed; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def stand_ins(palette: Palette) -> NDArray[np.uint8]:
