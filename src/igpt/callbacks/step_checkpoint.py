@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
 from igpt.checkpoint import LAST, newest_intact, remove_checkpoint, step_checkpoints
-from igpt.errors import UserError
+from igpt.errors import UserError, last_line
 from igpt.files import link_last, partial_path, place_folder, remove_partial
 
 
@@ -186,7 +186,7 @@ def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | Non
         work()
     except (CheckpointException, OSError, RuntimeError) as error:  # torch's own, and torch's word for a failed write
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        reason = getattr(cause, "strerror", None) or (str(cause).strip() or repr(cause)).splitlines()[-1]
+        reason = getattr(cause, "strerror", None) or last_line(cause)
     if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
         return None
     return trainer.strategy.broadcast(reason) or "another process could not write its part"
