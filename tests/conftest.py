@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,9 @@ from igpt.cli import main
 from igpt.transformer import PixelTransformer, TransformerConfig
 
 REPO = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; commands that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,12 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def lies_in(file: Path, folder: Path) -> bool:
+    """Whether a file, or the link that it is named by, lies in a folder, whatever links lead there."""
+    places = (os.path.realpath(file), os.path.join(os.path.realpath(file.parent), file.name))
+    return any(Path(place).is_relative_to(os.path.realpath(folder)) for place in places)
+
+
 @contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; on a clean exit it takes `target`'s place, otherwise it is removed.

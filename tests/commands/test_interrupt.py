@@ -16,7 +16,10 @@ def test_ctrl_c_in_training_ends_with_130_and_one_line(digits_run, tmp_path):
         while not list(tmp_path.glob("mini/checkpoints/step=*.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "igpt fit: interrupted"
     assert "Traceback" not in err

@@ -14,6 +14,7 @@ from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
+from igpt.files import lies_in
 from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
 from igpt.parts import read_meta
@@ -157,8 +158,7 @@ def keep_earlier_run(run_dir: Path, config: Any) -> None:
     if not run_dir.is_dir():
         return
     for option, file in files_used(config):
-        places = (file.resolve(), file.parent.resolve() / file.name)  # where it is, and where its link is
-        if any(place.is_relative_to(run_dir.resolve()) for place in places):
+        if lies_in(file, run_dir):
             raise UserError(
                 f"--name: {option} {file} lies in {run_dir}, which would be moved aside as an earlier run; give the "
                 f"new run another name, such as --name {run_dir.name}_more"

@@ -13,7 +13,7 @@ from torch import Tensor
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from igpt.commands.model_card import Facts, model_card
 from igpt.errors import UserError
-from igpt.files import atomic_folder
+from igpt.files import atomic_folder, lies_in
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
 from igpt.loading import check_room, step_of
@@ -118,9 +118,8 @@ def check_folder(out: str, ckpt: str) -> None:
     Raises:
         UserError: it holds the checkpoint, or anything that is not of an earlier export.
     """
-    folder, file = Path(out), Path(ckpt)
-    places = (file.resolve(), file.parent.resolve() / file.name)  # where it is, and where its link is
-    if any(place.is_relative_to(folder.resolve()) for place in places):
+    folder = Path(out)
+    if lies_in(Path(ckpt), folder):
         raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
     others = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN) if folder.is_dir() else []
     if others:
