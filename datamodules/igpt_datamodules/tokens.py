@@ -19,6 +19,8 @@ from igpt.data import (
     permuted,
 )
 
+AT_ONCE = 4096  # places of the order that are computed together
+
 
 class TokenImages(LabelledImages):
     """Images of token shards: every pixel is the 24-bit colour that stands for its token.
@@ -63,10 +65,16 @@ class TokenImages(LabelledImages):
 class PermutedOrder(TrainingOrder):
     """The order of an epoch without a list of its images, so that 100 million cost no memory and no time to start."""
 
+    _known: tuple[int, int, list[int]] = (-1, 0, [])  # epoch, first place, and the images from there on
+
     def images_at(self, epoch: int, start: int, end: int) -> list[int]:
-        """Indices of the images at these places, computed place by place."""
-        found: list[int] = permuted(np.arange(start, end), self.count, (self.seed, epoch)).tolist()
-        return found
+        """Indices of the images at these places; some thousand are computed at once, as that costs little more."""
+        known, first, images = self._known
+        if known != epoch or not first <= start <= end <= first + len(images):
+            places = np.arange(start, min(max(end, start + AT_ONCE), self.count))
+            first, images = start, permuted(places, self.count, (self.seed, epoch)).tolist()
+            self._known = epoch, first, images
+        return images[start - first : end - first]
 
 
 class TokenShards(ImageDataModule):

@@ -28,12 +28,12 @@ class ShardReader:
     def __init__(self, folder: Path, index: Index, splits: tuple[str, ...]) -> None:
         self.folder, self.resolution, self.num_classes = folder, index.resolution, index.num_classes
         self.shards: list[Shard] = [shard for split in splits for shard in index.shards[split]]
-        self._ends = np.cumsum([shard.images for shard in self.shards], dtype=np.int64)
+        self._starts = np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
         self._planes = np.ascontiguousarray(index.shown.T)
         self._open: dict[int, Mapped] = {}
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._starts[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}  # another process opens the files for itself
@@ -45,7 +45,7 @@ class ShardReader:
 
     def views_of(self, index: int) -> int:
         """How many views one image has."""
-        return self.shards[self._place(index)[0]].views
+        return self.shards[int(self._numbers(np.array([index]))[0])].views
 
     def all_labels(self) -> NDArray[np.int64]:
         """Labels of all images, int64 `(N,)`."""
@@ -53,12 +53,15 @@ class ShardReader:
 
     def read(self, indices: list[int], view: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Tokens uint16 `(B, T)` in raster order and labels int64 `(B,)` of some images in one view."""
-        tokens = np.empty((len(indices), self.resolution**2), dtype=np.uint16)
-        labels = np.empty(len(indices), dtype=np.int64)
-        for row, index in enumerate(indices):
-            number, place = self._place(index)
+        wanted = np.array(indices, dtype=np.int64)
+        tokens = np.empty((len(wanted), self.resolution**2), dtype=np.uint16)
+        labels = np.empty(len(wanted), dtype=np.int64)
+        numbers = self._numbers(wanted)
+        for number in np.unique(numbers).tolist():
             known, stored = self._mapped(number)
-            tokens[row], labels[row] = stored[place, view], known[place]
+            here = np.flatnonzero(numbers == number)
+            places = wanted[here] - self._starts[number]
+            tokens[here], labels[here] = stored[places, view], known[places]
         return tokens, labels
 
     def images(self, indices: list[int], view: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -76,12 +79,11 @@ class ShardReader:
             raise self._damaged(indices, tokens) from error
         return pixels.reshape(len(indices), 3, self.resolution, self.resolution), labels
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """The shard of an image, and its row there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        number = int(self._ends.searchsorted(index, side="right"))
-        return number, index - int(self._ends[number]) + self.shards[number].images
+    def _numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The shards of some images."""
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"images {indices.min()} to {indices.max()} of {len(self)}")
+        return self._starts.searchsorted(indices, side="right") - 1
 
     def _mapped(self, number: int) -> Mapped:
         if number not in self._open:
@@ -104,5 +106,5 @@ class ShardReader:
 
     def _damaged(self, indices: list[int], tokens: NDArray[np.uint16]) -> UserError:
         row = int(np.flatnonzero((tokens >= self._planes.shape[1]).any(1))[0])
-        file = self.folder / self.shards[self._place(indices[row])[0]].file
+        file = self.folder / self.shards[self._numbers(np.array(indices))[row]].file
         return UserError(f"{file} is damaged: image {indices[row]} has tokens beyond the palette's; {AGAIN}")
