@@ -28,16 +28,20 @@ TOLERANCE = 1e-3  # of the distance in 0..255 units; the processor computes it f
 BYTES = SIDE * SIDE * (3 + 2 + 8)  # of an image: three channels, an entry of the table, an int64 token
 
 
+def photos() -> Tensor:
+    """Both photos, uint8 `(2, H, W, 3)`."""
+    return torch.stack([torch.from_numpy(photo.copy()) for photo in load_sample_images().images])
+
+
 def patches() -> Tensor:
     """All patches uint8 `(N, 3, 32, 32)`, in a seeded order."""
-    photos = torch.stack([torch.from_numpy(photo.copy()) for photo in load_sample_images().images])
-    found = photos.unfold(1, SIDE, STRIDE).unfold(2, SIDE, STRIDE).flatten(0, 2)
+    found = photos().unfold(1, SIDE, STRIDE).unfold(2, SIDE, STRIDE).flatten(0, 2)
     return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))].contiguous()
 
 
 def colors() -> Tensor:
     """512 pixels of the photos as a palette in [-1, 1]; how good it is plays no part."""
-    pixels = patches().permute(0, 2, 3, 1).reshape(-1, 3).unique(dim=0)
+    pixels = photos().reshape(-1, 3).unique(dim=0)
     chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1))[:COLORS]
     return pixels[chosen].float() / 127.5 - 1
 

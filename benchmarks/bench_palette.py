@@ -1,6 +1,6 @@
 """Palette of the 546,560 pixels of scikit-learn's two sample photos at k = 512: igpt beside scikit-learn's KMeans.
 
-    python benchmarks/bench_palette.py [--rounds 2]
+    python benchmarks/bench_palette.py [--rounds 1]
 
 The same pixels, counting included, one start each. The mean squared error of both palettes is in the row; igpt's may be
 at most 2 % above the other, or the times would be of different work.
@@ -60,7 +60,7 @@ def palette_work(fit: Callable[[int], Palette]) -> Work:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=2).parse_args()
+    options = arguments(__doc__, rounds=1).parse_args()
     sides = [igpt_side("igpt", palette_work, fit_igpt), peer_side("scikit-learn KMeans", palette_work, fit_sklearn)]
     found = measure(sides, options.rounds, warmup=0)
     ours, peer = found["igpt"], found["scikit-learn KMeans"]

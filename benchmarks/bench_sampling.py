@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from harness import Work, agree, arguments, igpt_side, measure, peer_side
+from harness import Work, agree, arguments, compile_cache, igpt_side, measure, peer_side
 from networks import SIZES, array, igpt_module, image_gpt, tokens_of
 from peaks import peaks
 from results import Row, bound_of, row, save_rows
@@ -117,9 +117,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     options = parser.parse_args()
     peak = peaks(options.device)
-    for name in options.only:
-        case = CASES[name]
-        save_rows(options.results, measure_case(case, options.rounds, peak, options.device), peak)
+    with compile_cache():
+        for name in options.only:
+            rows = measure_case(CASES[name], options.rounds, peak, options.device)
+            save_rows(options.results, rows, peak)
 
 
 if __name__ == "__main__":

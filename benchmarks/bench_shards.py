@@ -1,4 +1,4 @@
-"""Training from token shards beside training from the same images in memory, digits size, bfloat16, compiled.
+"""Training from token shards beside training from the same images in memory, digits size, bfloat16.
 
     python benchmarks/bench_shards.py [--rounds 7] [--steps 100]
 
@@ -41,15 +41,14 @@ def rates_of(steps: int, rounds: int) -> tuple[dict[str, list[float]], int, int]
         images = RandomImages(round(config.n_positions**0.5), batch, config.vocab_size)
         tokenize(images, str(palette), str(shards), workers=1)
         tokens = TokenShards(str(shards), batch)
-        module = igpt_module(config, palette=str(palette), compile=True).train()
-        module.configure_model()
+        module = igpt_module(config, palette=str(palette)).train()
         check(module, images, tokens)
         step = step_of(module)
         feeds = {name: forever(data) for name, data in ((SHARDS, tokens), (MEMORY, images))}
         rates: dict[str, list[float]] = {name: [] for name in feeds}
         for number in range(rounds + 1):
             seconds = in_turn({name: lambda feed=feed: step(next(feed)) for name, feed in feeds.items()}, steps)
-            for name, found in seconds.items() if number else ():  # the first round compiles
+            for name, found in seconds.items() if number else ():  # the first one warms up
                 rates[name].append(batch / float(np.median(found)))
     return rates, peak_bytes(), threads()
 

@@ -1,6 +1,6 @@
-"""`igpt tokenize` of 20,000 JPEG files in two processes beside one, and the memory that all of its processes hold.
+"""`igpt tokenize` of 10,000 JPEG files in two processes beside one, and the memory that all of its processes hold.
 
-    python benchmarks/bench_tokenize.py [--rounds 1] [--files 20000]
+    python benchmarks/bench_tokenize.py [--rounds 1] [--files 10000]
 
 The whole command, libraries loaded and checksums written, on 500 files of 500x375 that stand there under many names.
 Both sides must write the same bytes. Memory is that of the command and its workers together, shared pages counted
@@ -86,7 +86,7 @@ def same_bytes(one: Path, other: Path) -> None:
 
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--files", type=int, default=10_000)
     options = parser.parse_args()
     two, one = Measured("2 processes", threads=1), Measured("1 process", threads=1)
     with tempfile.TemporaryDirectory() as name:

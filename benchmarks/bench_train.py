@@ -1,6 +1,6 @@
 """Steps of AR training at three sizes: igpt compiled, eager and through its Trainer, beside two other libraries.
 
-    python benchmarks/bench_train.py [--rounds 3] [--sizes digits small] [--device cuda]
+    python benchmarks/bench_train.py [--rounds 6] [--sizes digits small] [--device cuda]
 
 A step is forward, backward and fused Adam (betas 0.9 and 0.95), in bfloat16 by autocast, on random tokens. `ImageGPT`
 (transformers) has igpt's own weights, no dropout and no cache; `x-transformers` the same dimensions with its flash
@@ -23,7 +23,7 @@ from results import Row, bound_of, row, save_rows
 from torch import Tensor
 from torch.nn import functional as F
 
-STEPS = {"digits": 50, "small": 2, "S cut to 4 layers": 1}  # a round on a CPU
+STEPS = {"digits": 20, "small": 1, "S cut to 4 layers": 1}  # a round on a CPU
 ON_CUDA = 20  # times as many
 TOLERANCES = {"logits": 1e-4, "loss": 1e-3, "gradient": 0.02}  # the last two in bfloat16
 COMPILED, EAGER, TRAINER = "igpt compiled", "igpt eager", "igpt Trainer"
@@ -151,7 +151,7 @@ def trainer_note(found: dict[str, Measured]) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=3, device=True)
+    parser = arguments(__doc__, rounds=6, device=True)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     options = parser.parse_args()
     peak = peaks(options.device)

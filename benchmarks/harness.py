@@ -109,7 +109,13 @@ def measure(sides: list[Side], rounds: int, warmup: int = 1) -> dict[str, Measur
 
 @contextmanager
 def compile_cache() -> Iterator[None]:
-    """A new folder for what `torch.compile` builds, so that nothing depends on what an earlier program left there."""
+    """A new folder for what `torch.compile` builds, so that nothing depends on what an earlier program left there.
+
+    Inside another one, that one's: what is compiled for one comparison then serves the next.
+    """
+    if CACHE in os.environ:
+        yield
+        return
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ[CACHE] = folder  # the workers inherit it
         try:
