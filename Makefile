@@ -58,7 +58,7 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## igpt beside its peers, in 15 minutes on 2 quiet cores; fills the tables of docs/performance.md
+bench: $(STAMP) ## igpt beside its peers, in some 18 minutes on 2 quiet cores; fills the tables of docs/performance.md
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 	$(BIN)/python benchmarks/table.py

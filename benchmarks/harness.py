@@ -27,7 +27,7 @@ Found = dict[str, np.ndarray]  # what a side computes, to be compared with what 
 Ask = Callable[[], bool]  # waits for the parent; False where no further round is wanted
 Tell = Callable[[float, float], None]  # seconds and units of the round that is done
 
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
+CACHE, OURS = "TORCHINDUCTOR_CACHE_DIR", "igpt-bench-"
 SPAWN = multiprocessing.get_context("spawn")
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -113,15 +113,19 @@ def compile_cache() -> Iterator[None]:
 
     Inside another one, that one's: what is compiled for one comparison then serves the next.
     """
-    if CACHE in os.environ:
+    earlier = os.environ.get(CACHE)  # torch sets it, too, when it is imported
+    if earlier is not None and OURS in earlier:
         yield
         return
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix=OURS, ignore_cleanup_errors=True) as folder:
         os.environ[CACHE] = folder  # the workers inherit it
         try:
             yield
         finally:
-            del os.environ[CACHE]
+            if earlier is None:
+                del os.environ[CACHE]
+            else:
+                os.environ[CACHE] = earlier
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
