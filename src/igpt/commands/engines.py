@@ -44,7 +44,7 @@ def run_here(job: Job, tasks: list[Task], workers: int) -> Iterator[Record]:
     finally:  # what is done has its record: nobody waits for the rest of an interrupted run
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+            child.kill()  # one that has only just begun would still say that it was ended
             child.join()
 
 
