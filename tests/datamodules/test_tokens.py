@@ -12,6 +12,7 @@ import torch
 from igpt.cli import main
 from igpt.data import ShardReader, SplitOptions
 from igpt.errors import UserError
+from igpt.permutation import permuted
 from igpt.shards.index import Index, Shard
 from igpt.testing import check_data_module
 from igpt_datamodules import Digits, TokenShards
@@ -71,6 +72,16 @@ def test_training_takes_every_image_once_an_epoch_and_the_order_is_a_function_of
     sampler = TokenShards(folder=str(shards), batch_size=2).train_dataloader().sampler
     assert isinstance(sampler, PermutedOrder)
     assert list(sampler) == first
+
+
+def test_the_order_of_many_images_does_not_depend_on_how_many_places_are_computed_at_once():
+    count, batch = 10_007, 48
+    whole = permuted(np.arange(count), count, (5, 0)).tolist()
+    found = [index for _, index in PermutedOrder(count, batch, seed=5)]
+    assert found == whole[: count // batch * batch]
+    backwards = PermutedOrder(count, batch, seed=5)
+    for start in (9_000, 4_080, 4_096, 0):
+        assert backwards.images_at(0, start, start + batch) == whole[start : start + batch]
 
 
 def test_processes_share_the_order_of_an_epoch_among_them():
