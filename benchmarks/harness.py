@@ -90,7 +90,10 @@ def peer_side(name: str, function: Callable[..., Work], *arguments: Any) -> Side
 
 
 def measure(sides: list[Side], rounds: int, warmup: int = 1) -> dict[str, Measured]:
-    """Run `warmup + rounds` rounds of every side in turn; the first are not counted."""
+    """Run `warmup + rounds` rounds of every side in turn; the first are not counted.
+
+    They are set up one after the other, so that a graph that two of them need is compiled once.
+    """
     with compile_cache(), ExitStack() as stack:
         workers = [stack.enter_context(Worker(side)) for side in sides]
         for worker in workers:
@@ -158,7 +161,8 @@ class Worker:
         self.process.kill()
 
     def begin(self) -> None:
-        """Wait until the side is set up, and take what it found."""
+        """Let the side set itself up, wait, and take what it found."""
+        self.pipe.send(True)
         self.measured.found = self._receive()
 
     def round(self) -> tuple[float, float]:
@@ -188,6 +192,7 @@ def serve(pipe: Connection, side: Side) -> None:
     try:
         if side.keeps_memory:
             keep_freed_memory()
+        pipe.recv()  # its turn to be set up
         work = side.make()
         check = work.check or dict
         pipe.send({} if work.late else check())

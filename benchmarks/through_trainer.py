@@ -47,6 +47,10 @@ class RandomImages(ImageDataModule):
         return {"train": TensorImages(images, labels), "test": TensorImages(images[:64], labels[:64])}
 
 
+class EnoughError(Exception):
+    """No further round is wanted; what a run does at its end, from a last validation on, is no part of a step."""
+
+
 class Turns(pl.Callback):
     """Waits for the parent before every `steps` steps, and tells it how long they took, data and logging included."""
 
@@ -57,17 +61,15 @@ class Turns(pl.Callback):
         self.steps, self.batch = steps, batch
         self.done, self.started = 0, 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> int | None:
-        """A round ends where the next would begin; -1 ends the training."""
+    def on_train_batch_start(self, *_: Any) -> None:
+        """A round ends where the next would begin."""
         if self.done == self.steps:
             Turns.tell(time.perf_counter() - self.started, self.steps * self.batch)
         if self.done in (0, self.steps):
             if not Turns.ask():
-                trainer.should_stop = True
-                return -1
+                raise EnoughError
             self.done, self.started = 0, time.perf_counter()
         self.done += 1
-        return None
 
 
 def trainer_work(size: str, steps: int, device: str) -> Work:
@@ -82,6 +84,8 @@ def trainer_work(size: str, steps: int, device: str) -> Work:
             sys.stdout = sys.stderr = nowhere  # the bar of a run has its price, but no place here
             try:
                 command.run("fit", command_line(config, batch, steps, device, folder, palette))
+            except EnoughError:
+                pass
             finally:
                 sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
