@@ -26,7 +26,7 @@ def test_the_step_of_the_graph_is_the_forward_over_the_whole_image(tiny, batch, 
         expected, decoder = model(tokens, causal=True), Decoder(model, batch)
         decoder.next_logits(tokens[:, :2])  # sos and two pixels
         past = decoder.memory[..., :3, :].clone()
-        logits, new = token_step(model, tokens[:, 2], torch.tensor(3), past)
+        logits, new = token_step(model, decoder.weights, tokens[:, 2], torch.tensor(3), past)
         torch.testing.assert_close(logits, expected[:, 3], atol=1e-5, rtol=1e-5)
         decoder.next_logits(tokens[:, 2:3])
         torch.testing.assert_close(new, decoder.memory[..., 3:4, :], atol=1e-5, rtol=1e-5)

@@ -16,6 +16,7 @@ FLOORS = [
         "transformer",
         "decoding",
         "tokengraph",
+        "packing",
         "objectives",
         "sampling",
         "schedule",

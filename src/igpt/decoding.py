@@ -2,7 +2,8 @@
 
 At one position an image the arithmetic is small and every operation costs its call, so that this stands apart from
 `PixelTransformer.forward`: it shares its weights and gives its numbers (to rounding), but writes into memory that is
-laid out once, adds residuals inside the matrix products and has the activation's factor there as well.
+laid out once, adds residuals inside the matrix products and has the activation's factor there as well; on a CPU its
+weights are packed (`igpt.packing`).
 
 Shapes: B images, S new positions, T positions in all, D width, H heads, L layers, V colours.
 """
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.attention import attend
+from igpt.packing import BlockWeights, add_product_, product, weights_of
 from igpt.tokengraph import TokenStep, compiled_step
 from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
@@ -32,6 +34,7 @@ class Decoder:
         if model.sos is None:
             raise ValueError("decoding needs a transformer with sos")
         self.model = model
+        self.weights = weights_of(model, batch)
         self.seen = 0
         config = model.config
         shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
@@ -53,31 +56,30 @@ class Decoder:
             content = torch.cat([model.sos.expand(len(tokens), 1, -1), content], dim=1)
         positions = model.wpe[self.seen : self.seen + content.shape[1]]
         h = (content + positions).flatten(0, 1)  # (B S, D)
-        for block, memory in zip(model.blocks, self.memory, strict=True):
+        for block, weights, memory in zip(model.blocks, self.weights.blocks, self.memory, strict=True):
             assert isinstance(block, Block)
-            h = self._block(block, h, memory)
+            h = self._block(block, weights, h, memory)
         self.seen += content.shape[1]
         last = h.view(content.shape)[:, -1]
-        logits: Tensor = F.linear(model.ln_f(last), model.head.weight)
-        return logits
+        return product(model.ln_f(last), self.weights.head)
 
     def _as_graph(self, step: TokenStep, tokens: Tensor) -> Tensor:
         """`next_logits` of one new position `(B,)` by one graph; the memory is written here, outside it."""
         past = self.memory[..., : self.seen, :]
         torch._dynamo.mark_dynamic(past, 4)
         position = torch.tensor(self.seen, device=tokens.device)
-        logits, self.memory[..., self.seen : self.seen + 1, :] = step(self.model, tokens, position, past)
+        logits, self.memory[..., self.seen : self.seen + 1, :] = step(self.model, self.weights, tokens, position, past)
         self.seen += 1
         return logits
 
-    def _block(self, block: Block, h: Tensor, memory: Tensor) -> Tensor:
+    def _block(self, block: Block, weights: BlockWeights, h: Tensor, memory: Tensor) -> Tensor:
         """`Block.forward` of `h (B S, D)`, in place; keys and values go to `memory (2, B, H, T, D/H)`."""
         _, batch, heads, _, width = memory.shape
-        qkv = F.linear(block.ln_1(h), block.attn.qkv.weight).view(batch, -1, 3, heads, width).permute(2, 0, 3, 1, 4)
+        qkv = product(block.ln_1(h), weights.qkv).view(batch, -1, 3, heads, width).permute(2, 0, 3, 1, 4)
         end = self.seen + qkv.shape[3]
         memory[:, :, :, self.seen : end] = qkv[1:]
         keys, values = memory[:, :, :, :end]
         mixed = attend(qkv[0], keys, values, causal=qkv.shape[3] > 1)
-        h = h.addmm_(mixed.transpose(1, 2).reshape(h.shape), block.attn.proj.weight.t())
-        hidden = torch.addmm(h.new_zeros(()), block.ln_2(h), block.mlp.fc.weight.t(), beta=0, alpha=ACTIVATION_SLOPE)
-        return h.addmm_(F.silu(hidden, inplace=True), block.mlp.proj.weight.t(), alpha=1 / ACTIVATION_SLOPE)
+        h = add_product_(h, mixed.transpose(1, 2).reshape(h.shape), weights.attn)
+        hidden = product(block.ln_2(h), weights.widen, ACTIVATION_SLOPE)
+        return add_product_(h, F.silu(hidden, inplace=True), weights.narrow, 1 / ACTIVATION_SLOPE)

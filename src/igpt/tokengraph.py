@@ -15,38 +15,41 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from igpt.packing import Weights, product
 from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
-TokenStep = Callable[[PixelTransformer, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+TokenStep = Callable[[PixelTransformer, Weights, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def token_step(model: PixelTransformer, tokens: Tensor, position: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+def token_step(
+    model: PixelTransformer, weights: Weights, tokens: Tensor, position: Tensor, past: Tensor
+) -> tuple[Tensor, Tensor]:
     """Logits `(B, V)` and the new keys and values `(L, 2, B, H, 1, D/H)`, after one more token an image.
 
     Args:
+        weights: the model's, packed or not.
         tokens: int64 `(B,)`.
         position: of the tokens, int64 scalar (a tensor: a number would be compiled in).
         past: keys and values of the positions before it, `(L, 2, B, H, T, D/H)`.
     """
     h, new = model.wte(tokens) + model.wpe[position], []
-    for block, memory in zip(model.blocks, past, strict=True):
+    for block, (qkv, attn, widen, narrow), memory in zip(model.blocks, weights.blocks, past, strict=True):
         assert isinstance(block, Block)
-        q, k, v = project(block.ln_1(h), block.attn.qkv.weight).view(len(h), 3, memory.shape[2], 1, -1).unbind(1)
+        q, k, v = project(block.ln_1(h), qkv).view(len(h), 3, memory.shape[2], 1, -1).unbind(1)
         mixed = attend_to_past_and_self(q, k, v, memory[0], memory[1])
-        h = h + project(mixed.reshape(h.shape), block.attn.proj.weight)
-        hidden = project(block.ln_2(h), block.mlp.fc.weight)
-        h = h + project(hidden * torch.sigmoid(ACTIVATION_SLOPE * hidden), block.mlp.proj.weight)
+        h = h + project(mixed.reshape(h.shape), attn)
+        hidden = project(block.ln_2(h), widen)
+        h = h + project(hidden * torch.sigmoid(ACTIVATION_SLOPE * hidden), narrow)
         new.append(torch.stack([k, v]))
-    return project(model.ln_f(h), model.head.weight), torch.stack(new)
+    return project(model.ln_f(h), weights.head), torch.stack(new)
 
 
 def project(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T`; one row on a CPU as a sum that the compiler turns into a loop."""
     if len(x) == 1 and x.device.type == "cpu":
         return (x * weight).sum(-1)[None]
-    return F.linear(x, weight)
+    return product(x, weight)
 
 
 def attend_to_past_and_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:

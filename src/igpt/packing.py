@@ -1,0 +1,89 @@
+"""Products with weights that stay as they are, of which decoding computes thousands, on a CPU in float32.
+
+PyTorch leaves products in float32 to MKL, which on CPUs that are not Intel's reaches less than half of oneDNN's speed
+(docs/performance.md). oneDNN, which comes with PyTorch, wants the weights in an order of its own; to put them into it
+once a drawing costs milliseconds. Elsewhere weights are left alone, and the products are PyTorch's usual ones.
+
+Shapes: N rows, I inputs, O outputs.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from igpt.transformer import Block, PixelTransformer
+
+MOST_BYTES = 2 << 30  # of weights that are kept twice, as they are and packed: up to iGPT-M
+
+
+class BlockWeights(NamedTuple):
+    """The four matrices of a block."""
+
+    qkv: Tensor
+    attn: Tensor
+    widen: Tensor
+    narrow: Tensor
+
+
+class Weights(NamedTuple):
+    """All matrices that a position is multiplied with."""
+
+    blocks: list[BlockWeights]
+    head: Tensor
+
+
+def weights_of(model: PixelTransformer, rows: int) -> Weights:
+    """The matrices of a model, packed where that is quicker for so many rows."""
+    found = []
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        found += [block.attn.qkv.weight, block.attn.proj.weight, block.mlp.fc.weight, block.mlp.proj.weight]
+    *found, head = pack([*found, model.head.weight], rows)
+    return Weights([BlockWeights(*found[first : first + 4]) for first in range(0, len(found), 4)], head)
+
+
+def pack(weights: list[Tensor], rows: int) -> list[Tensor]:
+    """Weights `(O, I)` as `product` and `add_product_` take them, packed where that is quicker for so many rows."""
+    if rows == 1 or sum(weight.nbytes for weight in weights) > MOST_BYTES or not all(map(can_be_packed, weights)):
+        return weights
+    return [torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows) for weight in weights]
+
+
+def can_be_packed(weight: Tensor) -> bool:
+    """Float32 on a CPU, and PyTorch was built with oneDNN."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def product(x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """`scale * x @ weight.T`, `(N, O)`; the weight may be packed."""
+    if weight.is_mkldnn:
+        y: Tensor = torch.ops.igpt.packed_product(x, weight)
+        return y if scale == 1.0 else y.mul_(scale)
+    if scale == 1.0:
+        return F.linear(x, weight)
+    return torch.addmm(x.new_zeros(()), x, weight.t(), beta=0, alpha=scale)
+
+
+def add_product_(h: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """`h += scale * x @ weight.T` in place, h being `(N, O)`; the weight may be packed."""
+    if weight.is_mkldnn:
+        return h.add_(torch.ops.igpt.packed_product(x, weight), alpha=scale)
+    return h.addmm_(x, weight.t(), alpha=scale)
+
+
+def packed_product(x: Tensor, weight: Tensor) -> Tensor:
+    """The product as an operation of its own, since `torch.compile` takes oneDNN's for constant weights alone."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return y
+
+
+torch.library.define("igpt::packed_product", "(Tensor x, Tensor weight) -> Tensor")
+torch.library.impl("igpt::packed_product", ("CPU", "MkldnnCPU"), packed_product)
+torch.library.register_fake("igpt::packed_product", lambda x, weight: x.new_empty(len(x), len(weight)))
