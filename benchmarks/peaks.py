@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from harness import apart
 
-PRODUCTS = ((4096, 256, 1024), (4096, 1024, 256), (4096, 512, 2048), (4096, 2048, 512), (4096, 1024, 4096))
-SECONDS = 0.4  # each case
+PRODUCTS = ((4096, 256, 1024), (4096, 1024, 256), (4096, 512, 2048), (4096, 2048, 512))
+SECONDS = 0.25  # each case
 DRAM_BYTES, CACHE_BYTES = 1 << 29, 1 << 20
 
 

@@ -110,8 +110,11 @@ class Palette(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to tokens int64 `(B, R * R)`, raster order; ties go to the lower index."""
         planes = images.flatten(2)
-        parts = [self._nearest(*part.unbind(1)) for part in planes.split(max(1, ENCODE_CHUNK // planes.shape[2]))]
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        tokens = torch.empty(len(images), planes.shape[2], dtype=torch.int64, device=images.device)
+        count = max(1, ENCODE_CHUNK // planes.shape[2])
+        for part, found in zip(planes.split(count), tokens.split(count), strict=True):
+            found.copy_(self._nearest(*part.unbind(1)))
+        return tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens `(B, R * R)` to images uint8 `(B, 3, R, R)`."""
@@ -121,11 +124,11 @@ class Palette(nn.Module):
 
     def nearest(self, rgb: Tensor) -> Tensor:
         """Index int64 `(...)` of the colour nearest to each uint8 colour `(..., 3)`."""
-        return self._nearest(*rgb.unbind(-1))
+        return self._nearest(*rgb.unbind(-1)).long()
 
     def _nearest(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-        codes = (red.to(torch.int32) << 16).add_(green.to(torch.int32) << 8).add_(blue)
-        return self._lookup().index_select(0, codes.flatten()).long().view(codes.shape)
+        codes = red.to(torch.int32).mul_(256).add_(green).mul_(256).add_(blue)
+        return self._lookup().index_select(0, codes.flatten()).view(codes.shape)
 
     def _lookup(self) -> Tensor:
         if self._table is None:
