@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
 DIGITS := runs/digits_ar
 
@@ -58,8 +59,11 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## igpt beside its peers, in some 18 minutes on 2 quiet cores; fills the tables of docs/performance.md
+$(PEERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
+
+bench: $(PEERS) ## igpt beside its peers, in a quarter of an hour on 2 quiet cores; fills the tables of docs/performance.md
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 	$(BIN)/python benchmarks/table.py
 

@@ -18,7 +18,7 @@ from plan import feature_operations
 from results import bound_of, row, save_rows
 from torch import Tensor
 
-BATCHES = 4  # a round on a CPU
+BATCHES = 2  # a round on a CPU
 ON_CUDA = 50  # times as many
 AT_LEAST = 9.0
 TOLERANCE = 0.02  # features are of size 1, bfloat16 has 8 bits

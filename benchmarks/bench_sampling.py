@@ -5,24 +5,25 @@
 All in float32 with the same weights and a cache, from the full distribution (top_k = 0). At 64 images each side draws
 the first 128 tokens alone, since the peer would take minutes. The last case completes 8 images of which 512 tokens are
 given. igpt draws step by step and with `compile`, whose half a minute of compiling is not counted. Before the clock
-runs, all draw 32 tokens greedily, which must be the same; this is also their warm-up.
+runs, all draw 32 tokens greedily, which must be the same; this is also their warm-up. Each side draws all cases in one
+process, whose peak memory is therefore of this case and those before it.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from harness import Work, agree, arguments, compile_cache, igpt_side, measure, peer_side
+from harness import Measured, Work, agree, arguments, igpt_side, peer_side, take_turns, together
 from networks import SIZES, array, igpt_module, image_gpt, tokens_of
 from peaks import peaks
 from results import Row, bound_of, row, save_rows
 from torch import Tensor
 
 from igpt.sampling import generate
-from igpt.transformer import parameter_count
+from igpt.transformer import PixelTransformer, parameter_count
 
 CONFIG, _ = SIZES["small"]
-GRAPH = "igpt, one graph a token"
+EAGER, GRAPH, PEER = "igpt", "igpt, one graph a token", "ImageGPT.generate"
 CHECKED = 32  # tokens that are drawn greedily
 
 
@@ -49,8 +50,12 @@ CASES = {
 }
 
 
-def igpt_work(case: Case, device: str, compiled: bool) -> Work:
+def igpt_works(names: list[str], device: str, compiled: bool) -> dict[str, Work]:
     network = igpt_module(CONFIG, device).eval().transformer
+    return {name: igpt_work(CASES[name], network, device, compiled) for name in names}
+
+
+def igpt_work(case: Case, network: PixelTransformer, device: str, compiled: bool) -> Work:
     images = tokens_of(CONFIG, case.batch, device)
 
     def draw(end: int, top_k: int) -> Tensor:
@@ -61,11 +66,15 @@ def igpt_work(case: Case, device: str, compiled: bool) -> Work:
     return sampling_work(case, draw)
 
 
-def image_gpt_work(case: Case, device: str) -> Work:
+def image_gpt_works(names: list[str], device: str) -> dict[str, Work]:
     network = image_gpt(CONFIG, device).eval()
+    network.generation_config.eos_token_id = None  # no colour ends an image
+    return {name: image_gpt_work(CASES[name], network, device) for name in names}
+
+
+def image_gpt_work(case: Case, network: Any, device: str) -> Work:
     start = torch.full((case.batch, 1), CONFIG.vocab_size, device=device)
     prompt = torch.cat([start, tokens_of(CONFIG, case.batch, device)[:, : case.given]], dim=1)
-    network.generation_config.eos_token_id = None  # no colour ends an image
 
     def draw(end: int, top_k: int) -> Tensor:
         how: dict[str, Any] = {"do_sample": False} if top_k == 1 else {"do_sample": True, "top_k": 0}
@@ -84,6 +93,7 @@ def sampling_work(case: Case, draw: Any) -> Work:
         return case.drawn
 
     def check() -> dict[str, Any]:
+        torch._dynamo.reset()  # or the graph of this batch would serve the next one, too, more slowly
         end = case.given + CHECKED
         return {"greedy tokens": array(draw(end, 1)[:, :end])}
 
@@ -97,18 +107,15 @@ def bytes_a_token(case: Case) -> float:
     return weights + 4 * 2 * CONFIG.n_layers * CONFIG.d_model * seen
 
 
-def measure_case(case: Case, rounds: int, peak: dict[str, Any], device: str) -> list[Row]:
-    print(case.name, flush=True)
-    sides = [igpt_side(name, igpt_work, case, device, compiled) for name, compiled in (("igpt", False), (GRAPH, True))]
-    peer_name = "ImageGPT.generate"
-    found = measure([*sides, peer_side(peer_name, image_gpt_work, case, device)], rounds, warmup=0)
+def rows_of(case: Case, found: dict[str, Measured], peak: dict[str, Any], device: str) -> list[Row]:
+    peer = found[PEER]
     work = case.name + (f", {peak['device']}" if device == "cuda" else "")
     rows = []
-    for ours in (found["igpt"], found[GRAPH]):
-        note = agree(ours, found[peer_name], **{"greedy tokens": 0.0})
+    for ours in (found[EAGER], found[GRAPH]):
+        note = agree(ours, peer, **{"greedy tokens": 0.0})
         bound = bound_of("bytes", bytes_a_token(case), ours.rate, peak["dram"], peak["device"])
         at_least = case.at_least if device == "cpu" and ours.name == GRAPH else None
-        rows.append(row(work, "tokens", ours, found[peer_name], at_least=at_least, bound=bound, note=note))
+        rows.append(row(work, "tokens", ours, peer, at_least=at_least, bound=bound, note=note))
     return rows
 
 
@@ -117,10 +124,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     options = parser.parse_args()
     peak = peaks(options.device)
-    with compile_cache():
+    sides = [igpt_side(name, igpt_works, options.only, options.device, name == GRAPH) for name in (EAGER, GRAPH)]
+    with together([*sides, peer_side(PEER, image_gpt_works, options.only, options.device)]) as workers:
         for name in options.only:
-            rows = measure_case(CASES[name], options.rounds, peak, options.device)
-            save_rows(options.results, rows, peak)
+            print(CASES[name].name, flush=True)
+            found = take_turns(workers, name, options.rounds, warmup=0)
+            save_rows(options.results, rows_of(CASES[name], found, peak, options.device), peak)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training from token shards beside training from the same images in memory, digits size, bfloat16.
 
-    python benchmarks/bench_shards.py [--rounds 7] [--steps 100]
+    python benchmarks/bench_shards.py [--rounds 7] [--steps 60]
 
 What is asked for, at most 2 % more time a step, is less than a machine drifts from one second to the next. So here, as
 in no other benchmark, both sides live in one process and take turns step by step on one network; a round's figure is
@@ -101,7 +101,7 @@ def in_turn(sides: dict[str, Callable[[], None]], steps: int) -> dict[str, list[
 
 def main() -> None:
     parser = arguments(__doc__, rounds=7)
-    parser.add_argument("--steps", type=int, default=100, help="steps a round and side")
+    parser.add_argument("--steps", type=int, default=60, help="steps a round and side")
     options = parser.parse_args()
     rates, peak, threads_used = apart(rates_of, options.steps, options.rounds)
     ours, peer = (Measured(name, rates[name], peak_bytes=peak, threads=threads_used) for name in (SHARDS, MEMORY))

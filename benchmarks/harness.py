@@ -27,6 +27,7 @@ Found = dict[str, np.ndarray]  # what a side computes, to be compared with what 
 Ask = Callable[[], bool]  # waits for the parent; False where no further round is wanted
 Tell = Callable[[float, float], None]  # seconds and units of the round that is done
 
+ONLY = "the work"  # the name of a single piece
 CACHE, OURS = "TORCHINDUCTOR_CACHE_DIR", "igpt-bench-"
 SPAWN = multiprocessing.get_context("spawn")
 RESULTS = Path(__file__).with_name("results.json")
@@ -54,12 +55,13 @@ class Side:
 
     Args:
         name: as the table shows it.
-        make: a module's function (or a `partial` of one, so that it can travel) that sets the work up in the worker.
+        make: a module's function (or a `partial` of one, so that it can travel) that sets up in the worker one piece of
+            work, or several under their names.
         keeps_memory: call `igpt.allocator.keep_freed_memory` first, as igpt's commands do.
     """
 
     name: str
-    make: Callable[[], Work]
+    make: Callable[[], Work | dict[str, Work]]
     keeps_memory: bool = False
 
 
@@ -94,20 +96,31 @@ def measure(sides: list[Side], rounds: int, warmup: int = 1) -> dict[str, Measur
 
     They are set up one after the other, so that a graph that two of them need is compiled once.
     """
+    with together(sides) as workers:
+        return take_turns(workers, ONLY, rounds, warmup)
+
+
+@contextmanager
+def together(sides: list[Side]) -> Iterator[list["Worker"]]:
+    """A worker for each side."""
     with compile_cache(), ExitStack() as stack:
-        workers = [stack.enter_context(Worker(side)) for side in sides]
+        yield [stack.enter_context(Worker(side)) for side in sides]
+
+
+def take_turns(workers: list["Worker"], piece: str, rounds: int, warmup: int) -> dict[str, Measured]:
+    """`measure` of one piece of the work of workers that may have others; their peak memory is of all so far."""
+    for worker in workers:
+        worker.begin(piece)
+    for number in range(warmup + rounds):
         for worker in workers:
-            worker.begin()
-        for number in range(warmup + rounds):
-            for worker in workers:
-                seconds, units = worker.round()
-                if number >= warmup:
-                    worker.measured.rates.append(units / seconds)
-                state = "warm-up" if number < warmup else f"round {number - warmup + 1}"
-                print(f"  {state:9} {worker.side.name:28} {seconds:8.3f} s  {units / seconds:12.5g} /s", flush=True)
-        for worker in workers:
-            worker.end()
-        return {worker.side.name: worker.measured for worker in workers}
+            seconds, units = worker.round()
+            if number >= warmup:
+                worker.measured.rates.append(units / seconds)
+            state = "warm-up" if number < warmup else f"round {number - warmup + 1}"
+            print(f"  {state:9} {worker.side.name:28} {seconds:8.3f} s  {units / seconds:12.5g} /s", flush=True)
+    for worker in workers:
+        worker.end()
+    return {worker.side.name: worker.measured for worker in workers}
 
 
 @contextmanager
@@ -160,9 +173,10 @@ class Worker:
         self.process.join(5)
         self.process.kill()
 
-    def begin(self) -> None:
-        """Let the side set itself up, wait, and take what it found."""
-        self.pipe.send(True)
+    def begin(self, piece: str) -> None:
+        """Begin a piece of work: the first time the side sets itself up. Wait, and take what it found."""
+        self.measured = Measured(self.side.name)
+        self.pipe.send(piece)
         self.measured.found = self._receive()
 
     def round(self) -> tuple[float, float]:
@@ -172,7 +186,7 @@ class Worker:
         return seconds, units
 
     def end(self) -> None:
-        """Let the worker finish."""
+        """Let the worker finish the piece."""
         self.pipe.send(False)
         found, self.measured.peak_bytes, self.measured.threads = self._receive()
         self.measured.found |= found
@@ -189,20 +203,29 @@ class Worker:
 
 def serve(pipe: Connection, side: Side) -> None:
     """The worker's whole life; a text in place of an answer is the reason why there is none."""
+    pieces: dict[str, Work] = {}
     try:
         if side.keeps_memory:
             keep_freed_memory()
-        pipe.recv()  # its turn to be set up
-        work = side.make()
-        check = work.check or dict
-        pipe.send({} if work.late else check())
-        run_rounds(work, pipe.recv, lambda seconds, units: pipe.send((seconds, units)))
-        pipe.send((check() if work.late else {}, peak_bytes(), threads()))
-    except EOFError:  # the parent has gone
-        sys.exit(1)
+        while True:
+            name = pipe.recv()
+            if not pieces:
+                made = side.make()
+                pieces = made if isinstance(made, dict) else {ONLY: made}
+            serve_piece(pipe, pieces[name])
+    except EOFError:  # the parent has gone, or has what it wanted
+        sys.exit()
     except BaseException:
         with suppress(OSError):  # nobody may be there to read it
             pipe.send(traceback.format_exc())
+
+
+def serve_piece(pipe: Connection, work: Work) -> None:
+    """All rounds of one piece."""
+    check = work.check or dict
+    pipe.send({} if work.late else check())
+    run_rounds(work, pipe.recv, lambda seconds, units: pipe.send((seconds, units)))
+    pipe.send((check() if work.late else {}, peak_bytes(), threads()))
 
 
 def keep_freed_memory() -> None:
