@@ -28,12 +28,12 @@ MOST_ABOVE = 1e-5  # nats, igpt's objective over the peer's
 Fit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # features and labels to weights (L, D, K) and biases (L, K)
 
 
-def made_features(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Standardised features `(L, N, D)` with a decaying spectrum, and labels `(N,)`."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(CLASSES, (IMAGES,), generator=generator)
+def made_features(every: int) -> tuple[Tensor, Tensor]:
+    """Standardised features `(L, N, D)` with a decaying spectrum, of every so manieth layer, and labels `(N,)`."""
+    labels = torch.randint(CLASSES, (IMAGES,), generator=torch.Generator().manual_seed(LAYERS))
     layers = []
-    for layer in range(LAYERS):
+    for layer in range(0, LAYERS, every):
+        generator = torch.Generator().manual_seed(layer)
         spectrum = torch.arange(1, WIDTH + 1).float() ** -1.0
         centres = torch.randn(CLASSES, WIDTH, generator=generator) * (0.2 + 0.05 * layer)
         latent = torch.randn(IMAGES, WIDTH, generator=generator) + centres[labels]
@@ -88,15 +88,15 @@ def optimum(features: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def probe_work(fit: Fit, every: int) -> Work:
     """Probes of every so manieth layer; both sides are compared on those that the peer fits."""
-    features, labels = made_features()
+    features, labels = made_features(every)
     found: list[tuple[Tensor, Tensor]] = []
 
     def one_round() -> float:
-        found[:] = [fit(features[::every], labels)]
+        found[:] = [fit(features, labels)]
         return len(found[0][0])
 
     def check() -> dict[str, Any]:
-        layers = zip(features[::EVERY], *(part[:: EVERY // every] for part in found[0]), strict=True)
+        layers = zip(*(part[:: EVERY // every] for part in (features, *found[0])), strict=True)
         return {"objective": np.array([objective(*in_float64(x, labels, w, b)) for x, w, b in layers])}
 
     return Work(one_round, check, late=True)
@@ -108,8 +108,8 @@ def in_float64(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple
 
 def above_optimum(reached: np.ndarray) -> str:
     """How far the objectives of those layers are from the least at most, in words."""
-    features, labels = made_features()
-    least = [optimum(layer, labels) for layer in features[::EVERY]]
+    features, labels = made_features(EVERY)
+    least = [optimum(layer, labels) for layer in features]
     worst = max(value - low + below for value, (low, below) in zip(reached, least, strict=True))
     return f"; at most {worst:.1e} nats above the optimum"
 

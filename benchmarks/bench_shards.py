@@ -1,6 +1,6 @@
 """Training from token shards beside training from the same images in memory, digits size, bfloat16.
 
-    python benchmarks/bench_shards.py [--rounds 7] [--steps 60]
+    python benchmarks/bench_shards.py [--rounds 5] [--steps 60]
 
 What is asked for, at most 2 % more time a step, is less than a machine drifts from one second to the next. So here, as
 in no other benchmark, both sides live in one process and take turns step by step on one network; a round's figure is
@@ -100,7 +100,7 @@ def in_turn(sides: dict[str, Callable[[], None]], steps: int) -> dict[str, list[
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=7)
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--steps", type=int, default=60, help="steps a round and side")
     options = parser.parse_args()
     rates, peak, threads_used = apart(rates_of, options.steps, options.rounds)

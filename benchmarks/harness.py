@@ -104,7 +104,10 @@ def measure(sides: list[Side], rounds: int, warmup: int = 1) -> dict[str, Measur
 def together(sides: list[Side]) -> Iterator[list["Worker"]]:
     """A worker for each side."""
     with compile_cache(), ExitStack() as stack:
-        yield [stack.enter_context(Worker(side)) for side in sides]
+        workers = [stack.enter_context(Worker(side)) for side in sides]
+        yield workers
+        for worker in workers:
+            worker.pipe.close()  # they wind up together, which takes each of them seconds
 
 
 def take_turns(workers: list["Worker"], piece: str, rounds: int, warmup: int) -> dict[str, Measured]:
