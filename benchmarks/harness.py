@@ -58,11 +58,13 @@ class Side:
         make: a module's function (or a `partial` of one, so that it can travel) that sets up in the worker one piece of
             work, or several under their names.
         keeps_memory: call `igpt.allocator.keep_freed_memory` first, as igpt's commands do.
+        goes_on: takes part in the further rounds, of those sides alone whose ratio is near 1 and needs more of them.
     """
 
     name: str
     make: Callable[[], Work | dict[str, Work]]
     keeps_memory: bool = False
+    goes_on: bool = False
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Measured:
 
     name: str
     rates: list[float] = field(default_factory=list)
+    further: list[float] = field(default_factory=list)
     found: Found = field(default_factory=dict)
     peak_bytes: int = 0
     threads: int = 0
@@ -81,23 +84,23 @@ class Measured:
         return float(np.median(self.rates))
 
 
-def igpt_side(name: str, function: Callable[..., Work], *arguments: Any) -> Side:
+def igpt_side(name: str, function: Callable[..., Any], *arguments: Any, goes_on: bool = False) -> Side:
     """A side that runs as igpt's own commands do."""
-    return Side(name, partial(function, *arguments), keeps_memory=True)
+    return Side(name, partial(function, *arguments), keeps_memory=True, goes_on=goes_on)
 
 
-def peer_side(name: str, function: Callable[..., Work], *arguments: Any) -> Side:
+def peer_side(name: str, function: Callable[..., Any], *arguments: Any) -> Side:
     """A side that runs as another library does when nobody tunes it."""
     return Side(name, partial(function, *arguments))
 
 
-def measure(sides: list[Side], rounds: int, warmup: int = 1) -> dict[str, Measured]:
-    """Run `warmup + rounds` rounds of every side in turn; the first are not counted.
+def measure(sides: list[Side], rounds: int, warmup: int = 1, further: int = 0) -> dict[str, Measured]:
+    """Run `warmup + rounds` rounds of every side in turn; the first are not counted. Then `further` of some sides.
 
     They are set up one after the other, so that a graph that two of them need is compiled once.
     """
     with together(sides) as workers:
-        return take_turns(workers, ONLY, rounds, warmup)
+        return take_turns(workers, ONLY, rounds, warmup, further)
 
 
 @contextmanager
@@ -110,17 +113,20 @@ def together(sides: list[Side]) -> Iterator[list["Worker"]]:
             worker.pipe.close()  # they wind up together, which takes each of them seconds
 
 
-def take_turns(workers: list["Worker"], piece: str, rounds: int, warmup: int) -> dict[str, Measured]:
+def take_turns(workers: list["Worker"], piece: str, rounds: int, warmup: int, further: int = 0) -> dict[str, Measured]:
     """`measure` of one piece of the work of workers that may have others; their peak memory is of all so far."""
     for worker in workers:
         worker.begin(piece)
-    for number in range(warmup + rounds):
+    for _ in range(warmup):
         for worker in workers:
-            seconds, units = worker.round()
-            if number >= warmup:
-                worker.measured.rates.append(units / seconds)
-            state = "warm-up" if number < warmup else f"round {number - warmup + 1}"
-            print(f"  {state:9} {worker.side.name:28} {seconds:8.3f} s  {units / seconds:12.5g} /s", flush=True)
+            worker.round("warm-up")
+    for number in range(rounds):
+        for worker in workers:
+            worker.measured.rates.append(worker.round(f"round {number + 1}"))
+    for number in range(further):
+        for worker in workers:
+            if worker.side.goes_on:
+                worker.measured.further.append(worker.round(f"further {number + 1}"))
     for worker in workers:
         worker.end()
     return {worker.side.name: worker.measured for worker in workers}
@@ -182,11 +188,12 @@ class Worker:
         self.pipe.send(piece)
         self.measured.found = self._receive()
 
-    def round(self) -> tuple[float, float]:
-        """Seconds and units of one round."""
+    def round(self, name: str) -> float:
+        """One round, shown under its name; units per second."""
         self.pipe.send(True)
         seconds, units = self._receive()
-        return seconds, units
+        print(f"  {name:10} {self.side.name:28} {seconds:8.3f} s  {units / seconds:12.5g} /s", flush=True)
+        return float(units / seconds)
 
     def end(self) -> None:
         """Let the worker finish the piece."""
