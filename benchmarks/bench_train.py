@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 STEPS = {"digits": 10, "small": 1, "S cut to 4 layers": 1}  # a round on a CPU
-FURTHER = {"digits": 15, "small": 15, "S cut to 4 layers": 5}  # rounds of the Trainer and the bare step alone
+FURTHER = {"digits": 10, "small": 12, "S cut to 4 layers": 5}  # rounds of the Trainer and the bare step alone
 ON_CUDA = 20  # times as many
 TOLERANCES = {"logits": 1e-4, "loss": 1e-3, "gradient": 0.02}  # the last two in bfloat16
 COMPILED, TRAINER = "igpt compiled", "igpt Trainer"
