@@ -16,7 +16,7 @@ from igpt.data import TensorImages
 CROP = 224
 SHORTER = (256, 384)  # sides that the shorter side is resized to in training, both included
 FILTER = Image.Resampling.BICUBIC
-REDUCING_GAP = 3.0  # sizes above the target down to which whole pixels are averaged first, which is quicker
+REDUCING_GAP = 3.4  # sizes above the target down to which whole pixels are averaged first, which is quicker
 PAD_SHARE = 8  # CIFAR pads 4 of 32 pixels
 
 Box = tuple[float, float, float, float]
