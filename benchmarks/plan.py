@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py
 
-What a H100 of 80 GB does per second is measured (`STEPS`); everything else is counted, and what is assumed is named so.
+What an H100 of 80 GB does per second is measured (`STEPS`); everything else is counted, and what is assumed is named so.
 
 A multiplication and an addition are two operations. A block's four projections hold 12 D^2 weights, so that an image of
 T tokens takes 2 * 12 * L * D^2 * T; attention takes 4 * L * T^2 * D for scores and mixing, of which a causal network
@@ -26,7 +26,7 @@ from functools import cache
 from igpt.transformer import PRESETS, TransformerConfig, parameter_count
 
 TRAINING, RECOMPUTING = 3, 4  # forward and backward, in forward passes; and with the forward pass a second time
-PRODUCT = 795e12  # operations a second of a bfloat16 product of 8192^3, measured on a H100 of 80 GB
+PRODUCT = 795e12  # operations a second of a bfloat16 product of 8192^3, measured on an H100 of 80 GB
 NARROWER, LARGER = 0.25, 0.5  # assumed shares of it: narrower than S, and larger than L at 32x32
 MFU = 0.4  # assumed share of the makers' peaks for other chips
 KEPT, INPUT = 46, 4  # bytes a token and channel that a block keeps for the backward pass, and with recompute
@@ -122,7 +122,7 @@ def step_like(config: TransformerConfig) -> Step | None:
 
 
 def utilisation(config: TransformerConfig) -> float:
-    """Share of the measured product peak at which a H100 trains this network; assumed where no step was measured."""
+    """Share of the measured product peak at which an H100 trains this network; assumed where no step was measured."""
     step = step_like(config)
     if step is None:
         return NARROWER if config.d_model < PRESETS["S"].d_model else LARGER
