@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py
 
-What an H100 of 80 GB does per second is measured (`STEPS`); everything else is counted, and what is assumed is named so.
+What an H100 of 80 GB does a second is measured (`STEPS`); the rest is counted, and what is assumed is named so.
 
 A multiplication and an addition are two operations. A block's four projections hold 12 D^2 weights, so that an image of
 T tokens takes 2 * 12 * L * D^2 * T; attention takes 4 * L * T^2 * D for scores and mixing, of which a causal network
