@@ -80,6 +80,7 @@ trainer:
   log_every_n_steps: 5
   enable_progress_bar: false
   accelerator: cpu
+  precision: 32-true
 samples: {{num: 4, completions: 2}}
 checkpoint: {{every_n_train_steps: 20}}
 """
