@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "spec", "plugins", "allocator"},
+    {"errors", "files", "spec", "plugins", "allocator", "hardware"},
     {
         "counting",
         "kmeans",

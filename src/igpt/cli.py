@@ -21,6 +21,7 @@ from typing import NoReturn, TextIO
 
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
+from igpt.hardware import wait_briefly
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"igpt: {unknown(verb)}")
     earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
+        wait_briefly()
         quiet()
         end_on_sigterm(verb)
         runner(verb)(rest)
