@@ -19,7 +19,7 @@ COLORS ?= $(if $(filter Digits,$(DATA)),17,512)
 NAME ?= $(shell echo $(DATA) | tr '[:upper:]' '[:lower:]')
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## create .venv and install igpt with its tested versions
 
