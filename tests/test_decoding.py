@@ -44,6 +44,21 @@ def test_compiling_draws_the_same_pixels_with_one_graph_for_all_lengths(tiny, ba
     assert counted["unique_graphs"] == 1
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_step_is_one_graph_for_all_lengths_whatever_compiles_it(tiny, batch):
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    model, tokens = randomised(tiny), images(tiny, batch)
+    with torch.inference_mode():
+        expected, decoder = model(tokens, causal=True), Decoder(model, batch)
+        decoder.graph = torch.compile(token_step, fullgraph=True, backend="aot_eager")
+        logits = [decoder.next_logits(tokens[:, :0])]
+        logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
+    torch.testing.assert_close(torch.stack(logits, 1), expected, atol=1e-5, rtol=1e-5)
+    assert counted["unique_graphs"] == 1
+
+
 def test_a_model_without_a_start_of_sequence_is_refused(tiny):
     with pytest.raises(ValueError, match="sos"):
         Decoder(PixelTransformer(replace(tiny, sos=False)), 1)
