@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from igpt import hardware
 from igpt.checkpoint import read_checkpoint
@@ -86,3 +88,38 @@ def test_stored_features_of_one_precision_are_not_taken_for_those_of_another(igp
     code, _, err = igpt(*probe, "--store", tmp_path / "features", "--precision", "32-true")
     assert code == 2
     assert "differs in precision" in err
+
+
+def test_drawing_in_bfloat16_gives_pictures_like_those_of_float32(igpt, digits_run, tmp_path):
+    """Greedy: most pixels are the same, whichever way they are drawn."""
+    drawn = {}
+    for precision in ("32-true", "bf16-mixed"):
+        out = tmp_path / f"{precision}.png"
+        words = ("--rows", 4, "--num", 1, "--top_k", 1, "--out", out, "--precision", precision)
+        code, _, err = igpt("sample", "--ckpt", digits_run.checkpoint, *words)
+        assert code == 0, err
+        drawn[precision] = np.load(out.with_suffix(".npy"))
+    assert (drawn["32-true"] == drawn["bf16-mixed"]).mean() > 0.8
+
+
+def test_surprise_in_bfloat16_is_about_that_in_float32(igpt, digits_run, tmp_path):
+    picture, nats = tmp_path / "picture.png", {}
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)).save(picture)
+    for precision in ("32-true", "bf16-mixed"):
+        out = tmp_path / f"{precision}.png"
+        words = ("--ckpt", digits_run.checkpoint, "--out", out, "--precision", precision)
+        code, _, err = igpt("surprise", picture, *words)
+        assert code == 0, err
+        nats[precision] = np.load(out.with_suffix(".npy"))
+    assert not np.array_equal(nats["32-true"], nats["bf16-mixed"])
+    np.testing.assert_allclose(nats["32-true"], nats["bf16-mixed"], atol=0.2)
+
+
+@pytest.mark.filterwarnings("default:--trainer.precision")
+def test_another_precision_than_a_resumed_run_began_with_is_a_warning_and_stands(igpt, auto_config):
+    fit(igpt, auto_config, "--trainer.precision", "32-true")
+    _, err = fit(
+        igpt, auto_config, "--trainer.max_steps", "4", "--ckpt_path", "last", "--trainer.precision", "bf16-mixed"
+    )
+    assert "precision bf16-mixed: the run that is resumed began with 32-true" in err
+    assert trained_in(auto_config) == "bf16-mixed"
