@@ -162,7 +162,10 @@ def test_a_finished_probe_is_not_trained_again(tmp_path):
     [
         ({"module": network(seed=1)}, "network"),
         ({"data": digits(seed=1)}, "data"),
-        ({"how": FeatureOptions(norm="raw"), "epochs": 5, "compute": Compute("cpu", "bf16-mixed")}, "how, epochs, precision"),
+        (
+            {"how": FeatureOptions(norm="raw"), "epochs": 5, "compute": Compute("cpu", "bf16-mixed")},
+            "how, epochs, precision",
+        ),
     ],
 )
 def test_an_unfinished_probe_of_something_else_is_refused_and_a_finished_one_replaced(tmp_path, change, named):
