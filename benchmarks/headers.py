@@ -41,7 +41,7 @@ def gpu_lines(plan: Schedule) -> list[str]:
     """How long the run takes on H100, and with which batch it fits a GPU of 24 GB."""
     lines = [f"Expected: {times(plan)}; computed at {basis(plan)}."]
     if recomputes(plan) and not shared(plan.config):
-        lines.append("The batch fits only with --model.init_args.recompute true (computed).")
+        lines.append("The batch fits only with recompute (computed), which is on.")
     batch = min(batch_on(plan.config, CARD), plan.batch)
     if batch == plan.batch:
         lines.append(f"It takes {gib(device_bytes(plan.config, batch))}, computed.")

@@ -54,6 +54,14 @@ def test_the_batch_for_a_smaller_gpu_adds_up_to_that_of_the_config(config, heade
         assert int(found[1]) * int(found[2]) * devices == headers.schedule_of(config).batch
 
 
+def test_recompute_is_on_where_a_batch_fits_in_no_other_way(plan, headers):
+    needs = {config.stem for config in ON_GPUS if plan.recomputes(headers.schedule_of(config))}
+    needs -= {config.stem for config in ON_GPUS if plan.shared(headers.schedule_of(config).config)}  # by configs/scale
+    on = {config.stem for config in ON_GPUS if "\n    recompute: true\n" in config.read_text()}
+    assert on == needs
+    assert "imagenet_ar_l_48" in on
+
+
 def test_a_joint_config_is_computed_with_the_network_that_it_fine_tunes(headers):
     schedules = {config.stem: headers.schedule_of(config) for config in ON_GPUS}
     assert schedules["imagenet_joint_l_48"].config == schedules["imagenet_ar_l_48"].config
