@@ -11,7 +11,7 @@ DIGITS := runs/digits_ar
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 NUMBERS := $(patsubst %,tests/test_%.py,transformer attention objectives features decoding infilling sampling palette) \
-  tests/probing tests/modules
+  tests/probing tests/modules tests/gpu
 
 # make palette DATA=SamplePhotos COLORS=64: any data module, any size
 DATA ?= CIFAR10
@@ -70,7 +70,7 @@ test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a C
 	timeout 60 $(BIN)/igpt fit --config configs/digits_ar.yaml --runs_dir build/avx2 --trainer.max_steps 40 \
 	  --model.init_args.palette build/avx2/digits.npy
 	timeout 60 $(BIN)/igpt probe --ckpt build/avx2/digits_ar/checkpoints/last.ckpt
-	timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
+	IGPT_TEST_DEVICE=cpu timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
