@@ -9,13 +9,17 @@ PEERS := $(VENV)/.peers
 
 DIGITS := runs/digits_ar
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+NUMBERS := $(patsubst %,tests/test_%.py,transformer attention objectives features decoding infilling sampling palette) \
+  tests/probing tests/modules
+
 # make palette DATA=SamplePhotos COLORS=64: any data module, any size
 DATA ?= CIFAR10
 COLORS ?= $(if $(filter Digits,$(DATA)),17,512)
 NAME ?= $(shell echo $(DATA) | tr '[:upper:]' '[:lower:]')
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## create .venv and install igpt with its tested versions
 
@@ -49,10 +53,24 @@ reproduce-mini: $(STAMP) ## the paper's experiments on digits, three seeds, with
 	$(BIN)/python benchmarks/reproduce_mini.py
 
 test: $(STAMP) ## the test suite, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(STAMP) ## the test suite with the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+test-gpu: $(STAMP) ## a GPU against the CPU; skipped where there is none
+	IGPT_TEST_DEVICE=auto $(BIN)/python -m pytest tests/gpu
+
+test-avx2: export ATEN_CPU_CAPABILITY := avx2
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
+test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a CPU without bfloat16, with a bound on the time
+	rm -rf build/avx2
+	timeout 30 $(BIN)/igpt palette --data Digits --colors 17 --out build/avx2/digits.npy
+	timeout 60 $(BIN)/igpt fit --config configs/digits_ar.yaml --runs_dir build/avx2 --trainer.max_steps 40 \
+	  --model.init_args.palette build/avx2/digits.npy
+	timeout 60 $(BIN)/igpt probe --ckpt build/avx2/digits_ar/checkpoints/last.ckpt
+	timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -71,4 +89,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini test test-all lint bench clean
+.PHONY: help setup palette demo reproduce-mini test test-all test-gpu test-avx2 lint bench clean

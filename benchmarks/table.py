@@ -16,7 +16,7 @@ from igpt.files import atomic_path
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-NO_GPU = "On a GPU (`--device cuda`): not measured."
+NO_GPU = "On a GPU (`--device cuda`) these comparisons are not measured; what one H100 did is [below](#on-one-h100)."
 FIRST = ("training", "features", "sampling", "completing", "encoding", "JPEG", "tokenising", "palette", "linear")
 
 
@@ -145,11 +145,13 @@ def gib(case: dict[str, Any]) -> str:
 
 def plan_words(cpu: dict[str, Any] | None) -> str:
     """What the table of schedules rests on."""
-    here = f", and {cpu['bf16'] / 1e12:.2g} for the CPU measured above" if cpu else ""
+    here = ", and of the peak measured above for this CPU" if cpu else ""
     return (
-        f"Computed, not measured: operations of forward and backward divided by {100 * MFU:.0f} % of the makers' dense "
-        f"bfloat16 peaks (989, 312 and 165 TFLOP/s for H100, A100 and RTX 4090{here}). Forward: 2 * 12 L D^2 T, "
-        "attention 4 L T^2 D / 2 (causal), head 2 T D V; the backward pass is twice that."
+        "Computed: operations of forward and backward (for the two largest also of recompute) divided by what an H100 "
+        "was measured to do per second at that size ([below](#on-one-h100)), or by the share of its 795 TFLOP/s that "
+        f"is named as assumed; for the others by {100 * MFU:.0f} % of the makers' dense bfloat16 peaks, 312 and 165 "
+        f"TFLOP/s for A100 and RTX 4090{here}. Whether it fits their memory is another matter ([scale.md](scale.md)). "
+        "Forward: 2 * 12 L D^2 T, attention 4 L T^2 D / 2 (causal), head 2 T D V; the backward pass is twice that."
     )
 
 

@@ -1,13 +1,22 @@
 """Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores, and so do commands they start
+if "IGPT_TEST_DEVICE" not in os.environ:  # what is expected of the commands is what a CPU computes
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("IGPT_CPU_BF16_RATIO", "9")  # "auto" is float32 on every CPU; tests of bfloat16 ask for it
+
+import numpy as np
 import pytest
 import torch
 
+from igpt import palette
 from igpt.cli import main
 from igpt.transformer import PixelTransformer, TransformerConfig
 
@@ -18,9 +27,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jo
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    torch.set_num_threads(1)  # two test processes share two cores
-    return
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # also where OMP_NUM_THREADS says otherwise, and after a test that takes more
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_a_palette() -> Iterator[None]:
+    """A palette's table of 2^24 colours takes a second to make: tests whose palettes are equal share it."""
+    made = lru_cache(maxsize=8)(lambda colors: make(np.frombuffer(colors, np.float32).reshape(-1, 3)))
+    make = palette.nearest_table
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(palette, "nearest_table", lambda colors: made(colors.astype(np.float32).tobytes()))
+        yield
 
 
 @pytest.fixture
@@ -80,6 +98,7 @@ trainer:
   log_every_n_steps: 5
   enable_progress_bar: false
   accelerator: cpu
+  precision: 32-true
 samples: {{num: 4, completions: 2}}
 checkpoint: {{every_n_train_steps: 20}}
 """

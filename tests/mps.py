@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from lightning.fabric.accelerators.mps import MPSAccelerator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -29,6 +30,8 @@ class OnMPS(Tensor):
             return ANSWERS[func]
         if func in (Tensor.numpy, Tensor.__array__):
             raise TypeError("can't convert mps:0 device type tensor to numpy; use Tensor.cpu() first")
+        if func is Tensor.__reduce_ex__:  # saved; PyTorch's own are read to the CPU, whose these then are
+            return args[0].cpu().__reduce_ex__(*args[1:])
         if func is Tensor.cpu or is_here(kwargs.get("device")):
             kwargs.pop("device", None)
             with torch._C.DisableTorchFunctionSubclass():
@@ -38,6 +41,8 @@ class OnMPS(Tensor):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func not in BETWEEN and any(not isinstance(tensor, cls) and tensor.dim() for tensor in tensors):
             raise RuntimeError(f"{func.__name__}: expected all tensors on one device, found at least two, mps and cpu")
+        if func is Tensor.copy_ and isinstance(args[0], cls):
+            there(args[1])  # may it be there?
         if is_there(kwargs.get("device")):
             kwargs = kwargs | {"device": "cpu"}
         stays = func is not Tensor.copy_ or isinstance(args[0], cls)
@@ -99,7 +104,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: True)  # which also asks for the processor
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: None)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with Asking():

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 from types import SimpleNamespace
 
@@ -197,3 +199,14 @@ def test_a_constructor_argument_that_is_not_kept_is_named():
 
     with pytest.raises(TypeError, match="secret"):
         Forgetful().spec()
+
+
+LEFT = """
+from igpt_datamodules import Digits
+left = iter(Digits(num_workers=1).train_dataloader())
+next(left)
+"""
+
+
+def test_a_process_ends_though_a_loader_is_left_in_the_middle():
+    subprocess.run([sys.executable, "-c", LEFT], check=True, timeout=60)

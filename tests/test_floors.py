@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "signals", "spec", "plugins", "allocator"},
+    {"errors", "files", "signals", "spec", "plugins", "allocator", "hardware"},
     {
         "counting",
         "kmeans",

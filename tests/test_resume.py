@@ -13,7 +13,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from igpt import palette
 from igpt.checkpoint import read_checkpoint, step_checkpoints
 from tests.stopping import stop
 
@@ -56,26 +55,12 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   accelerator: cpu
+  precision: 32-true
 samples: {{num: 0, completions: 0}}
 checkpoint: {{every_n_train_steps: 4}}
 """
         (home / f"{name}.yaml").write_text(text)
     return home
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_table():
-    """Many runs here share one palette: its table of 2^24 colours is made once."""
-    make, made = palette.nearest_table, {}
-
-    def table(colors):
-        if colors.tobytes() not in made:
-            made[colors.tobytes()] = make(colors)
-        return made[colors.tobytes()]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(palette, "nearest_table", table)
-        yield
 
 
 @pytest.fixture(scope="module")

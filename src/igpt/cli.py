@@ -21,6 +21,7 @@ from typing import NoReturn, TextIO
 
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
+from igpt.hardware import fall_back_to_cpu, wait_briefly
 from igpt.signals import ASKED_TO_END
 
 VERBS = {
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"igpt: {unknown(verb)}")
     earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
     try:
+        wait_briefly()
+        fall_back_to_cpu()
         quiet()
         end_on_sigterm(verb)
         runner(verb)(rest)

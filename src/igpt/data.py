@@ -4,6 +4,8 @@ A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), l
 says where its images are (`load`), and this file makes splits, loaders and their order out of them.
 """
 
+import atexit
+import multiprocessing
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,6 +177,14 @@ def end_with_the_parent(worker: int) -> None:
     """A loader process leaves signals to its parent: a scheduler sends them to all, and the last step needs data."""
     for number in ASKED_TO_END:
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def end_loaders() -> None:
+    """Kill the loader processes that are left at the end: multiprocessing would wait for their answer to a SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class TrainingImages(Dataset[Any]):

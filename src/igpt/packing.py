@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from igpt.hardware import has_onednn
 from igpt.transformer import Block, PixelTransformer
 
 MOST_BYTES = 2 << 30  # of weights that are kept twice, as they are and packed: up to iGPT-M
@@ -53,12 +54,7 @@ def pack(weights: list[Tensor], rows: int) -> list[Tensor]:
 
 def can_be_packed(weight: Tensor) -> bool:
     """Float32 on a CPU, and PyTorch was built with oneDNN."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and has_onednn()
 
 
 def product(x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:

@@ -185,6 +185,7 @@ import torch
 from igpt.commands.extract import stored_features
 from igpt.data import ImageDataModule, LabelledImages, rng_of
 from igpt.features import FeatureOptions
+from igpt.hardware import Compute
 from igpt.modules import Autoregressive
 
 torch.set_num_threads(1)
@@ -213,7 +214,7 @@ Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the largest size 
 (folder / "weights.ckpt").write_bytes(b"stands for a checkpoint")
 store, reused = stored_features(
     module, str(folder / "weights.ckpt"), Data(resolution=4, batch_size=250), [0, 1, 2, 3, 4], FeatureOptions(grid=4),
-    folder=folder / "store", own=True, dtype="float32", accelerator="cpu", precision="32-true",
+    folder=folder / "store", own=True, dtype="float32", compute=Compute("cpu", "32-true"),
 )
 assert not reused
 peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

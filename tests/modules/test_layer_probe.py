@@ -17,6 +17,7 @@ from igpt.commands.sgd_probe import FILE, sgd_probe
 from igpt.data import SplitOptions, TensorImages
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
+from igpt.hardware import Compute
 from igpt.modules import BERT, Autoregressive
 from igpt.modules.layer_probe import LayerProbe
 from igpt.probing.lbfgs import fit_probes
@@ -45,7 +46,7 @@ def digits(**options):
 
 
 def probe(module, data, folder, groups=((0,), (1,), (1, 2)), how=FeatureOptions(), **options):
-    options = {"num_classes": 10, "rates": RATES, "epochs": 4, "accelerator": "cpu", **options}
+    options = {"num_classes": 10, "rates": RATES, "epochs": 4, "compute": Compute("cpu", "32-true"), **options}
     return sgd_probe(module, data, [list(group) for group in groups], how, folder=folder, **options)
 
 
@@ -161,7 +162,10 @@ def test_a_finished_probe_is_not_trained_again(tmp_path):
     [
         ({"module": network(seed=1)}, "network"),
         ({"data": digits(seed=1)}, "data"),
-        ({"how": FeatureOptions(norm="raw"), "epochs": 5, "precision": "bf16-mixed"}, "how, epochs, precision"),
+        (
+            {"how": FeatureOptions(norm="raw"), "epochs": 5, "compute": Compute("cpu", "bf16-mixed")},
+            "how, epochs, precision",
+        ),
     ],
 )
 def test_an_unfinished_probe_of_something_else_is_refused_and_a_finished_one_replaced(tmp_path, change, named):
@@ -292,13 +296,13 @@ def test_training_sees_augmented_images_and_validation_does_not(tmp_path):
 
 def test_where_the_network_runs_in_bfloat16_the_probes_stay_in_float32():
     recipe = SGDRecipe([[1], [1, 2]], FeatureOptions(), 10, RATES, 1, True, 10)
-    part = LayerProbe(network(), recipe, 1)
+    part = LayerProbe(network(), recipe, 1, Compute("cpu", "32-true"))
     for parameter in part.probes.parameters():
         torch.nn.init.normal_(parameter)
     images, _ = next(iter(digits().loader("val")))
     exact = part.features(images)
-    with torch.autocast("cpu", torch.bfloat16):
-        features, logits = part.features(images), part.logits(images)
+    part.compute = Compute("cpu", "bf16-mixed")
+    features, logits = part.features(images), part.logits(images)
     assert not torch.equal(features, exact)
     torch.testing.assert_close(features, exact, atol=0.05, rtol=0.05)
     expected = part.probes(group_inputs(features, [[0], [0, 1]], torch.zeros(2, 16), torch.ones(2, 16)))
@@ -307,7 +311,7 @@ def test_where_the_network_runs_in_bfloat16_the_probes_stay_in_float32():
 
 def test_mixed_precision_comes_to_about_the_same(tmp_path):
     exact = probe(network(), digits(), tmp_path / "exact")
-    mixed = probe(network(), digits(), tmp_path / "mixed", precision="bf16-mixed")
+    mixed = probe(network(), digits(), tmp_path / "mixed", compute=Compute("cpu", "bf16-mixed"))
     assert [result.test_accuracy for result in mixed] == pytest.approx([r.test_accuracy for r in exact], abs=0.1)
 
 
@@ -325,7 +329,6 @@ class Unlabelled(Digits):
     ("change", "words"),
     [
         ({"groups": [(3,)]}, "--layers 3: this model has layers 0 to 2"),
-        ({"precision": "16-mixed"}, "--precision 16-mixed: the sgd probe runs in 32-true or bf16-mixed"),
         ({"how": FeatureOptions(masks=2)}, "--masks 2"),
         ({"data": Unlabelled()}, "no label"),
         ({"num_classes": 9}, "label 9"),

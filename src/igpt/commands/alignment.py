@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from igpt.commands.device import device_of
 from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError
+from igpt.hardware import Compute
 from igpt.interop.alignment import Alignment, aligned_nll
 from igpt.loading import load
 from igpt.modules import Autoregressive
@@ -19,22 +19,23 @@ SCORED = 64  # test images: enough to tell a wrong import from a right one
 AT_ONCE = 8
 
 
-def score(ckpt: str, data: ImageDataModule, alignment: Alignment) -> str:
+def score(ckpt: str, data: ImageDataModule, alignment: Alignment, compute: Compute) -> str:
     """The lines about the first test images: nats per pixel as trained, and as another port counts."""
-    module = load(ckpt, device_of("auto")).module.core
+    module = load(ckpt, compute.device).module.core
     module.check_colors(data)
     test = data.images("test")
     images = torch.stack([test[index][0] for index in range(min(SCORED, data.size("test")))])
     parts = [module.encode(part.to(module.device)) for part in images.split(AT_ONCE)]
     known = f"of the first {len(images)} test images"
-    if not isinstance(module, Autoregressive):
-        loss = mean_of(parts, lambda tokens: module.loss(tokens, rng_of(EVALUATE)))
-        return f"{loss:.4f} nats per masked pixel {known}"
-    loss = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens).mean())
-    line = f"{loss:.4f} nats per pixel {known}"
-    if alignment == "igpt":
-        return line
-    shifted = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens, alignment).mean())
+    with compute.autocast():
+        if not isinstance(module, Autoregressive):
+            loss = mean_of(parts, lambda tokens: module.loss(tokens, rng_of(EVALUATE)))
+            return f"{loss:.4f} nats per masked pixel {known}"
+        loss = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens).mean())
+        line = f"{loss:.4f} nats per pixel {known}"
+        if alignment == "igpt":
+            return line
+        shifted = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens, alignment).mean())
     return f"{line}\n{shifted:.4f} where pixels are fed without sos, one position early (--alignment {alignment})"
 
 

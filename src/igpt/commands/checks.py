@@ -2,16 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.commands.device import is_main_process
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.files import lies_in
@@ -104,16 +105,17 @@ def check_strategy(trainer: pl.Trainer) -> None:
             raise UserError("OnlineProbe cannot read weights that are shared out; leave it out, use igpt probe later")
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that writes, known before any strategy is set up."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+class Beginning(NamedTuple):
+    """Where a run goes on from: the optimizer step, and the precision it was trained in, if the checkpoint says so."""
+
+    step: int = 0
+    precision: str | None = None
 
 
-def use_checkpoint(model: Any, path: str) -> int:
+def use_checkpoint(model: Any, path: str) -> Beginning:
     """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
 
-    Returns the step that it was saved at. A fine-tuned checkpoint holds its whole network, so the config's `pretrained`
-    file is not needed any more.
+    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
 
     Raises:
         UserError: the checkpoint cannot be read, or holds another network.
@@ -138,7 +140,7 @@ def use_checkpoint(model: Any, path: str) -> int:
     recipe = differences(stored, given)
     if recipe:
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
-    return step_of(content)
+    return Beginning(step_of(content), content[CHECKPOINT_KEY].get("precision"))
 
 
 def files_used(config: Any) -> list[tuple[str, Path]]:

@@ -1,30 +1,35 @@
-"""Where a command runs its network."""
+"""Where and how a command runs its network."""
 
 import logging
+import sys
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from igpt.allocator import keep_freed_memory
 from igpt.errors import UserError
+from igpt.hardware import Compute, allow_tf32
 
 
-def device_of(accelerator: str) -> str:
-    """The device that a Lightning-like accelerator name stands for, made ready.
+def ready(compute: Compute, tf32: bool = True) -> Compute:
+    """Say what was chosen, and make the device ready; returns the same.
 
-    Raises:
-        UserError: a GPU is asked for where there is none.
+    Args:
+        tf32: whether float32 products on CUDA may round to TF32.
     """
-    has_gpu = torch.cuda.is_available()
-    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise UserError(f"--accelerator {accelerator}; choose auto, cpu or gpu")
-    if accelerator in ("gpu", "cuda") and not has_gpu:
-        raise UserError(f"--accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
-    if has_gpu and accelerator != "cpu":
-        return "cuda"
-    keep_freed_memory()
-    return "cpu"
+    if compute.device == "cpu":
+        keep_freed_memory()
+    if compute.device == "cuda":
+        allow_tf32(tf32)
+    if compute.reason and is_main_process():
+        print(f"precision {compute.precision}: {compute.reason}", file=sys.stderr)
+    return compute
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, known before any strategy is set up."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def check_seed(seed: int) -> None:
@@ -33,10 +38,12 @@ def check_seed(seed: int) -> None:
         raise UserError(f"--seed {seed} must lie between 0 and 2^63 - 1")
 
 
-def quiet_trainer(**options: Any) -> pl.Trainer:
+def quiet_trainer(compute: Compute, **options: Any) -> pl.Trainer:
     """A trainer on one device that prints and writes nothing of its own; `options` are Lightning's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return pl.Trainer(
+        accelerator=compute.device,
+        precision=compute.precision,  # type: ignore[arg-type]
         devices=1,
         logger=False,
         enable_checkpointing=False,

@@ -1,7 +1,6 @@
 """The features that a probe needs: those of a store that fits, or else one pass over the images."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,10 +10,9 @@ from igpt.callbacks.layer_features import LayerFeatures, identity_of
 from igpt.commands.device import quiet_trainer
 from igpt.data import ImageDataModule, LabelledImages
 from igpt.features import FeatureOptions
+from igpt.hardware import Compute
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, holds_something_else
-
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 def stored_features(
@@ -27,8 +25,7 @@ def stored_features(
     folder: Path,
     own: bool,
     dtype: FeatureType,
-    accelerator: str,
-    precision: Precision,
+    compute: Compute,
 ) -> tuple[FeatureStore, bool]:
     """Open the store in `folder`, or make it; also say whether it was there.
 
@@ -39,13 +36,11 @@ def stored_features(
     Raises:
         UserError: the store is damaged, or of something else and the user's own.
     """
-    identity = identity_of(ckpt, data, how, precision, dtype)
+    identity = identity_of(ckpt, data, how, compute.precision, dtype)
     empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers)):
         return FeatureStore.open(folder, identity, layers), True
-    trainer = quiet_trainer(
-        accelerator=accelerator, precision=precision, callbacks=[LayerFeatures(str(folder), ckpt, layers, how, dtype)]
-    )
+    trainer = quiet_trainer(compute, callbacks=[LayerFeatures(str(folder), ckpt, layers, how, dtype)])
     trainer.predict(module, datamodule=data, return_predictions=False)
     return FeatureStore.open(folder, identity, layers), False
 

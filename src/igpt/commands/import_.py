@@ -10,10 +10,12 @@ from torch import Tensor
 
 from igpt.checkpoint import CHECKPOINT_KEY, move_checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from igpt.commands.alignment import check_score, score
+from igpt.commands.device import ready
 from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
+from igpt.hardware import Precision, compute_of
 from igpt.interop.alignment import Alignment
 from igpt.interop.huggingface import PROCESSOR, clusters_of, read_huggingface
 from igpt.interop.imported import Imported, check_state
@@ -33,6 +35,9 @@ def import_(
     format: Literal["huggingface", "openai"] | None = None,
     data: ImageDataModule | None = None,
     alignment: Alignment = "igpt",
+    accelerator: str = "auto",
+    precision: Precision = "auto",
+    tf32: bool = True,
 ) -> None:
     """Write a checkpoint of igpt from released weights, and a config that starts from it.
 
@@ -48,12 +53,16 @@ def import_(
         data: also score the first test images of these data, as a check.
         alignment: of that score: igpt is how the network was trained; huggingface also shows the loss that ports give
             which feed pixels without a start of sequence, one position early.
+        accelerator: where the network is scored: auto, cpu, gpu, cuda or mps.
+        precision: of that; auto is what is quickest here.
+        tf32: on CUDA, let float32 products round to TF32.
 
     Raises:
         UserError: a file is missing or damaged, holds another network, or no palette is given; names file and tensor.
     """
     target = checked_target(out)
     check_score(alignment, data)
+    compute = None if data is None else ready(compute_of(accelerator, precision), tf32)
     if palette is not None:
         open_colors(palette)  # what is off about the small file is said before the large ones are read
     imported = read(path, format)
@@ -61,8 +70,8 @@ def import_(
     colors = colors_of(imported, palette)
     write(target, imported, colors, spec_of(imported))
     print(describe(imported, target, colors))
-    if data is not None:
-        print(score(str(target), data, alignment))
+    if data is not None and compute is not None:
+        print(score(str(target), data, alignment, compute))
 
 
 def checked_target(out: str) -> Path:

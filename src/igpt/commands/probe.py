@@ -8,8 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from igpt.commands.device import device_of
-from igpt.commands.extract import Precision
+from igpt.commands.device import ready
 from igpt.commands.invocation import command_line
 from igpt.commands.probing import (
     Asked,
@@ -24,6 +23,7 @@ from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
 from igpt.files import sha256_of
+from igpt.hardware import Precision, compute_of
 from igpt.loading import Loaded, load
 from igpt.probing.protocol import HOW, Method
 from igpt.probing.store import FeatureType
@@ -48,7 +48,8 @@ def probe(
     epochs: int = 100,
     out: str | None = None,
     accelerator: str = "auto",
-    precision: Precision = "32-true",
+    precision: Precision = "auto",
+    tf32: bool = True,
     compile: bool = False,
 ) -> None:
     """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
@@ -74,8 +75,9 @@ def probe(
         store: folder of the features, made or reused; "features" beside the results if left out.
         epochs: of the sgd probe, passes over the training images; 100 is about what the paper's million steps are.
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
-        accelerator: where the network runs, as in Lightning: auto, cpu, gpu.
-        precision: of the network, as in Lightning: 32-true, bf16-mixed.
+        accelerator: where the network runs, as in Lightning: auto, cpu, gpu, cuda, mps.
+        precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.
+        tf32: on CUDA, let float32 products round to TF32.
         compile: compile each block first; worth its quarter of a minute where features take minutes.
 
     Raises:
@@ -88,21 +90,19 @@ def probe(
     how = FeatureOptions(norm, grid, masks)
     check_options(concat, wanted, core.n_layers, labels_per_class, subsets, epochs)
     how.check(core.resolution, core.causal)
-    device_of(accelerator)
+    compute = ready(compute_of(accelerator, precision), tf32)
     data = to_probe_with(data, loaded)
     classes = num_classes(data)
     few = subsets_of(data, labels_per_class or [], subsets)
     folder = Path(out) if out else default_folder(Path(ckpt))
     stored_as: FeatureType = dtype or ("float16" if norm == "normed" else "float32")
-    asked = Asked(
-        loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, accelerator, precision
-    )
+    asked = Asked(loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, compute)
     started = time.perf_counter()
     features = None
     if set(methods) != {"sgd"} or few or not asked.changing:
         features = features_for(asked, ckpt, store, stored_as)
     results = [run_method(name, asked, features) for name in methods]
-    choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": precision}
+    choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": compute.precision}
     report = ProbeReport(
         {**origin(ckpt, loaded, data), "features": choices},
         results,

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from igpt.commands.extract import Precision, StoredFeatures, stored_features
+from igpt.commands.extract import StoredFeatures, stored_features
 from igpt.commands.sgd_probe import sgd_probe
 from igpt.data import SPLITS, ImageDataModule, LabelledImages, few_per_class
 from igpt.features import FeatureOptions
+from igpt.hardware import Compute
 from igpt.modules import PixelModule
 from igpt.probing.lowdata import probe_subset, summary
 from igpt.probing.protocol import Group, LayerResult, Method, SplitFeatures, best_layer, joined, probe_layers, window
@@ -37,8 +38,7 @@ class Asked:
         standardise: features, by the training split.
         epochs: of the sgd probe.
         folder: of the results.
-        accelerator: where the network runs.
-        precision: of the network.
+        compute: where the network runs, and in which precision.
     """
 
     module: PixelModule
@@ -50,8 +50,7 @@ class Asked:
     standardise: bool
     epochs: int
     folder: Path
-    accelerator: str
-    precision: Precision
+    compute: Compute
 
     @property
     def changing(self) -> bool:
@@ -72,9 +71,16 @@ def features_for(asked: Asked, ckpt: str, store: str | None, dtype: FeatureType)
     """
     started = time.perf_counter()
     place = Path(store) if store else asked.folder / "features"
-    run: dict[str, Any] = {"accelerator": asked.accelerator, "precision": asked.precision}
     features, reused = stored_features(
-        asked.module, ckpt, asked.data, asked.layers, asked.how, folder=place, own=store is not None, dtype=dtype, **run
+        asked.module,
+        ckpt,
+        asked.data,
+        asked.layers,
+        asked.how,
+        folder=place,
+        own=store is not None,
+        dtype=dtype,
+        compute=asked.compute,
     )
     told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
     print(f"features of {len(asked.layers)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
@@ -151,8 +157,7 @@ def by_sgd(asked: Asked, features: FeatureStore | None, groups: list[Group]) -> 
         epochs=asked.epochs,
         standardise=asked.standardise,
         folder=asked.training / "_".join(["layers", *map(str, wanted)]),
-        accelerator=asked.accelerator,
-        precision=asked.precision,
+        compute=asked.compute,
         stored=stored,
     )
     return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]

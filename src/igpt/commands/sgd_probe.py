@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from igpt.data import (
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
 from igpt.files import atomic_path
+from igpt.hardware import Compute
 from igpt.modules.base import PixelModule
 from igpt.modules.layer_probe import LayerProbe, fingerprint
 from igpt.probing.sgd import RATES, SGDRecipe, best_rates
@@ -33,7 +34,6 @@ FILE = "sgd.ckpt"
 CLASS_PATH = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"  # in the header of that file
 EPOCHS = 30
 STATISTICS_IMAGES = 10_000
-PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ def sgd_probe(
     standardise: bool = True,
     statistics_images: int = STATISTICS_IMAGES,
     folder: Path,
-    accelerator: str = "auto",
-    precision: str = "32-true",
+    compute: Compute,
     stored: Mapping[str, LabelledImages] | None = None,
 ) -> list[SGDResult]:
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
@@ -98,8 +97,7 @@ def sgd_probe(
             length of 1, so that the same rates suit every layer; False is the paper's.
         statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
         folder: of the checkpoint; made where needed.
-        accelerator: as in Lightning.
-        precision: of the network, 32-true or bf16-mixed; the probes are always float32.
+        compute: where the network runs, and in which precision; the probes are always float32.
         stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
             Right only where neither augmentation nor masks change an image's features from epoch to epoch.
 
@@ -109,13 +107,13 @@ def sgd_probe(
     """
     recipe = SGDRecipe(groups, how, num_classes, tuple(map(float, rates)), epochs, standardise, statistics_images)
     data.prepare_data()
-    check(module, data, recipe, precision)
+    check(module, data, recipe)
     images = stored or {name: data.images(name) for name in SPLITS}
     source = str(images["train"][0][0].dtype) if stored else "images"
-    path, header = Path(folder) / FILE, header_of(module, data, recipe, precision, source)
-    probe = LayerProbe(module, recipe, data.steps_per_epoch())
+    path, header = Path(folder) / FILE, header_of(module, data, recipe, compute.precision, source)
+    probe = LayerProbe(module, recipe, data.steps_per_epoch(), compute)
     saved = unfinished_or_same(path, header)
-    trainer = partial(quiet_trainer, accelerator=accelerator, precision=precision)
+    trainer = partial(quiet_trainer, replace(compute, precision="32-true"))  # the network alone runs in less
     with put_back(module):
         module.eval()
         if saved is not None:
@@ -159,13 +157,11 @@ def results_of(probe: LayerProbe) -> list[SGDResult]:
     return results
 
 
-def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str) -> None:
+def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None:
     """Raise a UserError where recipe, network and data do not fit together."""
     core = module.core
     check_layers(recipe.layers, core.n_layers)
     recipe.how.check(core.resolution, core.causal)
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision}: the sgd probe runs in {' or '.join(PRECISIONS)}")
     if data.size("train") < data.batch_size:
         size = data.size("train")
         raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")

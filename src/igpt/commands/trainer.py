@@ -2,18 +2,20 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.trainer.connectors import callback_connector
+from lightning.pytorch.utilities import rank_zero_warn
 
-from igpt.allocator import keep_freed_memory
 from igpt.callbacks import (
     CatchUp,
     ImagesPerSecond,
@@ -27,11 +29,20 @@ from igpt.callbacks.preemption import started_by_another
 from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.checkpoint import LAST
 from igpt.commands import records
-from igpt.commands.checks import check_recipe, check_strategy, keep_earlier_run, preflight, use_checkpoint
+from igpt.commands.checks import (
+    Beginning,
+    check_recipe,
+    check_strategy,
+    keep_earlier_run,
+    preflight,
+    use_checkpoint,
+)
+from igpt.commands.device import ready
 from igpt.commands.parsing import CommandParser
 from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
+from igpt.hardware import ACCELERATORS, Compute, compute_of
 from igpt.modules import PixelModule
 from igpt.plugins import load_plugins
 from igpt.saving import WholeCheckpoints
@@ -42,7 +53,6 @@ KEYWORDS = ("best", "hpc", "registry")
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
-    keep_freed_memory()
     write_plainly()
     TrainerCLI.verb = verb
     return (cli or TrainerCLI)(
@@ -50,6 +60,7 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
         ImageDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        trainer_class=Trainer,
         parser_class=CommandParser,
         parser_kwargs={"prog": "igpt", verb: {"prog": f"igpt {verb}", "usage": f"igpt {verb} [options]"}},
         save_config_callback=SaveConfig,
@@ -68,6 +79,13 @@ def write_plainly() -> None:
     """
     for module in (callback_connector, evaluation_loop):
         module._RICH_AVAILABLE = False  # type: ignore[attr-defined]  # there is no option for it
+
+
+class Trainer(pl.Trainer):
+    """Lightning's trainer, whose `precision` may be "auto": `TrainerCLI` resolves it before it builds one."""
+
+    def __init__(self, *, precision: Literal["auto"] | _PRECISION_INPUT = "auto", **options: Any) -> None:
+        super().__init__(precision=None if precision == "auto" else precision, **options)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -102,7 +120,7 @@ class TrainerCLI(LightningCLI):
     """One verb of LightningCLI; building only its parser keeps the start quick."""
 
     verb = "fit"
-    step = 0  # of the checkpoint
+    beginning = Beginning()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -118,6 +136,7 @@ class TrainerCLI(LightningCLI):
         """The run's name, and the callbacks that every run has."""
         parser.add_argument("--name", type=str | None, default=None, help="run's name; the config's name if left out")
         parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
+        parser.add_argument("--tf32", type=bool, default=True, help="on CUDA, let float32 products round to TF32")
         parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
 
@@ -136,8 +155,15 @@ class TrainerCLI(LightningCLI):
                 raise UserError(f"--ckpt_path last: {last} does not exist; train first, or name a file")
             path = config.ckpt_path = str(last) if last.exists() else None
         if path is not None and path not in KEYWORDS:
-            self.step = use_checkpoint(config.model, path)
+            self.beginning = use_checkpoint(config.model, path)
         config.weights_only = True
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve "auto", so that the trainer and config.yaml know the precision itself."""
+        config = self.config[self.verb]
+        began = self.beginning.precision if self.verb == "fit" else None
+        compute = ready(compute_for(config.trainer, began), config.tf32)
+        config.trainer.precision = compute.precision
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
@@ -193,7 +219,7 @@ class TrainerCLI(LightningCLI):
             "verb": verb,
             "command": self.save_config_kwargs["command"],
             "checkpoint": str(config.ckpt_path),
-            "step": self.step,
+            "step": self.beginning.step,
             "model": records.plain_part(self.model.spec()),
             "data": self.datamodule.spec(),
             "precision": str(self.trainer.precision),
@@ -207,6 +233,28 @@ class TrainerCLI(LightningCLI):
         if subcommand == "predict":
             kwargs["return_predictions"] = False
         return kwargs
+
+
+def compute_for(trainer: Any, began: str | None) -> Compute:
+    """Where and how a trainer runs the network.
+
+    Args:
+        trainer: its options; an accelerator that igpt does not know is left to Lightning.
+        began: precision of the run that is gone on with, which goes on in it unless another one is named.
+
+    Raises:
+        UserError: see `igpt.hardware.compute_of`.
+    """
+    precision = trainer.precision or "auto"
+    if trainer.accelerator not in ACCELERATORS:
+        return Compute(str(trainer.accelerator), "32-true" if precision == "auto" else precision)
+    if began is None or precision == began:
+        return compute_of(trainer.accelerator, precision, option="--trainer.")
+    if precision != "auto":
+        rank_zero_warn(f"--trainer.precision {precision}: the run that is resumed began with {began}")
+        return compute_of(trainer.accelerator, precision, option="--trainer.")
+    kept = compute_of(trainer.accelerator, began, option="--trainer.")
+    return replace(kept, reason="the run that is resumed began with it")
 
 
 def run_dir(config: Any) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igpt.data import SPLITS, rng_of
+from igpt.hardware import Compute
 from igpt.modules.base import FEATURES, Batch, PixelModule
 from igpt.probing.sgd import (
     LinearProbes,
@@ -34,17 +35,19 @@ class LayerProbe(pl.LightningModule):
         network: whose features are probed.
         recipe: which probes, and how they are trained.
         steps_per_epoch: optimizer steps of each epoch.
+        compute: in which precision the network runs; the probes are float32, and so is the trainer.
     """
 
     mean: Tensor
     scale: Tensor
     val_accuracy: Tensor
 
-    def __init__(self, network: PixelModule, recipe: SGDRecipe, steps_per_epoch: int) -> None:
+    def __init__(self, network: PixelModule, recipe: SGDRecipe, steps_per_epoch: int, compute: Compute) -> None:
         super().__init__()
         self._held = (network,)  # in a tuple, where torch does not look for submodules
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.compute = compute
         self.epochs_done = 0  # before this fit; Lightning counts its own epochs from there
         self.chosen: list[int] | None = None
         width = network.core.transformer.config.d_model * recipe.how.grid**2
@@ -80,14 +83,15 @@ class LayerProbe(pl.LightningModule):
         if images.is_floating_point():
             return images.transpose(0, 1).float()
         core, recipe = self.network.core, self.recipe
-        return core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key)).float()
+        with self.compute.autocast():
+            found = core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key))
+        return found.float()
 
     def logits(self, images: Tensor, *key: int) -> list[Tensor]:
-        """Logits `(B, S, K)` of each group, in float32 also where the network runs in less."""
+        """Logits `(B, S, K)` of each group."""
         features = self.features(images, *key)
         moments = (self.mean, self.scale) if self.recipe.standardise else ()
-        with torch.autocast(self.device.type, enabled=False):
-            logits: list[Tensor] = self.probes(group_inputs(features, self.recipe.members, *moments), self.chosen)
+        logits: list[Tensor] = self.probes(group_inputs(features, self.recipe.members, *moments), self.chosen)
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
@@ -97,8 +101,8 @@ class LayerProbe(pl.LightningModule):
 
     def on_predict_end(self) -> None:
         """Standardise by what was seen from now on."""
-        self.mean.copy_(self._moments.mean)
-        self.scale.copy_(self._moments.scale())
+        self.mean.copy_(self._moments.mean.float())  # first, since not every device takes float64
+        self.scale.copy_(self._moments.scale().float())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose gradient is every problem's own times its rate."""

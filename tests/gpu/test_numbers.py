@@ -1,0 +1,99 @@
+"""What a network computes on a GPU is what it computes on the CPU."""
+
+import pytest
+import torch
+
+from igpt.features import FeatureOptions
+from igpt.modules import BERT, Autoregressive
+from igpt.palette import Palette
+from igpt.sampling import generate
+from tests.gpu.networks import COLORS, CPU, KINDS, autocast, distance, images, network, on, tokens, training_step
+
+LAYERS = [0, 1, 2, 3]
+MIXED = [(torch.bfloat16, 0.05), (torch.float16, 0.01)]  # and how far from float32 a rounded step may end
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_step_has_the_loss_and_gradients_of_the_cpu(device, kind):
+    loss, gradients = training_step(on(device, network(kind)), device)
+    expected, wanted = training_step(network(kind), CPU)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert gradients.keys() == wanted.keys()
+    assert max(distance(gradients[name], wanted[name]) for name in wanted) < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "far"), MIXED)
+def test_a_step_in_mixed_precision_is_near_that_in_float32(device, kind, dtype, far):
+    loss, gradients = training_step(on(device, network(kind)), device, dtype)
+    expected, wanted = training_step(network(kind), CPU)
+    assert loss == pytest.approx(expected, rel=far)
+    assert all(one.dtype == torch.float32 for one in gradients.values())
+    assert 0 < max(distance(gradients[name], wanted[name]) for name in wanted) < far
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_compiled_blocks_take_the_step_of_plain_ones(device, dtype):
+    compiled, plain = (on(device, network(Autoregressive, compile=compile)) for compile in (True, False))
+    compiled.compile_once()
+    loss, gradients = training_step(compiled, device, dtype)
+    expected, wanted = training_step(plain, device, dtype)
+    near = 0.02 if dtype else 1e-4  # a compiled block rounds to bfloat16 at fewer places
+    assert loss == pytest.approx(expected, rel=near)
+    assert max(distance(gradients[name], wanted[name]) for name in wanted) < near
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", [FeatureOptions(), FeatureOptions("raw", grid=2)], ids=["normed", "raw"])
+@pytest.mark.parametrize(("dtype", "far"), [(None, 1e-5), (torch.bfloat16, 0.02)])
+def test_features_of_every_layer_are_those_of_the_cpu(device, kind, how, dtype, far):
+    with torch.no_grad():
+        with autocast(device, dtype):
+            found = on(device, network(kind)).features(tokens().to(device), LAYERS, how).cpu()
+        expected = network(kind).features(tokens(), LAYERS, how)
+    assert found.dtype == torch.float32
+    assert max(map(distance, found, expected)) < far
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pixel_is_as_surprising_as_on_the_cpu(device, kind):
+    with torch.no_grad():
+        found = on(device, network(kind)).surprise(tokens().to(device)).cpu()
+        torch.testing.assert_close(found, network(kind).surprise(tokens()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["raster", "spiral"])
+def test_the_likeliest_pixels_are_those_of_the_cpu(device, kind, order):
+    module = network(kind, order=order)
+    steps = {"steps": 9} if kind is BERT else {}
+    region = torch.rand(8, 8, generator=torch.Generator().manual_seed(4)) < 0.6
+    shown, drawn = on(device, module).complete(images().to(device), num=2, region=region.to(device), top_k=1, **steps)
+    expected_shown, expected = module.complete(images(), num=2, region=region, top_k=1, **steps)
+    assert torch.equal(drawn.cpu(), expected)
+    assert torch.equal(shown.cpu(), expected_shown)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_reproduces_the_picture(device, kind):
+    module = on(device, network(kind))
+    first, again, other = (module.draw_new(4, seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_graph_a_pixel_draws_what_step_by_step_draws(device, batch):
+    torch._dynamo.reset()
+    model, start = on(device, network(Autoregressive)).transformer, tokens(batch)[:, :40].to(device)
+    assert torch.equal(generate(model, start, top_k=1, compile=True), generate(model, start, top_k=1))
+
+
+@pytest.mark.parametrize("colors", [COLORS, 512])
+def test_images_become_the_tokens_and_tokens_the_images_of_the_cpu(device, colors):
+    palette = Palette(torch.rand(colors, 3, generator=torch.Generator().manual_seed(6)) * 2 - 1)
+    moved, pictures = on(device, palette), images(50)
+    coded = moved.encode(pictures.to(device))
+    assert coded.device.type == device.type
+    assert torch.equal(coded.cpu(), palette.encode(pictures))
+    assert torch.equal(moved.decode(coded).cpu(), palette.decode(coded.cpu()))
