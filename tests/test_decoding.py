@@ -44,6 +44,21 @@ def test_compiling_draws_the_same_pixels_with_one_graph_for_all_lengths(tiny, ba
     assert counted["unique_graphs"] == 1
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_step_is_one_graph_for_all_lengths_whatever_compiles_it(tiny, batch):
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    model, tokens = randomised(tiny), images(tiny, batch)
+    with torch.inference_mode():
+        expected, decoder = model(tokens, causal=True), Decoder(model, batch)
+        decoder.graph = torch.compile(token_step, fullgraph=True, backend="aot_eager")
+        logits = [decoder.next_logits(tokens[:, :0])]
+        logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
+    torch.testing.assert_close(torch.stack(logits, 1), expected, atol=1e-5, rtol=1e-5)
+    assert counted["unique_graphs"] == 1
+
+
 def test_a_model_without_a_start_of_sequence_is_refused(tiny):
     with pytest.raises(ValueError, match="sos"):
         Decoder(PixelTransformer(replace(tiny, sos=False)), 1)
@@ -52,3 +67,19 @@ def test_a_model_without_a_start_of_sequence_is_refused(tiny):
 def test_bert_has_nothing_to_compile(digits_bert_run, tmp_path):
     with pytest.raises(UserError, match="--compile"):
         sample(str(digits_bert_run.checkpoint), str(tmp_path / "out.png"), compile=True)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_in_autocast_weights_and_memory_have_its_type_and_logits_are_about_those_of_float32(tiny, batch, compile):
+    torch._dynamo.reset()
+    model, tokens = randomised(tiny), images(tiny, batch)
+    with torch.inference_mode():
+        expected = model(tokens, causal=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoder = Decoder(model, batch, compile)
+            logits = [decoder.next_logits(tokens[:, :0])]
+            logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
+    assert {decoder.memory.dtype, decoder.weights.head.dtype, decoder.weights.blocks[0].qkv.dtype} == {torch.bfloat16}
+    difference = (torch.stack(logits, 1).float() - expected).abs().max()
+    assert 0 < difference < 0.1 * expected.std()

@@ -23,7 +23,8 @@ FIRST_COMPILED = 2  # positions seen: sizes of 0 and 1 would be compiled apart
 class Decoder:
     """A model with a memory of the positions it has seen, sos included, of `batch` images at once.
 
-    Memory: keys and values, `2 L B T D` numbers in the type of the weights.
+    Memory: keys and values, `2 L B T D` numbers in the type of the weights. Made while autocast is on, weights and
+    memory have its type, and what the blocks add up stays in float32.
     """
 
     def __init__(self, model: PixelTransformer, batch: int, compile: bool = False) -> None:
@@ -38,7 +39,7 @@ class Decoder:
         self.seen = 0
         config = model.config
         shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
-        self.memory = model.wpe.new_empty(shape)
+        self.memory = model.wpe.new_empty(shape, dtype=self.weights.head.dtype)
         self.graph = compiled_step() if compile else None
 
     @torch.no_grad()
@@ -47,6 +48,10 @@ class Decoder:
 
         The first call puts sos in front and takes a prefix of any length, also 0, at once; later calls take S = 1.
         """
+        with torch.autocast(tokens.device.type, enabled=False):  # the weights have its type already
+            return self._next_logits(tokens)
+
+    def _next_logits(self, tokens: Tensor) -> Tensor:
         if self.graph is not None and self.seen >= FIRST_COMPILED:
             return self._as_graph(self.graph, tokens[:, 0])
         model = self.model

@@ -36,12 +36,15 @@ class Weights(NamedTuple):
 
 
 def weights_of(model: PixelTransformer, rows: int) -> Weights:
-    """The matrices of a model, packed where that is quicker for so many rows."""
+    """The matrices of a model: in autocast's type, cast once, where autocast is on; packed where that is quicker."""
     found = []
     for block in model.blocks:
         assert isinstance(block, Block)
         found += [block.attn.qkv.weight, block.attn.proj.weight, block.mlp.fc.weight, block.mlp.proj.weight]
-    *found, head = pack([*found, model.head.weight], rows)
+    found, device = [*found, model.head.weight], model.wpe.device.type
+    if torch.is_autocast_enabled(device):
+        found = [weight.detach().to(torch.get_autocast_dtype(device)) for weight in found]
+    *found, head = pack(found, rows)
     return Weights([BlockWeights(*found[first : first + 4]) for first in range(0, len(found), 4)], head)
 
 
@@ -58,7 +61,8 @@ def can_be_packed(weight: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
-    """`scale * x @ weight.T`, `(N, O)`; the weight may be packed."""
+    """`scale * x @ weight.T`, `(N, O)`, in the weight's type; the weight may be packed."""
+    x = x.to(weight.dtype)
     if weight.is_mkldnn:
         y: Tensor = torch.ops.igpt.packed_product(x, weight)
         return y if scale == 1.0 else y.mul_(scale)
@@ -71,6 +75,8 @@ def add_product_(h: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Te
     """`h += scale * x @ weight.T` in place, h being `(N, O)`; the weight may be packed."""
     if weight.is_mkldnn:
         return h.add_(torch.ops.igpt.packed_product(x, weight), alpha=scale)
+    if weight.dtype != h.dtype:  # what is added up stays in float32
+        return h.add_(F.linear(x.to(weight.dtype), weight), alpha=scale)
     return h.addmm_(x, weight.t(), alpha=scale)
 
 

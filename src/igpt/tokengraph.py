@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from igpt.packing import Weights, product
 from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
@@ -33,7 +34,7 @@ def token_step(
         position: of the tokens, int64 scalar (a tensor: a number would be compiled in).
         past: keys and values of the positions before it, `(L, 2, B, H, T, D/H)`.
     """
-    h, new = model.wte(tokens) + model.wpe[position], []
+    h, new = model.wte(tokens) + F.embedding(position, model.wpe), []  # wpe[position] breaks the graph in torch 2.11
     for block, (qkv, attn, widen, narrow), memory in zip(model.blocks, weights.blocks, past, strict=True):
         assert isinstance(block, Block)
         q, k, v = project(block.ln_1(h), qkv).view(len(h), 3, memory.shape[2], 1, -1).unbind(1)

@@ -1,7 +1,6 @@
 """Where and how a command runs its network."""
 
 import logging
-import sys
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +22,7 @@ def ready(compute: Compute, tf32: bool = True) -> Compute:
     if compute.device == "cuda":
         allow_tf32(tf32)
     if compute.reason and is_main_process():
-        print(f"precision {compute.precision}: {compute.reason}", file=sys.stderr)
+        print(f"precision {compute.precision}: {compute.reason}")
     return compute
 
 
