@@ -17,7 +17,8 @@ from igpt.plugins import registered
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
 
-_paths.open = partial(open, encoding="utf-8")  # a config is UTF-8 also where the system's text is not (Windows)
+# A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
+_paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 LONGEST = 400
 LONGEST_NAME = 200  # of a run: file systems take 255 bytes
