@@ -59,6 +59,20 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_intact_one_offered(tmp_pat
             read_checkpoint(tmp_path / "last.ckpt")
 
 
+def test_a_second_name_of_a_checkpoint_has_its_checksum(tmp_path, monkeypatch):
+    def refuse(*paths, **how):
+        raise OSError("no symbolic links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    write_steps(tmp_path, 1, 2)
+    assert not (tmp_path / "last.ckpt").is_symlink()
+    assert checksum_file(tmp_path / "last.ckpt") == tmp_path / "step=0000002.ckpt.sha256"
+    with (tmp_path / "step=0000002.ckpt").open("r+b") as file:
+        file.truncate(700)
+    with pytest.raises(UserError, match=r"last.ckpt is damaged.*intact one is .*/step=0000001.ckpt$"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_where_no_other_is_intact_none_is_offered(tmp_path):
     write_steps(tmp_path, 1)
     (tmp_path / "step=0000001.ckpt").write_bytes(b"")

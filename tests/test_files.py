@@ -1,11 +1,11 @@
-"""Folders take a name in one move, and what had it is not lost where they cannot."""
+"""Folders and links take a name in one move, and what had it is not lost where they cannot."""
 
 import os
 
 import pytest
 
 from igpt.errors import UserError
-from igpt.files import atomic_folder, partial_path, place_folder, take_place
+from igpt.files import atomic_folder, link_last, partial_path, place_folder, remove_partial, same_file, take_place
 
 
 def folder(path, content):
@@ -47,3 +47,51 @@ def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path):
     with pytest.raises(FileNotFoundError):
         take_place(tmp_path / "nothing", old, tmp_path / "aside")
     assert (old / "file").read_text() == "old"
+
+
+def refuse(*paths, **how):
+    raise OSError("not on this disk")
+
+
+@pytest.fixture(params=["symbolic links", "second names", "neither"])
+def disk(request, monkeypatch):
+    """What the disk knows."""
+    if request.param != "symbolic links":
+        monkeypatch.setattr(os, "symlink", refuse)
+    if request.param == "neither":
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param
+
+
+def test_a_link_stands_for_the_newest_file_whatever_kind_of_link_the_disk_knows(disk, tmp_path):
+    link = tmp_path / "last"
+    for name in ("one", "two", "two"):
+        (tmp_path / name).write_text(name)
+        link_last(tmp_path / name, link)
+        assert link.read_text() == name
+        assert same_file(link, tmp_path / name) == (disk != "neither")
+        assert link.is_symlink() == (disk == "symbolic links")
+    assert sorted(os.listdir(tmp_path)) == ["last", "one", "two"]
+
+
+def test_a_link_that_cannot_be_made_leaves_the_old_one(disk, tmp_path, monkeypatch):
+    (tmp_path / "one").write_text("one")
+    link_last(tmp_path / "one", tmp_path / "last")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(OSError, match="not on this disk"):
+            link_last(folder(tmp_path / "two", "two"), tmp_path / "last")
+    assert (tmp_path / "last").read_text() == "one"
+    assert sorted(os.listdir(tmp_path)) == ["last", "one", "two"]
+
+
+def test_what_a_running_process_writes_stays_and_so_does_all_where_nobody_can_tell(tmp_path, monkeypatch):
+    running, killed = tmp_path / f".a.{os.getppid()}.partial", tmp_path / ".a.4194305.partial"  # above Linux's highest
+    running.touch()
+    killed.touch()
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "getpgid")
+        remove_partial(tmp_path)
+    assert killed.exists()
+    remove_partial(tmp_path)
+    assert os.listdir(tmp_path) == [running.name]

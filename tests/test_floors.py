@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "spec", "plugins", "allocator", "hardware"},
+    {"errors", "files", "signals", "spec", "plugins", "allocator", "hardware"},
     {
         "counting",
         "kmeans",
@@ -34,10 +34,21 @@ FLOORS = [
     },
     {"data", "modules", "callbacks", "loading", "report", "saving", "testing"},
     {"commands"},
-    {"cli", "__main__", "__init__"},
+    {"attached", "cli", "__main__", "__init__"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-STANDARD_ONLY = {"errors", "files", "spec", "plugins", "allocator", "cli", "__main__", "__init__"}
+STANDARD_ONLY = {
+    "errors",
+    "files",
+    "signals",
+    "spec",
+    "plugins",
+    "allocator",
+    "attached",
+    "cli",
+    "__main__",
+    "__init__",
+}
 
 
 def imports(path):

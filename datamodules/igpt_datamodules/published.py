@@ -1,10 +1,11 @@
 """Data sets that torchvision knows how to find, check and download, with one-line errors."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from igpt.data import UserError
 
@@ -50,9 +51,9 @@ def alone(folder: Path, archive: str) -> Iterator[None]:
     """Wait until no other process that fetches or unpacks this archive is at work in the folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{archive}.lock"
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # who waits has it open already, and who comes later finds the files
+            with suppress(OSError):  # Windows keeps a file that is open; who waits makes it anew elsewhere
+                path.unlink()

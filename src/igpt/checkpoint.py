@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from igpt.errors import UserError
-from igpt.files import durable_path, remove_folder, sha256_of, sync
+from igpt.files import durable_path, remove_folder, same_file, sha256_of, sync
 from igpt.spec import header_of
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
@@ -76,15 +76,22 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
                 torch.save(content, file)
             except RuntimeError as error:  # torch's own words for a write that failed hide the system's
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-        sums.write_text(f"{sha256_of(partial)}  {path.name}\n")
+        sums.write_bytes(f"{sha256_of(partial)}  {path.name}\n".encode())
         sync(sums)  # a disk that has no room for it says so now
         checksum.unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
 
 
 def checksum_file(path: Path) -> Path:
     """`NAME.sha256` beside the file that `path` is or links to, in the format of sha256sum."""
-    path = path.resolve()
+    path = original(path)
     return path.with_name(checksum_name(path))
+
+
+def original(path: Path) -> Path:
+    """The file that `path` is or links to; `last.ckpt` may also be a second name of a step's file (`link_last`)."""
+    if path.name == LAST and not path.is_symlink():
+        return next((step for step in step_checkpoints(path.parent).values() if same_file(step, path)), path).resolve()
+    return path.resolve()
 
 
 def checksum_name(path: Path) -> str:

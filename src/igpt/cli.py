@@ -21,7 +21,8 @@ from typing import NoReturn, TextIO
 
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
-from igpt.hardware import wait_briefly
+from igpt.hardware import fall_back_to_cpu, wait_briefly
+from igpt.signals import ASKED_TO_END
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
@@ -71,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         return complain(f"igpt: {unknown(verb)}")
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
     try:
         wait_briefly()
+        fall_back_to_cpu()
         quiet()
         end_on_sigterm(verb)
         runner(verb)(rest)
@@ -137,14 +139,19 @@ def was_given(name: object, words: Sequence[str]) -> bool:
     """
     if not isinstance(name, str):
         return False
-    path, here = os.path.abspath(name), os.path.abspath("")
+    path, here = folder_of(name), folder_of("")
     for word in words:
         for part in {word, *re.split(r"[=,\s\[\]]+", word)} - {""}:
-            place = os.path.abspath(part)
-            below = f"{place}/".startswith(f"{path}/") and not f"{here}/".startswith(f"{path}/")
-            if below or f"{path}/".startswith(f"{place}/"):
+            place = folder_of(part)
+            below = place.startswith(path) and not here.startswith(path)
+            if below or path.startswith(place):
                 return True
     return False
+
+
+def folder_of(name: str) -> str:
+    """A path as all that lies below it begins."""
+    return os.path.join(os.path.abspath(name), "")
 
 
 def lines_of(error: UserError) -> list[str]:

@@ -27,6 +27,7 @@ from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
 from igpt.shards.index import check_shards as check_shards
 from igpt.shards.reading import ShardReader as ShardReader
+from igpt.signals import ASKED_TO_END
 from igpt.spec import spec_of
 from igpt.splits import SPLITS as SPLITS
 from igpt.splits import Split as Split
@@ -174,7 +175,7 @@ class TrainingLoader(DataLoader[Any]):
 
 def end_with_the_parent(worker: int) -> None:
     """A loader process leaves signals to its parent: a scheduler sends them to all, and the last step needs data."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in ASKED_TO_END:
         signal.signal(number, signal.SIG_IGN)
 
 

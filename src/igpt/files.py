@@ -94,9 +94,11 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def is_running(process: int) -> bool:
-    """Whether the process that a temporary folder is named after still runs."""
+    """Whether the process that a temporary folder is named after still runs; true where nobody can tell (Windows)."""
+    if not hasattr(os, "getpgid"):  # and os.kill(process, 0) would not ask there, but interrupt
+        return True
     try:
-        os.kill(process, 0)
+        os.getpgid(process)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
@@ -158,8 +160,14 @@ def aside_path(folder: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file's bytes, or a folder's names where the system can do that, are on the disk."""
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # Windows brings only what is written there
+    except PermissionError:
+        if folder:  # which Windows does not open
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:
@@ -167,13 +175,46 @@ def sync(path: Path) -> None:
 
 
 def link_last(target: Path, link: Path) -> None:
-    """Have the symbolic link `link` point to `target` beside it; it never points nowhere in between."""
+    """Have `link` stand for `target` beside it, at every moment for the old one or the new one.
+
+    A symbolic link. Where the system makes none (Windows, for most users) a second name of the same file, and on disks
+    that know none of these either (memory sticks) a copy; of a folder, neither can be made.
+
+    Raises:
+        OSError: it cannot be made; what was there is untouched.
+    """
     temporary = partial_path(link)
     with suppress(FileNotFoundError):
         temporary.unlink()
-    temporary.symlink_to(target.name)
-    os.replace(temporary, link)
+    try:
+        name_again(target, temporary)
+        os.replace(temporary, link)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # of two names of one file, neither replaces the other
     sync(link.parent)
+
+
+def name_again(target: Path, name: Path) -> None:
+    """Make `name` a link to a file beside it, or its second name, or a copy."""
+    try:
+        name.symlink_to(target.name, target_is_directory=target.is_dir())
+    except OSError:
+        if target.is_dir():
+            raise
+        try:
+            os.link(target, name)
+        except OSError:
+            shutil.copyfile(target, name)
+            sync(name)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both are there and one file or folder, by links or by several names."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def sha256_of(path: str | Path) -> str:

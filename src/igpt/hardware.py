@@ -221,3 +221,8 @@ def wait_briefly() -> None:
     if WAITING.isdisjoint(os.environ):
         os.environ["GOMP_SPINCOUNT"] = SPINS
         os.environ["KMP_BLOCKTIME"] = BLOCKTIME
+
+
+def fall_back_to_cpu() -> None:
+    """Have operations that PyTorch lacks on Apple's GPU run on the CPU; call it before torch is imported."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

@@ -5,6 +5,10 @@ stay. Between rounds we therefore drop the clusters that cost least to lose and 
 which is worth more than any number of further rounds. Everything is deterministic in the seed.
 """
 
+import os
+import sys
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +59,7 @@ def plus_plus_start(points: Floats, weights: Floats, k: int, rng: np.random.Gene
 
 def lloyd(points: Floats, weights: Floats, start: Floats, rounds: int) -> Floats:
     """Run `rounds` of Lloyd's algorithm from `start` in FAISS."""
-    import faiss
-    import torch  # noqa: F401  faiss loaded before torch deadlocks forked workers
-
+    faiss = faiss_behind_torch()
     dimensions, k = points.shape[1], len(start)
     kmeans = faiss.Kmeans(
         dimensions, k, niter=rounds, seed=1, max_points_per_centroid=len(points), min_points_per_centroid=1
@@ -66,12 +68,26 @@ def lloyd(points: Floats, weights: Floats, start: Floats, rounds: int) -> Floats
     return np.array(kmeans.centroids, dtype=np.float32)
 
 
+def faiss_behind_torch() -> Any:
+    """FAISS, imported only now, and behind torch: the other order deadlocks forked workers.
+
+    Outside Linux both bring an OpenMP of their own: the second ends the process unless it is told to be let in, and
+    must then keep to one thread.
+    """
+    import torch  # noqa: F401
+
+    if sys.platform != "linux":
+        os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
+    import faiss
+
+    if sys.platform != "linux":
+        faiss.omp_set_num_threads(1)
+    return faiss
+
+
 def nearest_of(points: Floats, centroids: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
     """Squared distances and indices, both `(N, min(count, k))`, of the nearest centroids, the nearest first."""
-    import faiss
-    import torch  # noqa: F401  see lloyd
-
-    index = faiss.IndexFlatL2(centroids.shape[1])
+    index = faiss_behind_torch().IndexFlatL2(centroids.shape[1])
     index.add(centroids)
     squared, nearest = index.search(points, min(count, len(centroids)))
     return squared, nearest

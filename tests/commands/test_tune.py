@@ -127,12 +127,26 @@ def test_killed_and_started_again_it_goes_on_with_the_rate_that_was_cut_off(stan
     assert chosen(Path("t")) == chosen(Path("whole")) == 0.001
 
 
-def test_two_at_once_in_one_folder_are_refused(stand_in, config, igpt, monkeypatch):
-    monkeypatch.setattr(command, "LOCK_SECONDS", 0.0)
+def test_two_at_once_in_one_folder_are_refused(stand_in, config, igpt):
     with command.made_folder(Path("t")), command.locked(Path("t")):
         code, _, err = igpt("tune", "--config", "mini.yaml", "--out", "t")
     assert code == 2
     assert "--out t" in err
+
+
+ATTACHED = """
+import runpy, time, igpt.cli
+igpt.cli.main = lambda: time.sleep(600)
+runpy.run_module("igpt.attached", run_name="__main__")
+"""
+
+
+def test_a_run_ends_when_its_tune_has_ended():
+    with subprocess.Popen([sys.executable, "-c", ATTACHED], stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=3)
+        process.stdin.close()  # as the system does for a process that was killed
+        assert process.wait(timeout=10) == 1
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Likelihood(pl.Callback):
 
 def write_rows(path: Path, nats: Tensor, labels: Tensor) -> None:
     """One row an image; 9 digits hold a float32 exactly."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for index, (value, label) in enumerate(zip(nats.tolist(), labels.tolist(), strict=True)):

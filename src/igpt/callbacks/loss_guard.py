@@ -165,4 +165,4 @@ class LossGuard(pl.Callback):
             or (None if finite or self.val_loss is None else f"the validation loss became {self.val_loss}"),
         }
         with atomic_path(self.out or Path(str(folder)) / "result.json") as path:
-            path.write_text(json.dumps(result, indent=2) + "\n")
+            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from igpt.data import ImageDataModule, Split, collate, fetch, rng_of
 from igpt.errors import UserError
 from igpt.modules.base import PixelModule
-from igpt.probing.lbfgs import fit_probes
+from igpt.probing.lbfgs import fit_probes, probing_device
 from igpt.probing.protocol import accuracy, standardise
 
 
@@ -138,7 +138,7 @@ def layer_features(module: PixelModule, images: Tensor, layers: list[int], batch
 
 def probe_scores(features: dict[str, Tensor], labels: dict[str, Tensor], strength: float) -> list[float]:
     """Validation accuracy of each layer's probe, from features `(L, N, D)` and labels `(N,)` of "train" and "val"."""
-    device = features["train"].device if features["train"].is_cuda else torch.device("cpu")
+    device = probing_device(features["train"].device)
     train, val = standardise(features["train"], [features["train"], features["val"]])
     classes = int(max(part.max() for part in labels.values())) + 1
     probes = fit_probes(train.to(device), labels["train"].to(device), [strength], classes)

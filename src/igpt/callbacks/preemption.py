@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps, stopping_guard
 from igpt.checkpoint import LAST
 from igpt.errors import UserError
+from igpt.files import same_file
+from igpt.signals import ASKED_TO_END
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 ECHO = 1.0  # seconds; `timeout` and others send a signal to a process and to its group
 
 
@@ -61,7 +62,7 @@ class Preemption(Checkpoint):
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in ASKED_TO_END:
                 earlier = signal.signal(number, self._note)
                 self._earlier.setdefault(number, earlier)
 
@@ -120,7 +121,7 @@ class Preemption(Checkpoint):
         if not path.exists():
             raise UserError(f"stopped by {by} at step {step}, but {path} could not be written; {saver.to_go_on()}")
         last = path.parent / LAST
-        saved, word = (last, "last") if last.resolve() == path.resolve() else (path, path)  # it could not be linked
+        saved, word = (last, "last") if same_file(last, path) else (path, path)  # it could not be linked
         print(
             f"igpt fit: stopped by {by} at step {step}; saved {saved}; to go on, run the same command with "
             f"--ckpt_path {word}",

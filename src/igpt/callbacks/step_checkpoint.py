@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoint import LAST, newest_intact, remove_checkpoint, step_checkpoints
+from igpt.checkpoint import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
 from igpt.errors import UserError, last_line
-from igpt.files import link_last, partial_path, place_folder, remove_partial
+from igpt.files import link_last, partial_path, place_folder, remove_partial, same_file
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -74,7 +74,7 @@ class StepCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Know the checkpoint that a resumed run comes from as saved."""
         path = self.folder / f"step={trainer.global_step:07d}.ckpt"
-        if trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve() == path.resolve():
+        if trainer.ckpt_path is not None and same_file(Path(trainer.ckpt_path), path):
             self._last_global_step_saved = trainer.global_step
 
     def on_train_batch_end(
@@ -162,7 +162,7 @@ class StepCheckpoint(ModelCheckpoint):
         last = self.folder / LAST
         if not last.exists():
             return "make room and start again"
-        return f"{last.resolve().name} is intact: make room and go on from there with --ckpt_path last"
+        return f"{original(last).name} is intact: make room and go on from there with --ckpt_path last"
 
 
 def between_steps(trainer: pl.Trainer) -> bool:

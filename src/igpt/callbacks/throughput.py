@@ -31,8 +31,8 @@ class ImagesPerSecond(pl.Callback):
         """Log at the trainer's own rhythm, when the device has done what was asked of it."""
         self._images += len(batch[0]) * trainer.world_size
         if trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize(pl_module.device)
+            if pl_module.device.type != "cpu":
+                torch.accelerator.synchronize(pl_module.device)
             now = time.perf_counter()
             pl_module.log("train/images_per_second", self._images / (now - self._since), prog_bar=True)
             self._images, self._since = 0, now

@@ -101,12 +101,12 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
         tensors = to_huggingface(transformer_state(contents, ckpt), config, head)
     with atomic_folder(out) as folder:
         for name, content in files.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if format == "checkpoint":
             write_checkpoint(as_checkpoint(contents.header, contents.state), folder / CHECKPOINT)
         else:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "README.md").write_text(model_card(facts))
+        (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
         written = sorted(path.name for path in folder.iterdir())
     size = sum((Path(out) / name).stat().st_size for name in written)
     print(f"wrote {', '.join(written)} in {out} ({size / 1e6:,.1f} MB)")

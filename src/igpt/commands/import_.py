@@ -182,7 +182,7 @@ def write(target: Path, imported: Imported, colors: Tensor, spec: dict[str, Any]
         held = {f"generative.{name}": tensor for name, tensor in state.items()} | {"classifier.weight": head}
         content[classes_path(target).name] = joint_spec(spec, len(head)), held
     with atomic_path(target.with_suffix(".yaml")) as config, TemporaryDirectory(dir=target.parent, prefix=".") as made:
-        config.write_text(yaml.safe_dump(recipe(target, spec), sort_keys=False))
+        config.write_text(yaml.safe_dump(recipe(target, spec), sort_keys=False), encoding="utf-8")
         for name, (model, tensors) in content.items():
             write_checkpoint(as_checkpoint({"model": model, "data": None, "step": 0}, tensors), Path(made) / name)
         for name in content:

@@ -84,7 +84,11 @@ class Facts:
         run, step = path.parent.parent, header["step"]
         scores = read_scores(run / "scores.json") if (run / "scores.json").is_file() else []
         probes = [(read_probe(file), file) for file in sorted(run.glob("probe/**/probe.json"))]
-        lines = (run / "commands.txt").read_text().splitlines() if (run / "commands.txt").is_file() else []
+        lines = (
+            (run / "commands.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+            if (run / "commands.txt").is_file()
+            else []
+        )
         return cls(
             run.name,
             ckpt,

@@ -43,7 +43,7 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
     beside = [target.with_suffix(suffix) for suffix in (".json", ".png")]
     with atomic_path(target) as whole, atomic_path(beside[0]) as path, atomic_path(beside[1]) as shown:  # all, or none
         fitted.save(whole)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         draw(fitted, examples, report, shown)
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     print(

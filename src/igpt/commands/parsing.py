@@ -4,9 +4,10 @@ import difflib
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt import modules
@@ -15,6 +16,9 @@ from igpt.errors import UserError
 from igpt.plugins import registered
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
+
+# A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
+_paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 LONGEST = 400
 LONGEST_NAME = 200  # of a run: file systems take 255 bytes

@@ -13,9 +13,9 @@ from igpt.files import atomic_path
 def add_command(folder: Path, command: str) -> None:
     """Add one line to commands.txt."""
     path = folder / "commands.txt"
-    earlier = path.read_text() if path.exists() else ""
+    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     with atomic_path(path) as temporary:
-        temporary.write_text(f"{earlier}{command}\n")
+        temporary.write_text(f"{earlier}{command}\n", encoding="utf-8")
 
 
 def read_scores(folder: Path) -> list[Any]:
@@ -28,7 +28,7 @@ def read_scores(folder: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON; move it away, and a new one is begun") from error
     if not isinstance(entries, list):
@@ -44,7 +44,7 @@ def add_score(folder: Path, entry: dict[str, Any]) -> None:
     """
     entries = [*read_scores(folder), entry]
     with atomic_path(folder / "scores.json") as path:
-        path.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n")
+        path.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain_part(spec: dict[str, Any]) -> dict[str, Any]:

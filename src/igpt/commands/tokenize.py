@@ -73,7 +73,7 @@ def tokenize(
         print(f"{out} holds these shards already; nothing to do")
         return
     started = time.perf_counter()
-    shown = stand_ins(colors)  # builds the table of nearest colours, which forked workers then share
+    shown = stand_ins(colors)  # builds the table of nearest colours, which all processes then get
     records = completed(job, tasks_of(job, shard_images), max_bad_share, workers, scheduler)
     index = index_of(job, plan, shown, records)
     finish(folder, index)
@@ -137,7 +137,7 @@ def begin(folder: Path, plan: dict[str, Any]) -> bool:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--out {folder}: {getattr(error, 'strerror', None) or error}; name another folder") from error
     with atomic_path(work / "plan.json") as path:
-        path.write_text(json.dumps(plan))
+        path.write_text(json.dumps(plan), encoding="utf-8")
     return True
 
 

@@ -109,11 +109,11 @@ class SaveConfig(SaveConfigCallback):
             return  # the config of the training stays
         self.config.name = run_dir(self.config).name  # so that this file, too, finds the run's folder
         with atomic_path(Path(folder) / "config.yaml") as path:
-            path.write_text(self.parser.dump(self.config))
+            path.write_text(self.parser.dump(self.config), encoding="utf-8")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if data.split.labels_per_class is not None:
             with atomic_path(Path(folder) / "subset.json") as path:
-                path.write_text(json.dumps({"train_indices": data.train_indices}) + "\n")
+                path.write_text(json.dumps({"train_indices": data.train_indices}) + "\n", encoding="utf-8")
 
 
 class TrainerCLI(LightningCLI):

@@ -1,30 +1,24 @@
 """`igpt tune`: the learning rates in turn, each a run of its own, until the validation loss starts to rise."""
 
-import ctypes
-import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from igpt.commands import tuning
 from igpt.commands.configs import check_config
 from igpt.commands.tuning import RateResult
 from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
-
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
-LOCK_SECONDS = 30.0  # to wait for a run that a killed tune has left behind
 
 
 def tune(
@@ -74,7 +68,7 @@ def read(source: Path) -> str:
     """
     try:
         check_config(source)
-        return source.read_text()
+        return source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"--config {source} cannot be read: {reason}; give a config of igpt fit") from error
@@ -99,7 +93,7 @@ def start_or_continue(record: Path, source: Path, settings: dict[str, Any]) -> d
     if not record.exists():
         return start
     try:
-        content: dict[str, Any] = json.loads(record.read_text())
+        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         same, old = content["sha256"] == mark, content["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} was not written by igpt tune; give another --out or move it away") from error
@@ -124,7 +118,8 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
     with suppress(OSError):
         report.unlink()  # of a run that ended but was not recorded
     with atomic_path(config) as path:
-        path.write_text(yaml.safe_dump(tuning.run_settings(settings, rate, str(folder), name), sort_keys=False))
+        chosen = tuning.run_settings(settings, rate, str(folder), name)
+        path.write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
     started = time.perf_counter()
     code = fit(config, log)
     seconds = round(time.perf_counter() - started, 1)
@@ -135,7 +130,7 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
         raise UserError(words)
     if code not in (0, LOST) or not report.exists():
         raise RuntimeError(f"the run with learning rate {rate:g} broke off with exit code {code}; see {log}")
-    found = json.loads(report.read_text())
+    found = json.loads(report.read_text(encoding="utf-8"))
     if found["val_loss"] is None and not found["stopped"]:
         raise UserError(
             f"the run with learning rate {rate:g} never validated; set trainer.val_check_interval to at most max_steps"
@@ -146,55 +141,31 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
 
 def fit(config: Path, log: Path) -> int:
     """Run `igpt fit --config CONFIG` as a process that ends with this one; its output goes to `log`."""
-    command = [sys.executable, "-m", "igpt", "fit", "--config", str(config)]
-    with log.open("w") as file:
-        return subprocess.run(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-            pass_fds=tuple(HELD_LOCKS),
-            preexec_fn=partial(die_with, os.getpid()),
-        ).returncode
-
-
-def die_with(parent: int) -> None:
-    """Ask Linux to end this process when its parent is killed; elsewhere the lock makes a new tune wait for it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died already
-            os._exit(1)
-
-
-HELD_LOCKS: list[int] = []  # descriptors that a run inherits, so that the lock is held as long as it lives
+    command = [sys.executable, "-m", "igpt.attached", "fit", "--config", str(config)]
+    environment = {**os.environ, "PYTHONUTF8": "1"}  # so that its words are read here as they were written
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, env=environment
+        ) as process,
+    ):
+        return process.wait()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which a run inherits; wait a little for a run that a killed tune has left behind.
+    """Hold the folder's lock.
 
     Raises:
         UserError: another tune is at work in the folder.
     """
-    path = folder / ".lock"
-    with path.open("a") as file:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > until:
-                    raise UserError(
-                        f"--out {folder}: another igpt tune, or a run of one, is at work there; let it end, or give "
-                        "another --out"
-                    ) from error
-                time.sleep(0.2)
-        HELD_LOCKS.append(file.fileno())
-        try:
+    try:
+        with FileLock(folder / ".lock", timeout=0):
             yield
-        finally:
-            HELD_LOCKS.remove(file.fileno())
+    except Timeout as error:
+        raise UserError(
+            f"--out {folder}: another igpt tune is at work there; let it end, or give another --out"
+        ) from error
 
 
 @contextmanager
@@ -208,8 +179,8 @@ def made_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if made and os.listdir(folder) == [".lock"]:
-            (folder / ".lock").unlink()
+        if made and set(os.listdir(folder)) <= {".lock"}:
+            (folder / ".lock").unlink(missing_ok=True)
             for place in made:
                 place.rmdir()
         raise
@@ -235,19 +206,20 @@ def finish(
     shown = ", ".join(f"{r.rate:g}: {'failed' if r.failed else f'{r.loss:.4f}'}" for r in results)
     head = f"# learning_rate chosen by igpt tune; val loss at step {best.val_step} by rate: {shown}\n"
     with atomic_path(target) as path:
-        path.write_text(head + tuning.config_text(text, settings, best.rate))
+        path.write_text(head + tuning.config_text(text, settings, best.rate), encoding="utf-8")
     print(f"chose learning rate {best.rate:g}\nwrote {target}, tune.json; train with: igpt fit --config {target}")
 
 
 def write(record: Path, content: dict[str, Any]) -> None:
     """Write tune.json, whole or not at all."""
     with atomic_path(record) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def refusal(log: Path) -> str:
     """The line with which `igpt fit` refused, without its prefix."""
-    lines = [line.removeprefix("igpt fit: ") for line in log.read_text().splitlines() if line.startswith("igpt fit: ")]
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.removeprefix("igpt fit: ") for line in text.splitlines() if line.startswith("igpt fit: ")]
     return "\n".join(lines) or f"igpt fit refused the config; see {log}"
 
 

@@ -101,8 +101,8 @@ class LayerProbe(pl.LightningModule):
 
     def on_predict_end(self) -> None:
         """Standardise by what was seen from now on."""
-        self.mean.copy_(self._moments.mean)
-        self.scale.copy_(self._moments.scale())
+        self.mean.copy_(self._moments.mean.float())  # first, since not every device takes float64
+        self.scale.copy_(self._moments.scale().float())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss whose gradient is every problem's own times its rate."""

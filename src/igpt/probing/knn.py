@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import UserError
+from igpt.kmeans import faiss_behind_torch
 
 KS = (1, 5, 10, 20)
 ROWS = 4096  # images that are normalised, looked up and counted at once: what bounds the memory beside the index
@@ -60,9 +61,7 @@ class Neighbours:
     """Features of one layer by direction, in a FAISS index of exact inner products; it grows by `add`."""
 
     def __init__(self, dimensions: int) -> None:
-        import faiss  # not at the top, where it would be sorted before torch: that order deadlocks forked workers
-
-        self.index = faiss.IndexFlatIP(dimensions)
+        self.index = faiss_behind_torch().IndexFlatIP(dimensions)
         self.labels = torch.empty(0, dtype=torch.int64)
 
     def add(self, features: Tensor, labels: Tensor) -> None:

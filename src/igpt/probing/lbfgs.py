@@ -88,6 +88,11 @@ def fit_probes(
     return Probes(weight, bias, value.view(problem.layers, -1), steps)
 
 
+def probing_device(device: torch.device) -> torch.device:
+    """Where to fit probes on features that lie on `device`: there, if it has the float64 that this needs."""
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
 def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Quasi-Newton direction `(P, n)` and its slope `(P,)`, which is negative but for a gradient of zero.
 

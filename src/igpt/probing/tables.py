@@ -88,7 +88,7 @@ class ProbeReport:
         if low_data:
             with atomic_path(out / "low_data.json") as path:
                 subsets = {**earlier.indices, **self.low_data_indices}
-                path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n")
+                path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n", encoding="utf-8")
         else:
             (out / "low_data.json").unlink(missing_ok=True)
         with atomic_path(out / "probe.csv") as path:
@@ -96,7 +96,7 @@ class ProbeReport:
         with atomic_path(out / "layers.png") as path:
             plot(results, path)
         with atomic_path(out / "probe.json") as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if low_data else [])]
 
     def text(self) -> str:
@@ -127,7 +127,7 @@ class Earlier:
 def earlier_results(out: Path, protocol: dict[str, Any]) -> Earlier:
     """What stands in `out`, if it is whole and of the same checkpoint, data and features; else nothing."""
     try:
-        found = json.loads((out / "probe.json").read_text())
+        found = json.loads((out / "probe.json").read_text(encoding="utf-8"))
         if any(found[key] != protocol[key] for key in SAME):
             return Earlier()
         rows = found["low_data"]
@@ -135,7 +135,7 @@ def earlier_results(out: Path, protocol: dict[str, Any]) -> Earlier:
             [*found["earlier_commands"], found["command"]],
             [MethodResults.from_dict(method, results) for method, results in found["methods"].items()],
             rows,
-            json.loads((out / "low_data.json").read_text())["subsets"] if rows else {},
+            json.loads((out / "low_data.json").read_text(encoding="utf-8"))["subsets"] if rows else {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Earlier()
@@ -144,7 +144,7 @@ def earlier_results(out: Path, protocol: dict[str, Any]) -> Earlier:
 def write_csv(all_results: list[MethodResults], path: Path) -> None:
     """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
     names = ["method", "layer", *CHOSEN.values(), "val_accuracy", "test_accuracy", "train_accuracy"]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         for results in all_results:

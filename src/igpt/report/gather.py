@@ -76,7 +76,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable YAML; put back the file that igpt fit wrote") from error
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("model", "data")):
@@ -203,4 +203,4 @@ def read_lines(path: Path) -> list[str]:
     """Lines of a text file that are not empty; none where there is no file."""
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -52,7 +52,7 @@ def open_json(path: Path, again: str) -> Any:
         UserError: it cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON; make it again with '{again}', or move it away") from error
 

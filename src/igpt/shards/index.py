@@ -96,7 +96,7 @@ class Index:
     def write(self, folder: Path) -> None:
         """Write `index.json`, whole or not at all, also where the power fails."""
         with atomic_path(folder / NAME) as path:
-            path.write_text(as_text(self.to_dict()), encoding="utf-8")
+            path.write_bytes(as_text(self.to_dict()).encode())
             sync(path)
 
     @classmethod
