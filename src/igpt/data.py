@@ -102,7 +102,7 @@ def collate(items: Any) -> Any:
 def rng_of(*key: int) -> torch.Generator:
     """A generator that belongs to a tuple of numbers, such as (seed, epoch, index), each below 2^32."""
     entropy = (len(key), *key)  # NumPy pads with zeros: without the length, (0,) and (0, 0) would be one key
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1)
 
 
 class TrainingOrder(DistributedSampler[tuple[int, int]]):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.packing import Weights, product
+from igpt.packing import Matrix, Weights, product
 from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
 TokenStep = Callable[[PixelTransformer, Weights, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -46,9 +46,9 @@ def token_step(
     return project(model.ln_f(h), weights.head), torch.stack(new)
 
 
-def project(x: Tensor, weight: Tensor) -> Tensor:
+def project(x: Tensor, weight: Matrix) -> Tensor:
     """`x @ weight.T`; one row on a CPU as a sum that the compiler turns into a loop."""
-    if len(x) == 1 and x.device.type == "cpu":
+    if len(x) == 1 and x.device.type == "cpu" and isinstance(weight, Tensor):
         return (x * weight).sum(-1)[None]
     return product(x, weight)
 
