@@ -93,7 +93,8 @@ def test_the_place_is_kept_in_images_so_that_another_number_of_processes_can_go_
         """The images of each step, of all processes together, and the place afterwards."""
         data, loaders = Numbered(count=54, batch_size=batch_size), []
         for rank in range(world_size):
-            data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+            place = SimpleNamespace(root_device=torch.device("cpu"))
+            data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, strategy=place)
             loaders.append(data.train_dataloader())
             loaders[-1].load_state_dict(state or {"epoch": 0, "images": 0})
         parts = [batches(loader, steps) for loader in loaders]

@@ -30,9 +30,12 @@ FLOORS = [
         "probing",
         "interop",
         "imagefile",
+        "images",
+        "keyed",
+        "loaders",
         "pictures",
     },
-    {"data", "modules", "callbacks", "loading", "report", "saving", "testing"},
+    {"data", "modules", "callbacks", "loading", "logpoints", "report", "saving", "testing"},
     {"commands"},
     {"attached", "cli", "__main__", "__init__"},
 ]

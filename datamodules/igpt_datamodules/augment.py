@@ -1,4 +1,4 @@
-"""The published augmentation (paper, section 3.1) as pure functions of an image and a generator.
+"""The published augmentation (paper, section 3.1) as pure functions of images and their randomness.
 
 One filter serves everywhere: bicubic with antialiasing (`Image.Resampling.BICUBIC`, whose support grows with the cell).
 The paper resizes, crops 224x224 and then goes down to the model's resolution; here the part of the source that the crop
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt.data import TensorImages
+from igpt.data import AugmentedImages, random_ints
 
 CROP = 224
 SHORTER = (256, 384)  # sides that the shorter side is resized to in training, both included
@@ -64,33 +64,31 @@ def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
-def pad_crop_flip(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Fine-tuning on CIFAR: reflect-pad 4 of 32 pixels, then a random 32x32 crop of it or of its mirror image.
+def pad_crop_flip(images: Tensor, keys: Tensor) -> Tensor:
+    """Fine-tuning on CIFAR: reflect-pad 4 of 32 pixels, then a random 32x32 crop, half of them mirrored.
 
     Args:
-        image: uint8 `(3, R, R)`; R // 8 pixels are padded, so that other resolutions move as far.
-        rng: gives three numbers: top, left and whether to mirror.
+        images: uint8 `(B, 3, R, R)`; R // 8 pixels are padded, so that other resolutions move as far.
+        keys: int64 `(B,)`, on the images' device; each gives its image's top, left and whether to mirror.
     """
-    side = image.shape[-1]
+    side = images.shape[-1]
     pad = side // PAD_SHARE
-    rows, columns = (_reflected(random_int(-pad, pad, rng), side) for _ in range(2))
-    if random_int(0, 1, rng):
-        columns = columns.flip(0)  # a crop of the mirrored image is a mirrored crop
-    return image[:, rows][:, :, columns]
+    rows, columns = (_reflected(random_ints(keys, stream, 2 * pad + 1) - pad, side) for stream in range(2))
+    mirrored = random_ints(keys, 2, 2) == 1
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    pixels = (rows[:, :, None] * side + columns[:, None, :]).flatten(1)
+    return images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1)).view_as(images)
 
 
-def _reflected(start: int, side: int) -> Tensor:
-    """`side` indices from `start` on, reflected at both edges without repeating the edge."""
-    index = torch.arange(start, start + side).abs()
+def _reflected(start: Tensor, side: int) -> Tensor:
+    """`(B, side)` indices from each of `start (B,)` on, reflected at both edges without repeating the edge."""
+    index = (start[:, None] + torch.arange(side, device=start.device)).abs()
     return side - 1 - (side - 1 - index).abs()
 
 
-class ShiftedImages(TensorImages):
-    """Images in memory that training sees padded, cropped and mirrored at random."""
+class ShiftedImages(AugmentedImages):
+    """Images in memory that training sees shifted by up to R // 8 pixels each way, and mirrored half the time."""
 
-    augments = True
-
-    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
-        """One image, shifted by up to R // 8 pixels each way and mirrored half the time."""
-        image, label = self[index]
-        return pad_crop_flip(image, rng), label
+    def augment_batch(self, images: Tensor, keys: Tensor) -> Tensor:
+        """See `pad_crop_flip`."""
+        return pad_crop_flip(images, keys)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages
+from igpt.data import DEVICE_GIB, ImageDataModule, LabelledImages, SplitOptions, TensorImages
 from igpt_datamodules.augment import ShiftedImages
 from igpt_datamodules.published import find_or_download
 from igpt_datamodules.resize import resize_all
@@ -24,6 +24,7 @@ class CIFAR10(ImageDataModule):
         seed: of the validation split and the training order.
         split: validation share, folding, low-data subsets.
         augment: train on padded, randomly cropped and mirrored images: the paper's fine-tuning (section 3.1).
+        device_gib: GiB of images to keep on the GPU at most; training then augments them there.
     """
 
     num_classes = 10
@@ -39,8 +40,9 @@ class CIFAR10(ImageDataModule):
         seed: int = 0,
         split: SplitOptions = SplitOptions(),
         augment: bool = False,
+        device_gib: float = DEVICE_GIB,
     ) -> None:
-        super().__init__(resolution, batch_size, num_workers, seed, split)
+        super().__init__(resolution, batch_size, num_workers, seed, split, device_gib)
         self.root = root
         self.download = download
         self.augment = augment

@@ -7,6 +7,7 @@ import torch
 from torchvision import datasets
 
 from igpt.data import (
+    DEVICE_GIB,
     NO_LABEL,
     ImageDataModule,
     LabelledImages,
@@ -36,6 +37,7 @@ class STL10(ImageDataModule):
         split: validation share, folding, low-data subsets.
         augment: train on shifted and mirrored images, as the paper fine-tunes CIFAR.
         use_unlabelled: train on the unlabelled images too; takes 2.8 GB of memory for a while.
+        device_gib: GiB of images to keep on the GPU at most; training then augments them there.
     """
 
     num_classes = 10
@@ -51,8 +53,9 @@ class STL10(ImageDataModule):
         split: SplitOptions = SplitOptions(),
         augment: bool = False,
         use_unlabelled: bool = False,
+        device_gib: float = DEVICE_GIB,
     ) -> None:
-        super().__init__(resolution, batch_size, num_workers, seed, split)
+        super().__init__(resolution, batch_size, num_workers, seed, split, device_gib)
         self.root = root
         self.download = download
         self.augment = augment

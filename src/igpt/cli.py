@@ -198,7 +198,7 @@ def quiet() -> None:
     adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     adverts.addFilter(lambda record: "Tip:" not in record.getMessage())
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log file wants a line now and then, not one a step
+        os.environ.setdefault("TQDM_MININTERVAL", "10")  # bars of downloads; a run's own line is `ProgressLine`
 
 
 def one_line_warning(

@@ -8,21 +8,28 @@ import atexit
 import multiprocessing
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader
 
 from igpt.contract import NO_LABEL as NO_LABEL
 from igpt.contract import check_item, check_labels
 from igpt.errors import UserError as UserError
 from igpt.imagefile import BadImageError as BadImageError
 from igpt.imagefile import decode_rgb as decode_rgb
+from igpt.images import AugmentedImages as AugmentedImages
+from igpt.images import ChosenImages, in_memory
+from igpt.images import LabelledImages as LabelledImages
+from igpt.images import TensorImages as TensorImages
+from igpt.images import collate as collate
+from igpt.images import fetch as fetch
+from igpt.keyed import random_ints as random_ints
+from igpt.keyed import rng_of as rng_of
+from igpt.loaders import Addresses, TrainingImages, TrainingLoader, fits
+from igpt.loaders import TrainingOrder as TrainingOrder
 from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
 from igpt.shards.index import check_shards as check_shards
@@ -35,142 +42,7 @@ from igpt.splits import SplitOptions as SplitOptions
 from igpt.splits import few_per_class as few_per_class
 from igpt.splits import stratified_split as stratified_split
 
-
-class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Images uint8 `(3, R, R)` with integer labels; `labels` gives all of them without reading an image.
-
-    A data set that augments sets `augments` and overrides `draw`; indexing is for evaluation and never random.
-    """
-
-    labels: Sequence[int] | Tensor
-    augments: bool = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
-        """One training image; all randomness comes from `rng`, which belongs to (seed, epoch, index)."""
-        return self[index]
-
-
-class TensorImages(LabelledImages):
-    """Images held in memory: uint8 `(N, 3, R, R)` and labels int64 `(N,)`. Whole batches are one indexing each."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels.to(torch.int64)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch, already collated; the loader's `collate` lets it pass."""
-        assert isinstance(self.labels, Tensor)
-        return self.images[indices], self.labels[indices]
-
-
-class ChosenImages(LabelledImages):
-    """Some images of a data set, in the order of `indices`."""
-
-    def __init__(self, images: LabelledImages, indices: list[int]) -> None:
-        self.base, self.indices = images, indices
-        self.labels = torch.as_tensor(images.labels)[indices]
-        self.augments = images.augments
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.base[self.indices[index]]
-
-    def __getitems__(self, indices: list[int]) -> Any:
-        """A batch, as quickly as the data set behind gives it."""
-        return fetch(self.base, [self.indices[index] for index in indices])
-
-    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
-        """One training image of the data set behind."""
-        return self.base.draw(self.indices[index], rng)
-
-
-def fetch(images: LabelledImages, indices: list[int]) -> Any:
-    """Several images: a batch where the data set can give one, else a list for `collate`."""
-    whole = getattr(images, "__getitems__", None)
-    return whole(indices) if whole else [images[index] for index in indices]
-
-
-def collate(items: Any) -> Any:
-    """Stack items into a batch, unless the data set has already done so."""
-    return items if isinstance(items, tuple) else default_collate(items)
-
-
-def rng_of(*key: int) -> torch.Generator:
-    """A generator that belongs to a tuple of numbers, such as (seed, epoch, index), each below 2^32."""
-    entropy = (len(key), *key)  # NumPy pads with zeros: without the length, (0,) and (0, 0) would be one key
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1)
-
-
-class TrainingOrder(DistributedSampler[tuple[int, int]]):
-    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone, cut into batches for the processes.
-
-    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. Where
-    it begins within an epoch it runs on into the next. The processes share every global batch, so that the images of a
-    step depend on `batch_size * world_size` only. (A `DistributedSampler`, since Lightning wraps any other.)
-
-    Args:
-        count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
-        batch_size: images a batch and process.
-        seed: of the order.
-        world_size: number of processes.
-        rank: of this process.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0) -> None:
-        super().__init__(range(count), num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
-        self.count, self.batch_size = count, batch_size
-        self.global_batch = batch_size * world_size
-        self.batches = count // self.global_batch
-        self.start = 0
-        self._drawn, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return self.batches * self.batch_size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for number in range(self.start, self.start + self.batches):
-            epoch, place = divmod(number, self.batches)
-            first = place * self.global_batch + self.rank * self.batch_size
-            for index in self.images_at(epoch, first, first + self.batch_size):
-                yield epoch, index
-
-    def images_at(self, epoch: int, start: int, end: int) -> list[int]:
-        """Indices of the images at these places of an epoch's order."""
-        if epoch != self._drawn:
-            self._drawn, self._order = epoch, torch.randperm(self.count, generator=rng_of(self.seed, epoch))
-        found: list[int] = self._order[start:end].tolist()
-        return found
-
-
-class TrainingLoader(DataLoader[Any]):
-    """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
-
-    What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch
-    and a number of images, so that a run may go on with other batch sizes; Lightning puts it into the checkpoint.
-    """
-
-    def __init__(self, images: Dataset[Any], order: TrainingOrder, **how: Any) -> None:
-        super().__init__(images, batch_size=order.batch_size, sampler=order, drop_last=True, **how)
-        self.order, self.taken = order, 0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.order.start = self.taken
-        for batch in super().__iter__():
-            self.taken += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The place behind the last batch taken: epoch, and images of it that all processes have taken."""
-        epoch, place = divmod(self.taken, self.order.batches)
-        return {"epoch": epoch, "images": place * self.order.global_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on there, or at the beginning of the global batch that the place lies in."""
-        self.taken = state["epoch"] * self.order.batches + state["images"] // self.order.global_batch
+DEVICE_GIB = 2.0  # CIFAR at 32x32 takes 0.15
 
 
 def end_with_the_parent(worker: int) -> None:
@@ -185,22 +57,6 @@ def end_loaders() -> None:
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
-
-
-class TrainingImages(Dataset[Any]):
-    """A data set as training sees it: addressed by (epoch, index), augmented with a generator of its own for each."""
-
-    def __init__(self, images: LabelledImages, seed: int) -> None:
-        self.base, self.seed = images, seed
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def __getitems__(self, draws: list[tuple[int, int]]) -> Any:
-        """A batch, or the list of its items."""
-        if not self.base.augments:
-            return fetch(self.base, [index for _, index in draws])
-        return [self.base.draw(index, rng_of(self.seed, epoch, index)) for epoch, index in draws]
 
 
 def check_splits(loaded: object, resolution: int, num_classes: int) -> None:
@@ -251,6 +107,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         num_workers: loader processes; 0 loads in the main process.
         seed: of the validation split and of the training order.
         split: how the training images are used.
+        device_gib: images in memory of at most so many GiB stay on the GPU that trains, which then also augments them.
 
     Raises:
         UserError: a value out of range.
@@ -269,15 +126,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         num_workers: int = 0,
         seed: int = 0,
         split: SplitOptions = SplitOptions(),
+        device_gib: float = DEVICE_GIB,
     ) -> None:
         super().__init__()
         if resolution < 1 or batch_size < 1 or num_workers < 0 or seed < 0:
             raise UserError("data: resolution and batch_size must be at least 1, num_workers and seed at least 0")
+        if not device_gib >= 0:
+            raise UserError(f"data.device_gib {device_gib} must be at least 0; 0 keeps no images on the GPU")
         self.resolution = resolution
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.split = SplitOptions.of(split)
+        self.device_gib = device_gib
         self._splits: dict[Split, LabelledImages] = {}
 
     @abstractmethod
@@ -352,7 +213,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "collate_fn": collate,
             "persistent_workers": workers > 0,
             "worker_init_fn": start,
+            "pin_memory": self._device().type == "cuda",
         }
+
+    def _device(self) -> torch.device:
+        """Where batches are made: the GPU that trains, else the CPU."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return device if device.type == "cuda" else torch.device("cpu")
 
     def train_dataloader(self) -> TrainingLoader:
         """Training batches in a new seeded order every epoch, augmented; the incomplete last batch is dropped.
@@ -375,9 +242,21 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise UserError(
                 f"data.batch_size {self.batch_size}{times} exceeds the train split of {len(images)} images; lower it"
             )
-        loader = TrainingLoader(TrainingImages(images, self.seed), order, **self._loading())
+        loader = self._gathering(images, order)
+        if loader is None:
+            loader = TrainingLoader(TrainingImages(images, self.seed), order, **self._loading())
         loader.taken = epoch * order.batches
         return loader
+
+    def _gathering(self, images: LabelledImages, order: TrainingOrder) -> TrainingLoader | None:
+        """A loader that only counts, its batches gathered on the device; None where the images do not allow it."""
+        memory, device = in_memory(images), self._device()
+        if memory is None or not fits(memory, device, self.device_gib):
+            return None
+        if device.type != "cuda" and self.num_workers:  # their memory is where the images are
+            return None
+        counting = self._loading() | {"num_workers": 0, "persistent_workers": False, "worker_init_fn": None}
+        return TrainingLoader(Addresses(memory, self.seed), order, memory.to(device).batch, **counting)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""
@@ -396,5 +275,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return max(1, self.size("train") // (self.batch_size * world_size * accumulate))
 
     def spec(self) -> dict[str, Any]:
-        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again."""
-        return spec_of(self)
+        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again.
+
+        `device_gib` is left out: it belongs to a machine, and says nothing about the data.
+        """
+        spec = spec_of(self)
+        spec["init_args"].pop("device_gib", None)
+        return spec

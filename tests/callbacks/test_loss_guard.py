@@ -52,8 +52,8 @@ def test_a_guard_with_a_value_out_of_range_is_refused(wrong):
 told = []  # what the last guarded run said
 
 
-def guarded(igpt, run, folder, *options, lost=False):
-    callbacks = json.dumps([{"class_path": "igpt.callbacks.LossGuard", "init_args": {"every_n_steps": 4}}])
+def guarded(igpt, run, folder, *options, every=4, lost=False):
+    callbacks = json.dumps([{"class_path": "igpt.callbacks.LossGuard", "init_args": {"every_n_steps": every}}])
     code, _, err = igpt("fit", "--config", run.config, "--runs_dir", folder, "--trainer.callbacks", callbacks,
                         "--samples.num", 0, "--samples.completions", 0, *options)  # fmt: skip
     assert code == (76 if lost else 0), err
@@ -92,24 +92,33 @@ def nan_at_step_5(monkeypatch):
     monkeypatch.setattr(Autoregressive, "training_step", poisoned)
 
 
-def test_nan_in_the_weights_stops_the_run(digits_run, igpt, tmp_path, nan_at_step_5):
-    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, lost=True)
-    assert result["stopped"] == "the training loss became nan by step 8"
-    assert result["steps"] == 8
+@pytest.mark.parametrize(("every", "seen_by"), [(4, 8), (2, 6)])  # the guard looks every 4 steps
+def test_nan_in_the_weights_stops_the_run_before_the_next_checkpoint(
+    digits_run, igpt, tmp_path, nan_at_step_5, every, seen_by
+):
+    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", every, lost=True)
+    assert result["stopped"] == f"the training loss became nan by step {seen_by}"
+    assert result["steps"] == seen_by
     assert result["val_loss"] is None
     folder = tmp_path / "mini" / "checkpoints"
-    assert sorted(path.name for path in folder.glob("step=*.ckpt"))[-1] == "step=0000006.ckpt"  # lost, and not the end
+    assert sorted(path.name for path in folder.glob("step=*.ckpt"))[-1] == "step=0000004.ckpt"
     assert newest_intact(folder, below=5) == folder / "step=0000004.ckpt"
     assert told[-1] == f"igpt fit: {result['stopped']}; the last good checkpoint: {folder / 'step=0000004.ckpt'}"
 
 
-def test_a_signal_at_the_step_where_the_guard_stops_the_run_saves_no_lost_weights(
-    digits_run, igpt, tmp_path, nan_at_step_5
-):
-    result = guarded(igpt, digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, *stop(7), lost=True)
-    assert result["stopped"] == "the training loss became nan by step 8"
+def test_a_guard_looks_at_the_log_points_unless_it_is_told_otherwise(digits_run, igpt, tmp_path, nan_at_step_5):
+    options = ["--trainer.log_every_n_steps", 7, "--checkpoint.every_n_train_steps", 0]
+    result = guarded(igpt, digits_run, tmp_path, *options, every=None, lost=True)
+    assert result["stopped"] == "the training loss became nan by step 7"
+
+
+@pytest.mark.parametrize("signalled", [6, 7])  # a step on which the guard would not look, and one on which it does
+def test_a_signal_to_a_lost_run_saves_no_lost_weights(digits_run, igpt, tmp_path, nan_at_step_5, signalled):
+    options = ["--checkpoint.every_n_train_steps", 4, *stop(signalled)]
+    result = guarded(igpt, digits_run, tmp_path, *options, lost=True)
+    assert result["stopped"] == f"the training loss became nan by step {signalled + 1}"
     folder = tmp_path / "mini" / "checkpoints"
-    assert (folder / "last.ckpt").resolve().name == "step=0000006.ckpt"
+    assert (folder / "last.ckpt").resolve().name == "step=0000004.ckpt"
     assert len(told) == 1
 
 

@@ -6,6 +6,7 @@ from igpt.callbacks.likelihood import Likelihood
 from igpt.callbacks.loss_guard import LossGuard
 from igpt.callbacks.online_probe import OnlineProbe
 from igpt.callbacks.preemption import Preemption
+from igpt.callbacks.progress import ProgressLine
 from igpt.callbacks.sample_grid import SampleGrid
 from igpt.callbacks.step_checkpoint import StepCheckpoint
 from igpt.callbacks.throughput import ImagesPerSecond
@@ -18,6 +19,7 @@ __all__ = [
     "LossGuard",
     "OnlineProbe",
     "Preemption",
+    "ProgressLine",
     "SampleGrid",
     "StepCheckpoint",
 ]

@@ -12,6 +12,8 @@ from torch import Tensor
 from igpt.errors import UserError
 from igpt.files import atomic_path
 
+OFTEN = 50  # steps between two looks where the trainer never logs
+
 
 class LossWatch:
     """Looks at one loss after the other and says when the run is lost; knows nothing of training.
@@ -43,6 +45,10 @@ class LossGuard(pl.Callback):
     A line then names the last checkpoint from before the loss went wrong; the end is not saved, and `igpt fit`
     ends with exit code 76.
 
+    Losses stay on their device until they are looked at: at the trainer's log points, where the device is read anyway,
+    and before every checkpoint, so that none is written once a loss has gone wrong. A run may therefore go on for some
+    steps behind the one that stops it; which loss that is, and the checkpoint that is named, do not depend on it.
+
     At the end, `result.json` says how the run ended: `val_loss` (the last one, nats per pixel; null if there was none
     or it is not finite), `val_step`, `steps`, and `stopped`, the reason or null.
 
@@ -50,7 +56,8 @@ class LossGuard(pl.Callback):
         factor: a spike is above this many times the lowest loss so far ...
         margin: ... and above the lowest loss by this much, in nats per pixel ...
         patience: ... for so many steps in a row.
-        every_n_steps: look at the losses so often; each look waits for the device once.
+        every_n_steps: optimizer steps between two looks, each of which waits for the device once; None is the trainer's
+            `log_every_n_steps`.
         out: file to write; `result.json` in the run's folder if left out.
 
     Raises:
@@ -62,10 +69,10 @@ class LossGuard(pl.Callback):
         factor: float = 1.5,
         margin: float = 0.3,
         patience: int = 10,
-        every_n_steps: int = 10,
+        every_n_steps: int | None = None,
         out: str | None = None,
     ) -> None:
-        if not (factor >= 1 and margin >= 0 and patience >= 1 and every_n_steps >= 1):
+        if not (factor >= 1 and margin >= 0 and patience >= 1 and (every_n_steps is None or every_n_steps >= 1)):
             raise UserError("LossGuard: factor, patience and every_n_steps must be at least 1, margin at least 0")
         self.factor = factor
         self.margin = margin
@@ -90,8 +97,8 @@ class LossGuard(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """All that later decisions depend on, so that a resumed run is stopped where the whole one would be."""
-        unseen = torch.stack(self._unseen).tolist() if self._unseen else []
         watch = {"minimum": self._watch.minimum, "above": self._watch.above}
+        unseen = together(self._unseen).tolist()
         return {**watch, "unseen": unseen, "steps": self._steps, "val_loss": self.val_loss, "val_step": self.val_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -114,9 +121,14 @@ class LossGuard(pl.Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._unseen.append(loss.detach().float())
         self._steps.append(self._steps_before)
-        if len(self._unseen) < self.every_n_steps or self.stopped:
-            return
-        trainer.should_stop = self._decide(trainer) or trainer.should_stop
+        every = self.every_n_steps or trainer.log_every_n_steps or OFTEN  # type: ignore[attr-defined]
+        if trainer.global_step > self._steps_before and trainer.global_step % every == 0:
+            self.look(trainer)
+
+    def look(self, trainer: pl.Trainer) -> None:
+        """Look at the losses not seen yet, and stop the run if it is lost; all processes must call this."""
+        if self._unseen and self.stopped is None:
+            trainer.should_stop = self._decide(trainer) or trainer.should_stop
 
     def _decide(self, trainer: pl.Trainer) -> bool:
         reason = self._look()
@@ -125,7 +137,7 @@ class LossGuard(pl.Callback):
         return self.stopped is not None
 
     def _look(self) -> str | None:
-        losses: list[float] = torch.stack([loss.cpu() for loss in self._unseen]).tolist() if self._unseen else []
+        losses: list[float] = together(self._unseen).tolist()
         self._unseen = []
         steps = self._steps
         for number, loss in enumerate(losses, len(steps) - len(losses) + 1):
@@ -166,3 +178,8 @@ class LossGuard(pl.Callback):
         }
         with atomic_path(self.out or Path(str(folder)) / "result.json") as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def together(losses: list[Tensor]) -> Tensor:
+    """Losses as one tensor `(N,)`, so that they are read at once; those of a checkpoint go where the newest one is."""
+    return torch.stack([loss.to(losses[-1].device) for loss in losses]) if losses else torch.empty(0)

@@ -57,8 +57,14 @@ class Preemption(Checkpoint):
         self._listen()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen again, where there was no sanity check."""
+        """Listen again, where there was no sanity check; Lightning's handler may have taken a signal until now.
+
+        At every step of several processes it would have them agree on that, which waits for the device (2.6).
+        """
         self._listen()
+        if self.asked is None and trainer.received_sigterm:
+            self._note(signal.SIGTERM, None)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -109,6 +115,8 @@ class Preemption(Checkpoint):
     def _stop_if_asked(self, trainer: pl.Trainer, count: int) -> None:
         last = trainer.global_step >= trainer.max_steps > 0
         if last or stopping_guard(trainer) or not between_steps(trainer) or not self._agreed(trainer, count):
+            return
+        if stopping_guard(trainer, look=True):  # a lost run is not saved to go on
             return
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, StepCheckpoint))  # type: ignore[attr-defined]
         path = saver.save(trainer)

@@ -82,9 +82,10 @@ class StepCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save at the interval and at the named steps; never while gradients are being accumulated."""
         step, every = trainer.global_step, self._every_n_train_steps
-        if not between_steps(trainer) or step >= trainer.max_steps > 0 or stopping_guard(trainer):
+        if not between_steps(trainer) or step >= trainer.max_steps > 0:
             return
-        if (every and step % every == 0) or step in (self.at_steps or ()):
+        due = (every and step % every == 0) or step in (self.at_steps or ())
+        if due and not stopping_guard(trainer, look=True):
             self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -170,9 +171,14 @@ def between_steps(trainer: pl.Trainer) -> bool:
     return not trainer.fit_loop._should_accumulate()
 
 
-def stopping_guard(trainer: pl.Trainer) -> LossGuard | None:
-    """The guard that has stopped this run, if one has."""
-    guards = (callback for callback in trainer.callbacks if isinstance(callback, LossGuard))  # type: ignore[attr-defined]
+def stopping_guard(trainer: pl.Trainer, look: bool = False) -> LossGuard | None:
+    """The guard that has stopped this run, if one has; with `look`, once they have looked at every loss up to now.
+
+    All processes must look at the same steps.
+    """
+    guards = [callback for callback in trainer.callbacks if isinstance(callback, LossGuard)]  # type: ignore[attr-defined]
+    for guard in guards if look else ():
+        guard.look(trainer)
     return next((guard for guard in guards if guard.stopped), None)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from igpt.logpoints import at_log_point
+
 
 class ImagesPerSecond(pl.Callback):
     """Logs `train/images_per_second`: waiting for data counts, validation and its pictures do not."""
@@ -28,9 +30,9 @@ class ImagesPerSecond(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log at the trainer's own rhythm, when the device has done what was asked of it."""
+        """Log at the trainer's log points, when the device has done what was asked of it."""
         self._images += len(batch[0]) * trainer.world_size
-        if trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if at_log_point(trainer):
             if pl_module.device.type != "cpu":
                 torch.accelerator.synchronize(pl_module.device)
             now = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.connector import _PRECISION_INPUT
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop
@@ -22,6 +22,7 @@ from igpt.callbacks import (
     LayerFeatures,
     Likelihood,
     Preemption,
+    ProgressLine,
     SampleGrid,
     StepCheckpoint,
 )
@@ -172,6 +173,8 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
         callbacks: list[Any] = [ImagesPerSecond()]
+        if config.trainer.enable_progress_bar is not False and not self._has_callback(ProgressBar):
+            callbacks.insert(0, ProgressLine())  # first, so that it ends its line before others print
         self.likelihood = Likelihood(str(folder / "likelihood"))
         if config.trainer.logger in (None, True):
             logger = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
@@ -195,6 +198,11 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             keep_earlier_run(folder, config)  # only now, when nothing about the trainer can be off any more
         return trainer
+
+    def _has_callback(self, kind: type) -> bool:
+        """Whether the user gives such a callback."""
+        given = self._get(self.config_init, "trainer").get("callbacks") or []
+        return any(isinstance(callback, kind) for callback in (given if isinstance(given, list) else [given]))
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`.

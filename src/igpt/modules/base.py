@@ -13,6 +13,7 @@ from igpt.checkpoint import CHECKPOINT_KEY
 from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
+from igpt.logpoints import at_log_point, forget_logged
 from igpt.schedule import warmup_constant, warmup_cosine
 
 if TYPE_CHECKING:
@@ -57,6 +58,19 @@ class PixelModule(pl.LightningModule, ABC):
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; colours and weights travel in the state dict, not by file name."""
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether this batch's values are logged: of training only at log points, so that a step waits for nothing."""
+        return not self.trainer.training or at_log_point(self.trainer)
+
+    def log_means(self, values: dict[str, Tensor], images: int) -> None:
+        """Log means over a batch of so many images, averaged over the processes; only where `logs_now`."""
+        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=True)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Leave the last log point behind."""
+        forget_logged(self.trainer)
 
     def on_fit_start(self) -> None:
         """Look whether data and model have one palette, now that a checkpoint's is there."""

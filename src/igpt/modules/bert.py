@@ -48,7 +48,8 @@ class BERT(GenerativeModule):
 
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """M, bool `(B, T)`: drawn on the CPU, so that it is the same whatever the device."""
-        return draw_mask(tokens.shape[0], tokens.shape[1], self.mask_share, rng).to(tokens.device)
+        masked = draw_mask(tokens.shape[0], tokens.shape[1], self.mask_share, rng)
+        return masked.pin_memory().to(tokens.device, non_blocking=True) if tokens.is_cuda else masked.to(tokens.device)
 
     def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
         """Mean over each image's masked positions, then over images, in nats per masked pixel."""

@@ -263,8 +263,8 @@ class GenerativeModule(PixelModule):
 
     def log_loss(self, name: str, loss: Tensor, images: int) -> None:
         """Log the mean over so many images and over the processes, in nats and in bits per pixel."""
-        values = {f"{name}/loss": loss, f"{name}/bits_per_pixel": loss / NATS_PER_BIT}
-        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=True)
+        if self.logs_now:
+            self.log_means({f"{name}/loss": loss, f"{name}/bits_per_pixel": loss / NATS_PER_BIT}, images)
 
     def configure_model(self) -> None:
         """Compile the blocks and share out the weights, once, where asked for."""

@@ -118,10 +118,10 @@ class Joint(PixelModule):
         tokens = self.generative.encode(images)
         generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
         loss = self.generative_weight * generative + classes
-        right = (logits.argmax(1) == labels).float().mean()
-        values = {"loss": loss, "generative_loss": generative, "class_loss": classes, "accuracy": right}
-        named = {f"train/{name}": value.detach() for name, value in values.items()}
-        self.log_dict(named, batch_size=len(images), sync_dist=True, prog_bar=True)
+        if self.logs_now:
+            right = (logits.argmax(1) == labels).float().mean()
+            values = {"loss": loss, "generative_loss": generative, "class_loss": classes, "accuracy": right}
+            self.log_means({f"train/{name}": value.detach() for name, value in values.items()}, len(images))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -157,8 +157,7 @@ class Joint(PixelModule):
             "accuracy": (predicted == labels).float().mean(),
             "top5_accuracy": (top5 == labels[:, None]).any(1).float().mean(),
         }
-        named = {f"{name}/{key}": value for key, value in values.items()}
-        self.log_dict(named, batch_size=len(images), sync_dist=True, prog_bar=True)
+        self.log_means({f"{name}/{key}": value for key, value in values.items()}, len(images))
 
     def _show_confusion(self, name: str) -> None:
         counts = self.confusion.compute()
