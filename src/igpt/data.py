@@ -21,11 +21,12 @@ from igpt.errors import UserError as UserError
 from igpt.imagefile import BadImageError as BadImageError
 from igpt.imagefile import decode_rgb as decode_rgb
 from igpt.images import AugmentedImages as AugmentedImages
-from igpt.images import ChosenImages, in_memory
+from igpt.images import ChosenImages as ChosenImages
 from igpt.images import LabelledImages as LabelledImages
 from igpt.images import TensorImages as TensorImages
 from igpt.images import collate as collate
 from igpt.images import fetch as fetch
+from igpt.images import in_memory
 from igpt.keyed import random_ints as random_ints
 from igpt.keyed import rng_of as rng_of
 from igpt.loaders import Addresses, TrainingImages, TrainingLoader, fits

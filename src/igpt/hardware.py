@@ -188,7 +188,7 @@ def time_ratio(side: int) -> float:
     finally:
         torch.set_num_threads(threads)
     narrow, wide = (min(times[1:]) for times in zip(*rounds, strict=True))  # the first makes things ready
-    return narrow / wide
+    return float(narrow / wide)
 
 
 def seconds_of(factor: "torch.Tensor") -> float:

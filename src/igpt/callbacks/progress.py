@@ -14,7 +14,7 @@ from igpt.errors import UserError
 
 
 class ProgressLine(ProgressBar):
-    """Shows the place in the epoch, the pace and the values that were logged last.
+    """Shows the optimizer steps done of a training or the batches of an evaluation, their pace, and the last values.
 
     The line is refreshed by time and not by step, so that it costs the same however quick the steps are. On a terminal
     it is written over; in a file each refresh is a line.
@@ -37,7 +37,7 @@ class ProgressLine(ProgressBar):
         self._shown = time.monotonic()  # the last refresh
         self._width = 0  # of the terminal's line that is still to be ended
         self._label, self._done, self._total = "", 0, math.inf
-        self._first, self._since = 0, 0.0  # batches done when the pace began to be measured, and when that was
+        self._first, self._since = 0, 0.0  # steps done when the pace began to be measured, and when that was
 
     def disable(self) -> None:
         """Show nothing."""
@@ -55,8 +55,8 @@ class ProgressLine(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One batch further."""
-        self._advance(f"Epoch {trainer.current_epoch}", batch_idx + 1, self.total_train_batches)
+        """So many optimizer steps are done."""
+        self._advance(self.train_description, trainer.global_step, trainer.max_steps)
 
     def on_validation_batch_end(
         self,
@@ -156,19 +156,19 @@ class ProgressLine(ProgressBar):
 
 
 def progress_text(label: str, done: int, total: float, pace: float, values: Mapping[str, Any]) -> str:
-    """The line: `Epoch 3: 40/1095 (4 %), 10.8 it/s, 1:37 left, train/loss 2.310`.
+    """The line: `Training: 40/1095 (4 %), 10.8/s, 1:37 left, train/loss 2.31`.
 
     Args:
         label: what is going on.
-        done: batches.
-        total: batches in all; infinite where nobody knows.
-        pace: batches a second; 0 where it is not known yet.
+        done: steps or batches.
+        total: of them in all; infinite where nobody knows.
+        pace: of them a second; 0 where it is not known yet.
         values: what to show, by name.
     """
     place = f"{done}/{total:.0f} ({100 * done / total:.0f} %)" if 0 < total < math.inf else str(done)
     parts = [f"{label}: {place}"]
     if pace > 0:
-        parts.append(f"{pace:.3g} it/s")
+        parts.append(f"{pace:.3g}/s")
         if total < math.inf:
             minutes, seconds = divmod(round((total - done) / pace), 60)
             parts.append(f"{minutes}:{seconds:02} left")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.fabric.connector import _PRECISION_INPUT
+from lightning.fabric.connector import _PRECISION_INPUT  # type: ignore[attr-defined]  # the type of an option
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
