@@ -1,4 +1,4 @@
-"""The norm of few passes and the products with a factor: PyTorch's numbers and exact gradients, in every way of running."""
+"""The norm of few passes and the products with a factor: PyTorch's numbers and exact gradients."""
 
 import pytest
 import torch

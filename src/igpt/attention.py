@@ -13,18 +13,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 ROWS = 128  # queries a block: its scores still lie in the cache when the softmax and the product with v read them
-SHORT = 128  # keys up to which blocks win in float32, too
+HALF = (torch.bfloat16, torch.float16)
 LONG = 2048  # keys above which the kept softmaxes, T^2 / 2 a head, cost more memory than the speed is worth
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Attention of queries `(B, H, S, W)` to keys and values `(B, H, T, W)`; causal needs S = T.
 
-    PyTorch's fused kernel is the rule. On a CPU it is slow for heads as narrow as ours and has a slow backward in
-    bfloat16, so that there a few plain products take two thirds of its time (docs/performance.md).
+    PyTorch's fused kernel is the rule. In bfloat16 on a CPU its backward is slow, so that there a few plain products
+    take two thirds of its time (docs/performance.md; `benchmarks/bench_attention.py`).
     """
-    tokens = k.shape[2]
-    if q.device.type == "cpu" and (tokens <= SHORT or (tokens <= LONG and q.dtype != torch.float32)):
+    if q.device.type == "cpu" and q.dtype in HALF and k.shape[2] <= LONG:
         return attend_in_blocks(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 

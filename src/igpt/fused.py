@@ -1,17 +1,20 @@
-"""The root-mean-square norm with few passes over memory, for a CPU that runs operation by operation.
+"""Operations of a block with fewer passes over memory than PyTorch composes them of, for a CPU that runs one by one.
 
-PyTorch has no such kernel for CPUs: it composes the norm of six operations, and its gradient of about fifteen. The layer
-norm is one kernel forward and one backward, and most of the backward one is what the other norm needs, too. Where the
-block is compiled, or on a GPU, PyTorch's own `F.rms_norm` is the quickest.
+PyTorch has no kernel of the root-mean-square norm for CPUs: it takes six operations, and some fifteen backwards. The
+layer norm is one kernel each way, and most of the backward one is what the other norm needs, too. Where blocks are
+compiled, or on a GPU, PyTorch's own `F.rms_norm` is the quickest.
 
-Shapes: N rows, D width.
+A product with a factor replaces a pass over its result: `x * sigmoid(s x)` is `silu(s x) / s`, one operation between
+two products that have the factors.
+
+Shapes: D width, I inputs, O outputs.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -29,7 +32,8 @@ class RMSNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Three passes: the rows' norms, and two products."""
-        rstd = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        rstd = torch.addcmul(norm.new_full((), eps), norm, norm, value=1 / x.shape[-1]).rsqrt_()
         ctx.save_for_backward(x, weight, rstd)
         return (x * rstd).mul_(weight)
 

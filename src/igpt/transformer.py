@@ -103,8 +103,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         """`(B, T, D)` to `(B, T, D)`."""
-        parts = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).unbind(2)  # each (B, T, H, D/H)
-        q, k, v = (part.transpose(1, 2) for part in parts)
+        parts = self.qkv(x).chunk(3, dim=-1)  # each (B, T, D)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)
         mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
         return mixed
 
