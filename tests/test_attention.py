@@ -38,6 +38,13 @@ def test_one_query_may_attend_to_many_keys():
 
 
 @pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("tokens", "rows"), [(4, 4), (5, 2), (6, 4)])
+def test_blocks_have_exact_gradients(tokens, rows, causal):
+    parts = [part.double().requires_grad_() for part in heads((1, 2, tokens, 3))]
+    assert torch.autograd.gradcheck(lambda q, k, v: attend_in_blocks(q, k, v, causal, rows), parts)
+
+
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [10, 300, LONG + 1])
 def test_every_kernel_gives_the_same_attention_and_gradients(tokens, dtype, causal):

@@ -17,6 +17,7 @@ FLOORS = [
         "decoding",
         "tokengraph",
         "packing",
+        "fused",
         "objectives",
         "sampling",
         "schedule",

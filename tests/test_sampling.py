@@ -26,8 +26,8 @@ def test_cached_and_uncached_logits_agree(tiny, prefix):
                 logits = decoder.next_logits(tokens[:, i : i + 1])
 
 
-def test_cached_and_uncached_logits_agree_where_the_fused_kernel_attends(tiny, monkeypatch):
-    monkeypatch.setattr("igpt.attention.SHORT", 0)
+def test_cached_and_uncached_logits_agree_where_blocks_attend(tiny, monkeypatch):
+    monkeypatch.setattr("igpt.attention.HALF", (torch.float32,))
     test_cached_and_uncached_logits_agree(tiny, 4)
 
 

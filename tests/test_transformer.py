@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.attention import attend
 from igpt.errors import UserError
 from igpt.objectives import next_pixel_loss
 from igpt.transformer import PRESETS, PixelTransformer, TransformerConfig, parameter_count
@@ -159,14 +158,6 @@ def test_initialisation_has_the_published_deviations():
 def test_the_first_loss_is_the_log_of_the_vocabulary(tiny):
     model, tokens = PixelTransformer(tiny), tokens_for(tiny)
     assert next_pixel_loss(model(tokens, causal=True), tokens).item() == pytest.approx(math.log(tiny.vocab_size))
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_short_and_fused_attention_agree(causal, monkeypatch):
-    q, k, v = (torch.randn(2, 3, 10, 4, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    short = attend(q, k, v, causal)
-    monkeypatch.setattr("igpt.attention.SHORT", 0)
-    torch.testing.assert_close(attend(q, k, v, causal), short, atol=1e-6, rtol=1e-5)
 
 
 def test_asking_for_some_layers_gives_the_same_features_as_asking_for_all(tiny):

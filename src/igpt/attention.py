@@ -4,39 +4,76 @@ Shapes: B images, H heads, S queries, T keys, W width of a head.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 ROWS = 128  # queries a block: its scores still lie in the cache when the softmax and the product with v read them
-SHORT = 128  # keys up to which blocks win in float32, too
+HALF = (torch.bfloat16, torch.float16)
 LONG = 2048  # keys above which the kept softmaxes, T^2 / 2 a head, cost more memory than the speed is worth
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Attention of queries `(B, H, S, W)` to keys and values `(B, H, T, W)`; causal needs S = T.
 
-    PyTorch's fused kernel is the rule. On a CPU it is slow for heads as narrow as ours and has a slow backward in
-    bfloat16, so that there a few plain products take two thirds of its time (docs/performance.md).
+    PyTorch's fused kernel is the rule. In bfloat16 on a CPU its backward is slow, so that there a few plain products
+    take two thirds of its time (docs/performance.md; `benchmarks/bench_attention.py`).
     """
-    tokens = k.shape[2]
-    if q.device.type == "cpu" and (tokens <= SHORT or (tokens <= LONG and q.dtype != torch.float32)):
+    if q.device.type == "cpu" and q.dtype in HALF and k.shape[2] <= LONG:
         return attend_in_blocks(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int = ROWS) -> Tensor:
     """Plain attention, `rows` queries at a time; where causal, a block leaves out the keys that lie after it."""
-    q, k, v, heads = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1), q.shape[:2]
-    scale, blocks = 1 / math.sqrt(q.shape[-1]), []
-    for start in range(0, q.shape[1], rows):
-        queries = q[:, start : start + rows]
-        end = start + queries.shape[1] if causal else k.shape[2]
-        hidden = queries.new_zeros(queries.shape[1], end)
-        if causal:
-            hidden[:, start:] = queries.new_full((end - start, end - start), -math.inf).triu(1)
-        scores = torch.baddbmm(hidden, queries, k[:, :, :end], alpha=scale)
-        blocks.append(scores.softmax(-1).to(v.dtype) @ v[:, :end])
-    mixed: Tensor = torch.cat(blocks, dim=1).unflatten(0, heads)
-    return mixed
+    heads = q.shape[:2]
+    mixed: Tensor = BlockAttention.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), causal, rows)
+    return mixed.unflatten(0, heads)
+
+
+class BlockAttention(torch.autograd.Function):
+    """The blocks, with a backward pass that adds into one gradient in place, instead of into one a block.
+
+    All images' heads are one dimension, N; queries `(N, S, W)`, keys and values `(N, T, W)`. Keeps the softmaxes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int) -> Tensor:
+        """Scores, softmax and product with v, block by block."""
+        q, mixed, shares = q * q.shape[-1] ** -0.5, torch.empty_like(q), []
+        for start, stop, end in blocks_of(q.shape[1], k.shape[1], causal, rows):
+            scores = q[:, start:stop] @ k[:, :end].transpose(1, 2)
+            if causal:
+                scores[:, :, start:] += scores.new_full((stop - start, stop - start), -math.inf).triu_(1)
+            shares.append(torch.softmax(scores, -1, out=scores))
+            torch.bmm(scores, v[:, :end], out=mixed[:, start:stop])
+        ctx.save_for_backward(q, k, v, *shares)
+        ctx.blocks = causal, rows
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        """The last block first: it sees all keys, so that its part is written and the others' added."""
+        q, k, v, *shares = ctx.saved_tensors  # q is scaled
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        blocks = list(blocks_of(q.shape[1], k.shape[1], *ctx.blocks))
+        for (start, stop, end), share in reversed(list(zip(blocks, shares, strict=True))):
+            part, beta = grad[:, start:stop], 0 if stop == q.shape[1] else 1
+            grad_v[:, :end].baddbmm_(share.transpose(1, 2), part, beta=beta)
+            scores = part @ v[:, :end].transpose(1, 2)
+            torch._softmax_backward_data(scores, share, -1, share.dtype, grad_input=scores)
+            torch.bmm(scores, k[:, :end], out=grad_q[:, start:stop])
+            grad_k[:, :end].baddbmm_(scores.transpose(1, 2), q[:, start:stop], beta=beta)
+        return grad_q.mul_(q.shape[-1] ** -0.5), grad_k, grad_v, None, None
+
+
+def blocks_of(queries: int, keys: int, causal: bool, rows: int) -> Iterator[tuple[int, int, int]]:
+    """First query, last query and last key of each block, the last ones not included."""
+    for start in range(0, queries, rows):
+        stop = min(start + rows, queries)
+        yield start, stop, stop if causal else keys

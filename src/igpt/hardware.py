@@ -198,6 +198,13 @@ def seconds_of(factor: "torch.Tensor") -> float:
     return time.perf_counter() - started
 
 
+def cpu_kind() -> str:
+    """Widest vectors that PyTorch computes with on this CPU: "avx2", "avx512", "default" and others."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
 def allow_tf32(allowed: bool) -> None:
     """Whether float32 products on CUDA may round their factors to TF32's 10 bits, which is several times as fast."""
     import torch

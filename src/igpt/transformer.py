@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from igpt.attention import attend
 from igpt.errors import UserError
+from igpt.fused import Linear, rms_norm
 
 NORM_EPS = 1e-5
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
@@ -83,7 +84,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Norm over the last dimension."""
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return F.rms_norm(wide, self.weight.shape, self.weight, NORM_EPS).to(x.dtype)
+        return rms_norm(wide, self.weight.to(wide.dtype), NORM_EPS).to(x.dtype)
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
@@ -102,7 +103,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         """`(B, T, D)` to `(B, T, D)`."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        parts = self.qkv(x).chunk(3, dim=-1)  # each (B, T, D)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)
         mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
         return mixed
 
@@ -112,13 +114,12 @@ class MLP(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.fc = nn.Linear(config.d_model, 4 * config.d_model, bias=False)
-        self.proj = nn.Linear(4 * config.d_model, config.d_model, bias=False)
+        self.fc = Linear(config.d_model, 4 * config.d_model, scale=ACTIVATION_SLOPE)
+        self.proj = Linear(4 * config.d_model, config.d_model, scale=1 / ACTIVATION_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, D)` to `(B, T, D)`."""
-        hidden = self.fc(x)
-        out: Tensor = self.proj(hidden * torch.sigmoid(ACTIVATION_SLOPE * hidden))
+        out: Tensor = self.proj(F.silu(self.fc(x)))  # x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
         return out
 
 
