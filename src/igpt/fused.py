@@ -52,7 +52,7 @@ class RMSNormFunction(torch.autograd.Function):
 
 
 class Linear(torch.nn.Linear):
-    """`scale * x @ weight.T` without a bias; the factor costs nothing, being part of the product."""
+    """`scale * x @ weight.T` without a bias; the factor goes to the weight, which is smaller than the result."""
 
     def __init__(self, in_features: int, out_features: int, scale: float = 1.0) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -60,40 +60,4 @@ class Linear(torch.nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        return F.linear(x, self.weight) if self.scale == 1 else scaled_linear(x, self.weight, self.scale)
-
-
-def scaled_linear(x: Tensor, weight: Tensor, scale: float) -> Tensor:
-    """`scale * x @ weight.T`, `(..., O)`, in autocast's type where that is on."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
-        x, weight = x.to(dtype), weight.to(dtype)
-    y: Tensor = ScaledLinearFunction.apply(x, weight, scale)
-    return y
-
-
-class ScaledLinearFunction(torch.autograd.Function):
-    """`addmm` has a factor of its own, but its gradient multiplies the results, each in a pass of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: float) -> Tensor:
-        """One product."""
-        ctx.save_for_backward(x, weight)
-        ctx.scale = scale
-        return scaled_product(x.flatten(0, -2), weight.t(), scale).unflatten(0, x.shape[:-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Two products."""
-        x, weight = ctx.saved_tensors
-        x, grad, shape = x.flatten(0, -2), grad.flatten(0, -2), x.shape
-        grad_x = scaled_product(grad, weight, ctx.scale).view(shape) if ctx.needs_input_grad[0] else None
-        grad_weight = scaled_product(grad.t(), x, ctx.scale) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_weight, None
-
-
-def scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """`scale * a @ b`."""
-    return torch.addmm(a.new_zeros(()), a, b, beta=0, alpha=scale)
+        return F.linear(x, self.weight * self.scale)
