@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+LOWEST := .venv-lowest
 
 DIGITS := runs/digits_ar
 
@@ -58,6 +59,14 @@ test: $(STAMP) ## the test suite, under 10 minutes on 2 cores
 test-all: $(STAMP) ## the test suite with the slow tests
 	$(PYTEST)
 
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	touch $@
+
+test-lowest: $(LOWEST)/.installed ## the test suite with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
 test-gpu: $(STAMP) ## a GPU against the CPU; skipped where there is none
 	IGPT_TEST_DEVICE=auto $(BIN)/python -m pytest tests/gpu
 
@@ -89,4 +98,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini test test-all test-gpu test-avx2 lint bench clean
+.PHONY: help setup palette demo reproduce-mini test test-all test-lowest test-gpu test-avx2 lint bench clean

@@ -1,6 +1,6 @@
 """A training step on a quiet machine and beside two busy processes, by how OpenMP's threads wait for work.
 
-    python benchmarks/busy.py [--seconds 8] [--rounds 3]
+    python benchmarks/busy.py [--seconds 8] [--rounds 3] [--others 0 2]
 
 "igpt" is what the commands set (`igpt.hardware.wait_briefly`). The two others train the same network, with OpenMP's
 own default of spinning. The ways are tried in turn; each process sees the environment before it imports torch.
@@ -89,10 +89,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--others", type=int, nargs="+", default=[0, 2], help="busy processes beside it")
     parser.add_argument("--train", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
         train(options.train)
     else:
-        for others in (0, 2):
+        for others in options.others:
             compare(others, options.rounds, options.seconds)
