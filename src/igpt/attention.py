@@ -31,8 +31,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int = ROWS) -> Tensor:
     """Plain attention, `rows` queries at a time; where causal, a block leaves out the keys that lie after it."""
     heads = q.shape[:2]
-    mixed: Tensor = BlockAttention.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), causal, rows)
-    return mixed.unflatten(0, heads)
+    mixed: Tensor = BlockAttention.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), causal, rows).unflatten(
+        0, heads
+    )
+    return mixed
 
 
 class BlockAttention(torch.autograd.Function):
