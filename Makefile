@@ -70,9 +70,11 @@ test-lowest: $(LOWEST)/.installed ## the test suite with the lowest versions tha
 test-gpu: $(STAMP) ## a GPU against the CPU; skipped where there is none
 	IGPT_TEST_DEVICE=auto $(BIN)/python -m pytest tests/gpu
 
+# PyTorch's cache of compiled graphs does not know which instructions they were compiled for: it must be one of its own.
 test-avx2: export ATEN_CPU_CAPABILITY := avx2
 test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
+test-avx2: export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/build/inductor-avx2
 test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a CPU without bfloat16, with a bound on the time
 	rm -rf build/avx2
 	timeout 30 $(BIN)/igpt palette --data Digits --colors 17 --out build/avx2/digits.npy
