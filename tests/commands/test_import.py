@@ -54,7 +54,7 @@ def test_trainer_verbs_take_it_with_the_config_beside_and_find_their_loss(releas
     code, text, err = igpt(verb, "--config", out.with_suffix(".yaml"), "--data", "Digits", "--ckpt_path", out,
                            "--runs_dir", home / "runs")  # fmt: skip
     assert code == 0, err
-    found = float(next(line.split()[-1] for line in text.splitlines() if metric in line))
+    found = float(next(line.split()[-1] for line in text.splitlines() if line.split()[:1] == [metric]))
     assert found == pytest.approx(their_loss(model, split)[0], abs=1e-4)
 
 
