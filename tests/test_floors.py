@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "signals", "spec", "plugins", "allocator", "hardware"},
+    {"errors", "files", "locks", "signals", "spec", "plugins", "allocator", "hardware"},
     {
         "counting",
         "kmeans",

@@ -1,0 +1,63 @@
+"""One writer at a time: locks that the operating system frees when their process ends, however it ends.
+
+The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On
+disks shared over a network it is as good as their locks are: NFS and most others keep them between machines; a system
+that has none is named in a warning.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from igpt.errors import UserError
+
+PATIENCE = 60.0  # seconds to wait for what takes another process a moment
+
+
+@contextmanager
+def only_writer(target: str | Path, instead: str) -> Iterator[None]:
+    """Hold a file or folder for writing while a command works on it.
+
+    Args:
+        target: what is written to; it need not exist.
+        instead: what the user can do where another process holds it, such as "give another --name".
+
+    Raises:
+        UserError: another process holds it, or the lock cannot be made.
+    """
+    with _held(Path(target), 0.0, f"another igpt writes to {target}; wait until it has ended, or {instead}"):
+        yield
+
+
+@contextmanager
+def in_turn(target: str | Path) -> Iterator[None]:
+    """Wait for one's turn to read a small file, change it and write it back.
+
+    Raises:
+        UserError: another process has held it for a minute, or the lock cannot be made.
+    """
+    with _held(Path(target), PATIENCE, f"another igpt has held {target} for {PATIENCE:.0f} s; end it, then try again"):
+        yield
+
+
+@contextmanager
+def _held(target: Path, patience: float, taken: str) -> Iterator[None]:
+    place = Path(os.path.realpath(target))
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise UserError(taken) from None
+    except NotImplementedError:
+        warnings.warn(f"the disk of {target} has no locks; see to it that nothing else writes there", stacklevel=2)
+    except OSError as error:
+        raise UserError(f"cannot write beside {target}: {error.strerror or error}; choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
