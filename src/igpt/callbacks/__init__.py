@@ -2,6 +2,7 @@
 
 from igpt.callbacks.catch_up import CatchUp
 from igpt.callbacks.layer_features import LayerFeatures
+from igpt.callbacks.learning_rate import LearningRate
 from igpt.callbacks.likelihood import Likelihood
 from igpt.callbacks.loss_guard import LossGuard
 from igpt.callbacks.online_probe import OnlineProbe
@@ -15,6 +16,7 @@ __all__ = [
     "CatchUp",
     "ImagesPerSecond",
     "LayerFeatures",
+    "LearningRate",
     "Likelihood",
     "LossGuard",
     "OnlineProbe",

@@ -1,4 +1,4 @@
-"""Ends a run in good order when a scheduler asks for its place."""
+"""Ends a run in good order when a scheduler, or Ctrl-C, asks it to."""
 
 import os
 import signal
@@ -20,6 +20,7 @@ from igpt.files import same_file
 from igpt.signals import ASKED_TO_END
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
+INTERRUPTED = 130  # exit code: what shells give a command that Ctrl-C has ended
 ECHO = 1.0  # seconds; `timeout` and others send a signal to a process and to its group
 
 
@@ -31,7 +32,10 @@ class Preempted(SystemExit):
 
 
 class Preemption(Checkpoint):
-    """On SIGTERM or SIGUSR1: finish the step, save, say how to go on, exit with 75; on a second signal exit at once.
+    """On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, save, say how to go on, exit; on a second signal exit at once.
+
+    The exit code is 75, by which a scheduler knows that the run can go on, and 130 after Ctrl-C, by which a shell knows
+    that what would have followed is not wanted either.
 
     A signal during validation ends it after the batch; the resumed run validates. At the last step the run ends as it
     would have, as where `LossGuard` has stopped it. (Lightning calls callbacks of this base class last, when all
@@ -122,10 +126,11 @@ class Preemption(Checkpoint):
         path = saver.save(trainer)
         if trainer.is_global_zero:
             self._say(trainer.global_step, path, saver)
-        raise Preempted(0 if started_by_another(trainer) else REQUEUE)
+        code = INTERRUPTED if self.asked == signal.SIGINT else REQUEUE
+        raise Preempted(0 if started_by_another(trainer) else code)
 
     def _say(self, step: int, path: Path | None, saver: StepCheckpoint) -> None:
-        by = self.asked.name if self.asked else "a signal to another process"
+        by = name_of(self.asked) if self.asked else "a signal to another process"
         if path is None:
             raise UserError(f"stopped by {by} at step {step}, but it could not be saved; {saver.to_go_on()}")
         last = path.parent / LAST
@@ -141,6 +146,11 @@ class Preemption(Checkpoint):
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier = {}
+
+
+def name_of(asked: signal.Signals) -> str:
+    """A signal as its sender calls it."""
+    return "Ctrl-C" if asked == signal.SIGINT else asked.name
 
 
 def started_by_another(trainer: pl.Trainer) -> bool:

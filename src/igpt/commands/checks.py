@@ -1,25 +1,17 @@
 """What is looked at before a run is started, so that what is off costs one line and leaves nothing behind."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.callbacks import OnlineProbe, SampleGrid
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.device import is_main_process
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
-from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
-from igpt.parts import read_meta
-from igpt.spec import plain
-
-NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
 
 LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}  # of the trainer's numbers
 
@@ -65,12 +57,19 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     """Look for settings that cannot train, before the run's folder is made.
 
     Raises:
-        UserError: no number of steps is set, a number is too small, an accelerator or strategy does not exist, or a
-            batch is larger than the training split.
+        UserError: no number of steps is set, a number is too small, there is nothing to train on, an accelerator or
+            strategy does not exist, or a batch is larger than the training split.
     """
     for name, least in LEAST.items():
         if (trainer.get(name) if trainer.get(name) is not None else least) < least:
             raise UserError(f"--trainer.{name} {trainer[name]} must be at least {least}")
+    if trainer.limit_train_batches == 0:
+        raise UserError("--trainer.limit_train_batches 0 trains on nothing; leave it out, or use igpt validate")
+    if trainer.overfit_batches:
+        raise UserError(
+            "--trainer.overfit_batches would need another order of the images than igpt's; for a quick look give "
+            "--trainer.limit_train_batches 10, for few images --data.init_args.split.labels_per_class 10"
+        )
     known = {"accelerator": ["auto", "gpu", *AcceleratorRegistry], "strategy": ["auto", *StrategyRegistry]}
     for name, names in known.items():
         if isinstance(trainer.get(name), str) and trainer[name] not in names:
@@ -101,41 +100,3 @@ def check_strategy(trainer: pl.Trainer) -> None:
             )
         if isinstance(callback, OnlineProbe):
             raise UserError("OnlineProbe cannot read weights that are shared out; leave it out, use igpt probe later")
-
-
-class Beginning(NamedTuple):
-    """Where a run goes on from: the optimizer step, and the precision it was trained in, if the checkpoint says so."""
-
-    step: int = 0
-    precision: str | None = None
-
-
-def use_checkpoint(model: Any, path: str) -> Beginning:
-    """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
-
-    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or holds another network.
-    """
-    content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
-    header = content[CHECKPOINT_KEY]["model"]
-    stored, given = header["init_args"], model.init_args.as_dict()
-    if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
-        raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
-
-    def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        names = sorted(set(old) & set(new) - NOT_COMPARED)
-        return [f"{name} {old[name]} (now {new[name]})" for name in names if plain(old[name]) != plain(new[name])]
-
-    if "generative" in stored:
-        model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
-    network = differences(stored.get("transformer", {}), given.get("transformer") or {})
-    if stored.get("order") != given.get("order"):
-        network.append(f"order {stored.get('order')} (now {given.get('order')})")
-    if network:
-        raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
-    recipe = differences(stored, given)
-    if recipe:
-        rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
-    return Beginning(step_of(content), content[CHECKPOINT_KEY].get("precision"))

@@ -21,7 +21,6 @@ set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's impor
 _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 LONGEST = 400
-LONGEST_NAME = 200  # of a run: file systems take 255 bytes
 GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
 
 
@@ -54,8 +53,6 @@ class CommandParser(LightningArgumentParser):
             for name in GROUPS:
                 if name in part and not isinstance(part[name], Namespace):
                     self.error(f"--{name} is {part[name]!r}, not a mapping of options to values")
-            if any(word == ".." or len(word) > LONGEST_NAME for word in (part.get("name") or "").split("/")):
-                self.error(f"--name {part.name} is no name of a folder in --runs_dir; give a shorter one without ..")
             seed = part.get("seed_everything")
             if seed is not None and seed is not True and not 0 <= seed < 2**32:
                 self.error(f"--seed_everything {seed} must lie between 0 and 2^32 - 1")

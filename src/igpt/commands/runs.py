@@ -10,6 +10,8 @@ from igpt.commands.device import is_main_process
 from igpt.errors import UserError
 from igpt.files import lies_in
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and what is written beside a run adds to it
+
 
 def run_dir(config: Any) -> Path:
     """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given.
@@ -18,11 +20,10 @@ def run_dir(config: Any) -> Path:
         UserError: the name is not that of one folder.
     """
     files = config.get("config") or []
-    name = config.name
-    if name is None:
-        name = Path(str(files[-1])).stem if files else "unnamed"
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise UserError(f"--name {name!r} is not the name of one folder; give one, and its place by --runs_dir")
+    name = Path(str(files[-1])).stem if files else "unnamed"
+    name = name if config.name is None else str(config.name)
+    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError(f"--name {name!r} is not the name of one folder; give a short one, and its place by --runs_dir")
     return Path(config.runs_dir) / name
 
 

@@ -1,6 +1,7 @@
 """fit, validate, test, predict: Lightning's own command line, with igpt's defaults and one-line errors."""
 
 import json
+import math
 import shlex
 import sys
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.fabric.connector import _PRECISION_INPUT  # type: ignore[attr-defined]  # the type of an option
 from lightning.fabric.loggers.logger import _DummyExperiment
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop
@@ -23,6 +24,7 @@ from igpt.callbacks import (
     CatchUp,
     ImagesPerSecond,
     LayerFeatures,
+    LearningRate,
     Likelihood,
     LossGuard,
     Preemption,
@@ -33,9 +35,10 @@ from igpt.callbacks import (
 from igpt.callbacks.preemption import started_by_another
 from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.commands import records
-from igpt.commands.checks import Beginning, check_recipe, check_strategy, preflight, use_checkpoint
+from igpt.commands.checks import check_recipe, check_strategy, preflight
 from igpt.commands.device import is_main_process, ready
 from igpt.commands.parsing import CommandParser
+from igpt.commands.resuming import Beginning, tell_changes, use_checkpoint
 from igpt.commands.runs import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
@@ -43,6 +46,7 @@ from igpt.files import atomic_path
 from igpt.hardware import ACCELERATORS, Compute, compute_of
 from igpt.locks import only_writer
 from igpt.modules import PixelModule
+from igpt.modules.base import recipe_of
 from igpt.plugins import load_plugins
 from igpt.saving import WholeCheckpoints
 
@@ -173,6 +177,12 @@ class TrainerCLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="run's name; the config's name if left out")
         parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
         parser.add_argument("--tf32", type=bool, default=True, help="on CUDA, let float32 products round to TF32")
+        parser.add_argument(
+            "--schedule",
+            type=Literal["continue", "restart"],
+            default="continue",
+            help="learning rate of a run that goes on to other max_steps: one cosine to there, or a new one from here",
+        )
         parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
 
@@ -222,10 +232,17 @@ class TrainerCLI(LightningCLI):
         if self.verb == "test":
             callbacks.append(self.likelihood)
         if self.verb == "fit" and config.trainer.logger is not False:
-            callbacks.append(LearningRateMonitor("step"))
+            callbacks.append(LearningRate())
         if self.verb == "fit" and not config.trainer.fast_dev_run:
             callbacks += [CatchUp(), Preemption()]
+        if not self._has_callback(LossGuard):
+            callbacks.append(
+                LossGuard(factor=math.inf)
+            )  # no spike is too high, but what is not finite never comes back
         self.trainer_defaults["callbacks"] = callbacks
+        every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
+        if isinstance(every, int) and not isinstance(every, bool):
+            kwargs["val_check_interval"] = every * batches  # Lightning counts batches, and all else here counts steps
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         given = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in given):
@@ -234,10 +251,14 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit":
             check_strategy(trainer)
             place(trainer.callbacks, checkpoints_dir(config), folder)  # type: ignore[attr-defined]
+            self.model.schedule_start = self.beginning.schedule_start(config.schedule, trainer.max_steps)
             if is_main_process() and not config.trainer.fast_dev_run:
                 self.held.enter_context(only_writer(folder, "give another --name"))
                 if config.checkpoint.dirpath:
                     self.held.enter_context(only_writer(config.checkpoint.dirpath, "give another --checkpoint.dirpath"))
+            if config.ckpt_path:
+                recipe = recipe_of(trainer, self.datamodule)
+                tell_changes(self.beginning.changes(recipe, self.datamodule.spec()), config.schedule)
         return trainer
 
     def _has_callback(self, kind: type) -> bool:

@@ -37,6 +37,7 @@ class PixelModule(pl.LightningModule, ABC):
     """
 
     cosine = True  # whether the rate falls to zero at max_steps
+    schedule_start = 0  # the step at which the schedule began, where a resumed run begins one anew
 
     def __init__(
         self, learning_rate: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int | None
@@ -123,21 +124,39 @@ class PixelModule(pl.LightningModule, ABC):
             fused=not trainer.gradient_clip_val,  # Lightning does not clip what a fused optimizer may have scaled
         )
         if self.cosine:
-            share = partial(warmup_cosine, warmup_steps=warmup, max_steps=trainer.max_steps)
+            share = partial(warmup_cosine, warmup_steps=warmup, max_steps=trainer.max_steps, start=self.schedule_start)
         else:
-            share = partial(warmup_constant, warmup_steps=warmup)
+            share = partial(warmup_constant, warmup_steps=warmup, start=self.schedule_start)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Begin with the rate of the schedule, also where a resumed optimizer brings that of another one."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(scheduler := config.scheduler, torch.optim.lr_scheduler.LambdaLR):
+                parts = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+                for group, peak, share in parts:
+                    group["lr"] = peak * share(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `igpt.load` needs: this module and its data, as plain data."""
         data = getattr(self._trainer, "datamodule", None)
+        recipe = None
+        if isinstance(data, ImageDataModule):
+            recipe = recipe_of(self.trainer, data) | {"schedule_start": self.schedule_start}
         checkpoint[CHECKPOINT_KEY] = {
             "format": 1,
             "model": self.spec(),
             "data": data.spec() if isinstance(data, ImageDataModule) else None,
             "precision": str(self._trainer.precision) if self._trainer else None,
+            "recipe": recipe,
         }
+
+
+def recipe_of(trainer: pl.Trainer, data: ImageDataModule) -> dict[str, int]:
+    """How long a run trains, and how many images a step sees."""
+    images = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    return {"max_steps": trainer.max_steps, "images_a_step": images}
 
 
 def check_recipe(
