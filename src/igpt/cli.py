@@ -22,6 +22,7 @@ from typing import NoReturn, TextIO
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
 from igpt.hardware import fall_back_to_cpu, wait_briefly
+from igpt.plugins import ALLOWED, split_allowed
 from igpt.signals import ASKED_TO_END
 
 VERBS = {
@@ -50,7 +51,8 @@ def help_text() -> str:
         f"usage: igpt VERB [options]\n\nverbs:\n{verbs}\n\n"
         "  igpt VERB --help    the options of a verb\n"
         "  igpt --version      the version\n"
-        "  --debug             anywhere: show the traceback of an error\n\n"
+        "  --debug             anywhere: show the traceback of an error\n"
+        "  --allow-imports M   anywhere: let configs name classes of the module M\n\n"
         "everyday:\n"
         "  igpt fit --config configs/digits_ar.yaml\n"
         "  igpt probe --ckpt runs/digits_ar/checkpoints/last.ckpt\n"
@@ -73,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return complain(f"igpt: {unknown(verb)}")
     earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
+    allowed = os.environ.get(ALLOWED, "")
     try:
+        os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
         wait_briefly()
         fall_back_to_cpu()
         quiet()
@@ -85,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return explained(error, verb, rest)
     finally:
+        os.environ[ALLOWED] = allowed
         if in_main_thread():
             for number, handler in earlier.items():
                 signal.signal(number, handler)

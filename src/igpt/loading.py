@@ -12,7 +12,7 @@ from igpt.data import ImageDataModule
 from igpt.errors import UserError, last_line
 from igpt.modules.base import PixelModule
 from igpt.palette import check_colors
-from igpt.plugins import load_plugins, packages
+from igpt.plugins import allowed_imports, load_plugins, packages
 from igpt.spec import build
 from igpt.transformer import TransformerConfig
 
@@ -33,7 +33,7 @@ class Loaded:
         """
         if self.data_spec is None:
             raise UserError("--ckpt: this checkpoint does not say what it was trained on; name the data with --data")
-        data: ImageDataModule = build(self.data_spec, ImageDataModule, packages())
+        data: ImageDataModule = build(self.data_spec, ImageDataModule, packages() | allowed_imports())
         return data
 
 
@@ -48,7 +48,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     header, state = content[CHECKPOINT_KEY], content["state_dict"]
     check_room(header["model"]["init_args"], state, path)
     try:
-        module: PixelModule = build(header["model"], PixelModule, {"igpt"})
+        module: PixelModule = build(header["model"], PixelModule, {"igpt"} | allowed_imports())
         module.load_state_dict(state)
         check_colors(module.core.palette.colors, "its palette")
         check_order(module.core.pixel_order)
