@@ -23,6 +23,7 @@ from igpt import __version__
 from igpt.errors import UserError, UserErrors
 from igpt.hardware import fall_back_to_cpu, wait_briefly
 from igpt.plugins import ALLOWED, split_allowed
+from igpt.search_path import keep_it_out
 from igpt.signals import ASKED_TO_END
 
 VERBS = {
@@ -62,6 +63,8 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    if argv is None:
+        keep_it_out()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
