@@ -63,14 +63,16 @@ def test_help_imports_nothing_from_it(igpt_there, start):
     assert "usage" in igpt_there(start, "--help")
 
 
-TWO = ", trainer.devices=2, trainer.strategy=ddp"
+MORE = ", trainer.devices=2, trainer.strategy=ddp, data.init_args.num_workers=1"
 
 
-@pytest.mark.parametrize("more", ["", pytest.param(TWO, marks=pytest.mark.slow)], ids=["alone", "two processes"])
-def test_neither_do_the_runs_of_tune_and_their_loaders(igpt_there, digits_run, more):
-    """Slow: a second process of each run, which Lightning starts as `tune` does the first."""
+@pytest.mark.parametrize(
+    "more", ["", pytest.param(MORE, marks=pytest.mark.slow)], ids=["alone", "and processes of theirs"]
+)
+def test_neither_do_the_runs_of_tune(igpt_there, digits_run, more):
+    """Slow: two processes of one run and their loaders, which are started in the environment of the quick one."""
     overrides = "trainer.max_steps=1, trainer.val_check_interval=1, samples.num=0, samples.completions=0"
-    overrides = f"[{overrides}, trainer.limit_val_batches=1, data.init_args.num_workers=1{more}]"
+    overrides = f"[{overrides}, trainer.limit_val_batches=1{more}]"
     printed = igpt_there(MODULE, "tune", "--config", digits_run.config, "--rates", "0.01", "--overrides", overrides)
     assert "chose learning rate 0.01" in printed
 
