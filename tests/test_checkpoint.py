@@ -86,12 +86,24 @@ def test_a_checkpoint_without_a_checksum_is_read_as_it_is(tmp_path):
     assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
 
 
-def test_of_many_the_newest_are_kept_and_named_steps_always(tmp_path):
+def test_of_many_those_of_the_highest_steps_are_kept_and_named_steps_always(tmp_path):
     write_steps(tmp_path, 10, 20, 30, 40, 50)
-    assert superseded(tmp_path, None, []) == []
-    assert [path.name for path in superseded(tmp_path, 2, [20])] == ["step=0000030.ckpt", "step=0000010.ckpt"]
-    os.utime(tmp_path / "step=0000010.ckpt")  # as of a run that went on from an earlier step
-    assert [path.name for path in superseded(tmp_path, 2, [20])] == ["step=0000040.ckpt", "step=0000030.ckpt"]
+    os.utime(tmp_path / "step=0000010.ckpt", (2e9, 2e9))  # a clock that was wrong
+
+    def names_of(keep, owns=lambda step: True):
+        return [path.name for path in superseded(tmp_path, keep, [20], owns)]
+
+    assert names_of(None) == []
+    assert names_of(2) == ["step=0000030.ckpt", "step=0000010.ckpt"]
+    link_last(tmp_path / "step=0000030.ckpt", tmp_path / "last.ckpt")
+    went_on_from_10_to_30 = names_of(2, lambda step: step in (10, 30))
+    assert went_on_from_10_to_30 == ["step=0000050.ckpt", "step=0000040.ckpt"]
+
+
+def test_what_last_stands_for_is_never_removed(tmp_path):
+    write_steps(tmp_path, 10, 20, 30)
+    link_last(tmp_path / "step=0000010.ckpt", tmp_path / "last.ckpt")
+    assert superseded(tmp_path, 1, [], lambda step: True) == [tmp_path / "step=0000020.ckpt"]
 
 
 def test_a_run_keeps_as_many_as_asked_with_their_checksums(digits_run, igpt, tmp_path):

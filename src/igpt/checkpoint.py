@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -130,14 +131,16 @@ def step_checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def newest_intact(folder: Path, below: float = float("inf")) -> Path | None:
-    """The checkpoint of the latest step before `below` that can be read and fits its checksum, if there is one."""
-    for step, path in step_checkpoints(folder).items():
-        with suppress(Exception):  # whatever is wrong with it, it is not the one
-            content = path / META if path.is_dir() else path
-            if step < below and fits_checksum(path) and CHECKPOINT_KEY in load_plain(content):
-                return path
-    return None
+def newest_intact(folder: Path, wanted: Callable[[int], bool] = lambda step: True) -> Path | None:
+    """The checkpoint of the latest of the wanted steps that can be read and fits its checksum, if there is one."""
+    return next((path for step, path in step_checkpoints(folder).items() if wanted(step) and is_intact(path)), None)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint, file or folder of parts, can be read and fits its checksum."""
+    with suppress(Exception):  # whatever is wrong with it
+        return fits_checksum(path) and CHECKPOINT_KEY in load_plain(path / META if path.is_dir() else path)
+    return False
 
 
 def to_one_file(sharded: Path) -> str:

@@ -102,7 +102,7 @@ def test_nan_in_the_weights_stops_the_run_before_the_next_checkpoint(
     assert result["val_loss"] is None
     folder = tmp_path / "mini" / "checkpoints"
     assert sorted(path.name for path in folder.glob("step=*.ckpt"))[-1] == "step=0000004.ckpt"
-    assert newest_intact(folder, below=5) == folder / "step=0000004.ckpt"
+    assert newest_intact(folder, lambda step: step < 5) == folder / "step=0000004.ckpt"
     assert told[-1] == f"igpt fit: {result['stopped']}; the last good checkpoint: {folder / 'step=0000004.ckpt'}"
 
 

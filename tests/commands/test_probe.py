@@ -193,7 +193,8 @@ def test_with_few_labels_mean_and_deviation_are_those_of_the_subsets(probed):
     for row in found:
         tested = [run["test_accuracy"] for run in row["runs"]]
         assert [run["subset_seed"] for run in row["runs"]] == [0, 1, 2]
-        assert row["subsets"] == len(set(tested)) == 3
+        assert row["subsets"] == len(tested) == 3
+        assert len(set(tested)) > 1  # of other images; two of them may be right equally often
         assert row["mean_test_accuracy"] == pytest.approx(np.mean(tested))
         assert row["std_test_accuracy"] == pytest.approx(np.std(tested, ddof=1))
     assert found[1]["mean_test_accuracy"] > found[0]["mean_test_accuracy"]

@@ -124,10 +124,10 @@ class Preemption(Checkpoint):
             self._say(trainer.global_step, path, saver)
         raise Preempted(0 if started_by_another(trainer) else REQUEUE)
 
-    def _say(self, step: int, path: Path, saver: StepCheckpoint) -> None:
+    def _say(self, step: int, path: Path | None, saver: StepCheckpoint) -> None:
         by = self.asked.name if self.asked else "a signal to another process"
-        if not path.exists():
-            raise UserError(f"stopped by {by} at step {step}, but {path} could not be written; {saver.to_go_on()}")
+        if path is None:
+            raise UserError(f"stopped by {by} at step {step}, but it could not be saved; {saver.to_go_on()}")
         last = path.parent / LAST
         saved, word = (last, "last") if same_file(last, path) else (path, path)  # it could not be linked
         print(

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,14 @@ class StepCheckpoint(ModelCheckpoint):
         )
         self.at_steps = at_steps
         self.keep = keep
+        self._began = 0  # the step that this training goes on from
+        self._written: set[int] = set()  # steps of which this training has a checkpoint behind that
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and remove what killed writers have left there."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.is_global_zero:
-            remove_partial(self.folder)
+        """Find the folder."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*exists and is not empty")  # of an earlier run, or gone on with
+            super().setup(trainer, pl_module, stage)
 
     @property
     def folder(self) -> Path:
@@ -72,10 +75,18 @@ class StepCheckpoint(ModelCheckpoint):
         return Path(self.dirpath)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know the checkpoint that a resumed run comes from as saved."""
-        path = self.folder / f"step={trainer.global_step:07d}.ckpt"
+        """Know the checkpoint that a resumed run comes from as saved; remove what killed writers have left."""
+        self._began, self._written = trainer.global_step, set()
+        path = step_path(self.folder, trainer.global_step)
         if trainer.ckpt_path is not None and same_file(Path(trainer.ckpt_path), path):
             self._last_global_step_saved = trainer.global_step
+            self._written.add(trainer.global_step)
+        if trainer.is_global_zero:
+            remove_partial(self.folder)
+
+    def owns(self, step: int) -> bool:
+        """Whether a step's checkpoint is of this training, and not left by one that once went on from further back."""
+        return step <= self._began or step in self._written
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -97,38 +108,43 @@ class StepCheckpoint(ModelCheckpoint):
             return
         if guard := stopping_guard(trainer):
             if trainer.is_global_zero:
-                good = newest_intact(self.folder, below=guard.wrong_from)
+                good = newest_intact(self.folder, lambda step: step < guard.wrong_from and self.owns(step))
                 print(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}", file=sys.stderr)
             return
-        path = self.save(trainer)
-        if trainer.is_global_zero and not path.exists():
+        if self.save(trainer) is None and trainer.is_global_zero:
+            path = step_path(self.folder, trainer.global_step)
             raise UserError(f"checkpoint {path}: the end of the training could not be written; {self.to_go_on()}")
 
-    def save(self, trainer: pl.Trainer) -> Path:
+    def save(self, trainer: pl.Trainer) -> Path | None:
         """Save this step unless that has been done, link `last.ckpt` and remove old ones; all processes must call this.
 
-        Returns the file's path. Where it could not be written, no such file exists.
+        Returns:
+            In the main process the path of this step's checkpoint, and None where it could not be written, whatever
+            file of that name another training has left; None in the others.
         """
-        path = self.folder / f"step={trainer.global_step:07d}.ckpt"
+        step = trainer.global_step
+        path = step_path(self.folder, step)
         if self._should_skip_saving_checkpoint(trainer):
-            return path
+            return path if step in self._written else None
         for logger in trainer.loggers:
             logger.save()  # what led here must not be lost when the run goes on from here
         self.best_model_path, self.last_model_path = str(path), str(self.folder / LAST)
-        known = written_at(path)
+        known = identity(path)
         if getattr(trainer.strategy, "_save_distributed_checkpoint", False):  # there is no public question
             self._save_parts(trainer, path)
         else:
             self._save_checkpoint(trainer, str(path))
-        if trainer.is_global_zero and written_at(path) != known:
-            self._make_newest(path)
+        if not trainer.is_global_zero or identity(path) == known:
+            return None
+        self._written.add(step)
+        self._make_newest(path)
         return path
 
     def _make_newest(self, path: Path) -> None:
         """Link `last.ckpt` to a new checkpoint, then remove old ones; where that fails, say so and go on."""
         try:
             link_last(path, self.folder / LAST)
-            for old in superseded(self.folder, self.keep, self.at_steps or []):
+            for old in superseded(self.folder, self.keep, self.at_steps or [], self.owns):
                 remove_checkpoint(old)
         except OSError as error:
             print(
@@ -198,14 +214,33 @@ def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | Non
     return trainer.strategy.broadcast(reason) or "another process could not write its part"
 
 
-def written_at(path: Path) -> int | None:
-    """When a file was written, in nanoseconds; None where there is none."""
-    return path.stat().st_mtime_ns if path.exists() else None
+def step_path(folder: Path, step: int) -> Path:
+    """What the checkpoint of a step is called."""
+    return folder / f"step={step:07d}.ckpt"
 
 
-def superseded(folder: Path, keep: int | None, always: list[int]) -> list[Path]:
-    """Step checkpoints to remove: all but those of the steps `always`, and the `keep` that were written last."""
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file, or folder, from another that had its name before; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+def superseded(folder: Path, keep: int | None, always: list[int], owns: Callable[[int], bool]) -> list[Path]:
+    """Step checkpoints to remove: all but those of the steps `always`, and the `keep` newest.
+
+    Newest is what has the highest step, since clocks may be wrong; what another training has left behind the step that
+    this one went on from counts as oldest. What `last.ckpt` stands for is never among them.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many; None is all.
+        always: steps that stay.
+        owns: whether a step is one of this training.
+    """
     if keep is None:
         return []
-    files = [path for step, path in step_checkpoints(folder).items() if step not in always]
-    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)[keep:]
+    found = step_checkpoints(folder)
+    order = sorted((step for step in found if step not in always), key=lambda step: (owns(step), step), reverse=True)
+    return [found[step] for step in order[keep:] if not same_file(found[step], folder / LAST)]

@@ -1,6 +1,5 @@
 """What is looked at before a run is started, so that what is off costs one line and leaves nothing behind."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.device import is_main_process
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
-from igpt.files import lies_in
 from igpt.loading import step_of
 from igpt.modules import Joint, PixelModule
 from igpt.parts import read_meta
@@ -141,37 +139,3 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     if recipe:
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
     return Beginning(step_of(content), content[CHECKPOINT_KEY].get("precision"))
-
-
-def files_used(config: Any) -> list[tuple[str, Path]]:
-    """Options and files that a new run begins with: its configs, and checkpoints that hold its first weights."""
-    used = [("--config", file) for file in config.get("config") or []]
-    given = [(f"--model.{name}", value) for name, value in config.model.items()]
-    used += [(option, value) for option, value in given if option.endswith((".start_from", ".pretrained"))]
-    return [(option, Path(str(file))) for option, file in used if file is not None]
-
-
-def keep_earlier_run(run_dir: Path, config: Any) -> None:
-    """Move an earlier run of the same name aside, so that starting anew never loses one.
-
-    Raises:
-        UserError: a file that the new run begins with lies in that folder, and would not be found there any more.
-    """
-    if not run_dir.is_dir():
-        return
-    for option, file in files_used(config):
-        if lies_in(file, run_dir):
-            raise UserError(
-                f"--name: {option} {file} lies in {run_dir}, which would be moved aside as an earlier run; give the "
-                f"new run another name, such as --name {run_dir.name}_more"
-            )
-    if not is_main_process():
-        return
-    number = 1
-    while (aside := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
-        number += 1
-    run_dir.rename(aside)
-    print(
-        f"{run_dir} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last",
-        file=sys.stderr,
-    )

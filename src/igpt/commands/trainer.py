@@ -2,12 +2,15 @@
 
 import json
 import shlex
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.connector import _PRECISION_INPUT  # type: ignore[attr-defined]  # the type of an option
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,6 +24,7 @@ from igpt.callbacks import (
     ImagesPerSecond,
     LayerFeatures,
     Likelihood,
+    LossGuard,
     Preemption,
     ProgressLine,
     SampleGrid,
@@ -28,22 +32,16 @@ from igpt.callbacks import (
 )
 from igpt.callbacks.preemption import started_by_another
 from igpt.callbacks.step_checkpoint import stopping_guard
-from igpt.checkpoint import LAST
 from igpt.commands import records
-from igpt.commands.checks import (
-    Beginning,
-    check_recipe,
-    check_strategy,
-    keep_earlier_run,
-    preflight,
-    use_checkpoint,
-)
-from igpt.commands.device import ready
+from igpt.commands.checks import Beginning, check_recipe, check_strategy, preflight, use_checkpoint
+from igpt.commands.device import is_main_process, ready
 from igpt.commands.parsing import CommandParser
+from igpt.commands.runs import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
 from igpt.hardware import ACCELERATORS, Compute, compute_of
+from igpt.locks import only_writer
 from igpt.modules import PixelModule
 from igpt.plugins import load_plugins
 from igpt.saving import WholeCheckpoints
@@ -56,21 +54,22 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
     load_plugins()
     write_plainly()
     TrainerCLI.verb = verb
-    return (cli or TrainerCLI)(
-        PixelModule,
-        ImageDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        trainer_class=Trainer,
-        parser_class=CommandParser,
-        parser_kwargs={"prog": "igpt", verb: {"prog": f"igpt {verb}", "usage": f"igpt {verb} [options]"}},
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"save_to_log_dir": False},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        args=[verb, *arguments],
-    )
+    with TrainerCLI.held:
+        return (cli or TrainerCLI)(
+            PixelModule,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_class=Trainer,
+            parser_class=CommandParser,
+            parser_kwargs={"prog": "igpt", verb: {"prog": f"igpt {verb}", "usage": f"igpt {verb} [options]"}},
+            save_config_callback=RunFolder,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=[verb, *arguments],
+        )
 
 
 def write_plainly() -> None:
@@ -89,11 +88,30 @@ class Trainer(pl.Trainer):
         super().__init__(precision=None if precision == "auto" else precision, **options)
 
 
-class SaveConfig(SaveConfigCallback):
-    """Writes `runs/NAME/config.yaml`: every option of the training, also those left at their defaults, and the name.
+class RunLogger(TensorBoardLogger):
+    """TensorBoard's logger, which writes nothing until `begun`: Lightning has every logger open its files early."""
 
-    A low-data run also gets `subset.json`, the indices of its training images. Every verb adds its command line to
-    `runs/NAME/commands.txt`, once nothing about it is off any more.
+    begun = False
+
+    @property
+    def experiment(self) -> Any:
+        """The writer of events, or one that writes nothing."""
+        return super().experiment if self.begun else _DummyExperiment()
+
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        if self.begun:
+            super().save()
+
+
+class RunFolder(SaveConfigCallback):
+    """Begins the folder `runs/NAME`, and writes down there what is run.
+
+    `config.yaml` has every option of the training, also those left at their defaults, and the name. A low-data run also
+    gets `subset.json`, the indices of its training images. Every verb adds its command line to `commands.txt`.
+
+    A training does so when the first step is about to be taken: a command that fails before that moves no earlier run
+    aside.
     """
 
     def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
@@ -101,19 +119,35 @@ class SaveConfig(SaveConfigCallback):
         self.command = command
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write each file whole or not at all."""
-        folder = trainer.loggers[0].log_dir if trainer.loggers else None  # trainer.log_dir would wait for all ranks
-        if folder is None:
-            return
-        records.add_command(run_dir(self.config), self.command)
+        """The command line of an evaluation, once nothing about it is off any more."""
         if stage != "fit":
-            return  # the config of the training stays
-        self.config.name = run_dir(self.config).name  # so that this file, too, finds the run's folder
-        with atomic_path(Path(folder) / "config.yaml") as path:
+            records.add_command(run_dir(self.config), self.command)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move an earlier run aside where this one starts anew, then write each file whole or not at all."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.begun = True
+        if not trainer.is_global_zero:
+            return
+        folder = run_dir(self.config)
+        if self.config.ckpt_path:
+            try:
+                self._write(folder, trainer)
+            except UserError as error:  # what stands beside the checkpoints never keeps a run from going on
+                print(f"igpt fit: {error}; training goes on", file=sys.stderr)
+        else:
+            move_aside(folder)
+            self._write(folder, trainer)
+
+    def _write(self, folder: Path, trainer: pl.Trainer) -> None:
+        records.add_command(folder, self.command)
+        self.config.name = folder.name  # so that this file, too, finds the run's folder
+        with atomic_path(folder / "config.yaml") as path:
             path.write_text(self.parser.dump(self.config), encoding="utf-8")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if data.split.labels_per_class is not None:
-            with atomic_path(Path(folder) / "subset.json") as path:
+            with atomic_path(folder / "subset.json") as path:
                 path.write_text(json.dumps({"train_indices": data.train_indices}) + "\n", encoding="utf-8")
 
 
@@ -122,6 +156,7 @@ class TrainerCLI(LightningCLI):
 
     verb = "fit"
     beginning = Beginning()
+    held = ExitStack()  # what this command keeps other processes from writing to
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -151,10 +186,11 @@ class TrainerCLI(LightningCLI):
         if path is None and self.verb != "fit":
             raise UserError("--ckpt_path is missing; name a file, such as runs/NAME/checkpoints/last.ckpt, or 'last'")
         if path == "last":
-            last = run_dir(config) / "checkpoints" / LAST
-            if not last.exists() and self.verb != "fit":
-                raise UserError(f"--ckpt_path last: {last} does not exist; train first, or name a file")
-            path = config.ckpt_path = str(last) if last.exists() else None
+            folder = checkpoints_dir(config)
+            last = last_checkpoint(folder)
+            if last is None and self.verb != "fit":
+                raise UserError(f"--ckpt_path last: there is no checkpoint in {folder}; train first, or name a file")
+            path = config.ckpt_path = str(last) if last else None
         if path is not None and path not in KEYWORDS:
             self.beginning = use_checkpoint(config.model, path)
         config.weights_only = True
@@ -169,6 +205,8 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
         config, folder = self.config[self.verb], run_dir(self.config[self.verb])
+        if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
+            check_place(config)
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
@@ -177,8 +215,8 @@ class TrainerCLI(LightningCLI):
             callbacks.insert(0, ProgressLine())  # first, so that it ends its line before others print
         self.likelihood = Likelihood(str(folder / "likelihood"))
         if config.trainer.logger in (None, True):
-            logger = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
-            kwargs["logger"] = logger
+            kwargs["logger"] = RunLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
+            kwargs["logger"].begun = self.verb != "fit"
         if self.verb == "predict":
             callbacks.append(LayerFeatures(str(folder / "features"), config.ckpt_path))
         if self.verb == "test":
@@ -195,8 +233,11 @@ class TrainerCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         if self.verb == "fit":
             check_strategy(trainer)
-        if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
-            keep_earlier_run(folder, config)  # only now, when nothing about the trainer can be off any more
+            place(trainer.callbacks, checkpoints_dir(config), folder)  # type: ignore[attr-defined]
+            if is_main_process() and not config.trainer.fast_dev_run:
+                self.held.enter_context(only_writer(folder, "give another --name"))
+                if config.checkpoint.dirpath:
+                    self.held.enter_context(only_writer(config.checkpoint.dirpath, "give another --checkpoint.dirpath"))
         return trainer
 
     def _has_callback(self, kind: type) -> bool:
@@ -211,7 +252,7 @@ class TrainerCLI(LightningCLI):
             SystemExit: with 76, `LossGuard` has stopped the training, so that nothing goes on as if there were a model.
         """
         config, folder = self.config[subcommand], run_dir(self.config[subcommand])
-        scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
+        scored = subcommand in ("validate", "test") and not config.trainer.fast_dev_run
         if scored:
             records.read_scores(folder)  # what is off about the file is said before the work
         super()._run_subcommand(subcommand)
@@ -265,8 +306,17 @@ def compute_for(trainer: Any, began: str | None) -> Compute:
     return replace(kept, reason="the run that is resumed began with it")
 
 
-def run_dir(config: Any) -> Path:
-    """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given."""
-    files = config.get("config") or []
-    name = config.name or (Path(str(files[-1])).stem if files else "unnamed")
-    return Path(config.runs_dir) / name
+def place(callbacks: list[pl.Callback], checkpoints: Path, folder: Path) -> None:
+    """Tell callbacks where this run saves, and put the one that begins its folder first.
+
+    Args:
+        callbacks: of the trainer, changed in place.
+        checkpoints: where checkpoints go.
+        folder: of the run.
+    """
+    for callback in callbacks:
+        if isinstance(callback, StepCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(checkpoints)
+        if isinstance(callback, LossGuard) and callback.out is None:
+            callback.out = str(folder / "result.json")
+    callbacks.sort(key=lambda callback: not isinstance(callback, RunFolder))
