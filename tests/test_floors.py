@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "locks", "signals", "spec", "plugins", "allocator", "hardware", "search_path"},
+    {"errors", "files", "locks", "signals", "spec", "plugins", "allocator", "hardware", "search_path", "terminal"},
     {
         "counting",
         "kmeans",
@@ -49,6 +49,7 @@ STANDARD_ONLY = {
     "plugins",
     "allocator",
     "search_path",
+    "terminal",
     "attached",
     "cli",
     "__main__",

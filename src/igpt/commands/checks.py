@@ -14,14 +14,25 @@ from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.device import is_main_process
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
-from igpt.loading import step_of
+from igpt.loading import check_finite, step_of
 from igpt.modules import Joint, PixelModule
 from igpt.parts import read_meta
 from igpt.spec import plain
 
 NOT_COMPARED = {"palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"}
 
-LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}  # of the trainer's numbers
+LEAST = {  # of the trainer's numbers
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+}
+ABOVE_ZERO = (
+    "limit_train_batches",
+    "max_epochs",
+    "val_check_interval",
+)  # 0 of them would train nothing, or divide by 0
 
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
@@ -71,6 +82,9 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     for name, least in LEAST.items():
         if (trainer.get(name) if trainer.get(name) is not None else least) < least:
             raise UserError(f"--trainer.{name} {trainer[name]} must be at least {least}")
+    for name in ABOVE_ZERO:
+        if trainer.get(name) is not None and trainer[name] == 0:
+            raise UserError(f"--trainer.{name} {trainer[name]} must be above 0")
     known = {"accelerator": ["auto", "gpu", *AcceleratorRegistry], "strategy": ["auto", *StrategyRegistry]}
     for name, names in known.items():
         if isinstance(trainer.get(name), str) and trainer[name] not in names:
@@ -78,7 +92,8 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
                 f"--trainer.{name} {trainer[name]} does not exist; choose auto, or one of {', '.join(names)}"
             )
     devices = str(trainer.get("devices"))
-    if devices in ("0", "[]", "") or (devices.startswith("-") and devices != "-1"):
+    wrong = devices in ("0", "[]", "") or (devices.startswith("-") and devices != "-1")
+    if wrong or not (devices in ("None", "auto") or any(letter.isdigit() for letter in devices)):
         raise UserError(f"--trainer.devices {devices} is no number of devices; give auto, 1 or more")
     if not trainer.fast_dev_run and trainer.max_steps < 1:
         raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
@@ -119,6 +134,10 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         UserError: the checkpoint cannot be read, or holds another network.
     """
     content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
+    try:
+        check_finite(content.get("state_dict") or {})
+    except UserError as error:
+        raise UserError(f"--ckpt_path {path}: {error}") from error
     header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:

@@ -10,7 +10,7 @@ from igpt.plugins import ALLOW, ALLOWED, allowed_imports, packages
 # nothing else can be reached through them: torch.nn.modules.module.torch.load is torch.serialization.load.
 LIBRARIES = {
     *(f"lightning.pytorch.{part}" for part in ("accelerators", "callbacks", "loggers", "profilers", "strategies")),
-    *("lightning.pytorch.plugins", "lightning.fabric.plugins", "lightning.fabric.strategies"),
+    *("lightning.Callback", "lightning.pytorch.plugins", "lightning.fabric.plugins", "lightning.fabric.strategies"),
     *(f"lightning.fabric.{part}" for part in ("accelerators", "loggers")),
     *("torch.nn", "torch.optim", "torch.profiler", "torch.dtype", "torch.float32", "torch.float16", "torch.bfloat16"),
     *("torch.distributed.fsdp", "torch.distributed.algorithms"),
