@@ -16,7 +16,6 @@ NUMBERS := $(patsubst %,tests/test_%.py,transformer attention objectives feature
 
 # make palette DATA=SamplePhotos COLORS=64: any data module, any size. The values reach the shell as words, never as code.
 DATA ?= CIFAR10
-unexport DATA COLORS NAME
 quoted = '$(subst ','\'',$(1))'
 ifeq ($(origin COLORS),undefined)
 COLORS := $(if $(filter Digits,$(value DATA)),17,512)
@@ -24,6 +23,7 @@ endif
 ifeq ($(origin NAME),undefined)
 NAME := $(shell printf %s $(call quoted,$(value DATA)) | tr '[:upper:]' '[:lower:]')
 endif
+unexport DATA COLORS NAME
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

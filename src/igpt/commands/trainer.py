@@ -35,6 +35,7 @@ from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.commands import records
 from igpt.commands.checks import Beginning, check_recipe, check_strategy, preflight, use_checkpoint
 from igpt.commands.device import is_main_process, ready
+from igpt.commands.loopback import stay_on_this_machine
 from igpt.commands.parsing import CommandParser
 from igpt.commands.runs import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.data import ImageDataModule
@@ -231,6 +232,7 @@ class TrainerCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in given):
             kwargs["plugins"] = [*given, WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        stay_on_this_machine(trainer)
         if self.verb == "fit":
             check_strategy(trainer)
             place(trainer.callbacks, checkpoints_dir(config), folder)  # type: ignore[attr-defined]
