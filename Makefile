@@ -14,10 +14,16 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 NUMBERS := $(patsubst %,tests/test_%.py,transformer attention objectives features decoding infilling sampling palette) \
   tests/probing tests/modules tests/gpu
 
-# make palette DATA=SamplePhotos COLORS=64: any data module, any size
+# make palette DATA=SamplePhotos COLORS=64: any data module, any size. The values reach the shell as words, never as code.
 DATA ?= CIFAR10
-COLORS ?= $(if $(filter Digits,$(DATA)),17,512)
-NAME ?= $(shell echo $(DATA) | tr '[:upper:]' '[:lower:]')
+quoted = '$(subst ','\'',$(1))'
+ifeq ($(origin COLORS),undefined)
+COLORS := $(if $(filter Digits,$(value DATA)),17,512)
+endif
+ifeq ($(origin NAME),undefined)
+NAME := $(shell printf %s $(call quoted,$(value DATA)) | tr '[:upper:]' '[:lower:]')
+endif
+unexport DATA COLORS NAME
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 palette: $(STAMP) ## build palettes/NAME.npy; DATA=CIFAR10 unless given
-	$(BIN)/igpt palette --data $(DATA) --colors $(COLORS) --out palettes/$(NAME).npy
+	$(BIN)/igpt palette --data $(call quoted,$(value DATA)) --colors $(call quoted,$(value COLORS)) \
+	  --out $(call quoted,palettes/$(value NAME).npy)
 
 demo: $(STAMP) ## the whole method on real digits, under 4 minutes: palette, training, probe, samples
 	@echo "== 1/5 palette: the 17 grey levels of scikit-learn's 1,797 digits"

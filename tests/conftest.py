@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores, and so do commands they start
 if os.environ.get("IGPT_TEST_DEVICE", "cpu") == "cpu":  # what is expected of the commands is what a CPU computes
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("IGPT_ALLOW_IMPORTS", "tests")  # callbacks that tests put into runs
 os.environ.setdefault("IGPT_CPU_BF16_RATIO", "9")  # "auto" is float32 on every CPU; tests of bfloat16 ask for it
 
 import numpy as np

@@ -74,34 +74,6 @@ def test_an_unforeseen_error_is_one_line_and_exit_1_and_debug_shows_the_tracebac
         main(["probe", "--debug"])
 
 
-@pytest.mark.parametrize(
-    ("opened", "code"),
-    [
-        ("mine/p.npy", 2),
-        ("mine", 2),  # the folder of what is to be written
-        ("given/inside/it", 2),
-        ("in.a.list", 2),
-        ("another", 1),
-        ("mine/p.npy.more", 1),
-        (".", 1),
-        ("/proc", 1),
-        (3, 1),
-    ],
-)
-def test_a_file_that_cannot_be_opened_is_the_users_fault_where_the_command_line_names_it(
-    igpt, monkeypatch, opened, code
-):
-    def broken(rest):
-        raise PermissionError(13, "Permission denied", opened)
-
-    monkeypatch.setattr("igpt.cli.runner", lambda verb: broken)
-    found, _, err = igpt("palette", "--out=mine/p.npy", "--data.root", "given", "--files", "[other, in.a.list]")
-    assert (found, err.count("\n")) == (code, 1)
-    assert err.startswith(
-        f"igpt palette: {opened}: Permission denied" if code == 2 else "igpt palette: PermissionError"
-    )
-
-
 def test_print_config_can_be_given_back_as_config(igpt, tmp_path):
     code, printed, _ = igpt("palette", "--data", "Digits", "--out", tmp_path / "a.npy", "--colors", 9, "--print_config")
     assert code == 0

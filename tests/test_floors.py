@@ -5,7 +5,7 @@ import ast
 from tests.conftest import REPO
 
 FLOORS = [
-    {"errors", "files", "locks", "signals", "spec", "plugins", "allocator", "hardware"},
+    {"errors", "files", "locks", "signals", "spec", "plugins", "allocator", "hardware", "search_path", "terminal"},
     {
         "counting",
         "kmeans",
@@ -48,6 +48,8 @@ STANDARD_ONLY = {
     "spec",
     "plugins",
     "allocator",
+    "search_path",
+    "terminal",
     "attached",
     "cli",
     "__main__",

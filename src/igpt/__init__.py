@@ -1,7 +1,10 @@
 """igpt: generative pre-training from pixels. The public names, imported when first asked for."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = (
+    False  # not that of `typing`: `python -m igpt` must import nothing before it has left the current folder out
+)
 
 __version__ = "0.1.0"
 
@@ -26,6 +29,8 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from igpt.data import ImageDataModule as ImageDataModule
     from igpt.data import LabelledImages as LabelledImages
     from igpt.data import TensorImages as TensorImages
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
     from igpt.transformer import TransformerConfig as TransformerConfig
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOME:
         raise AttributeError(f"module 'igpt' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -1,7 +1,11 @@
 """`python -m igpt` is the `igpt` command."""
 
-import sys
+from igpt.search_path import leave_out_current_folder
 
-from igpt.cli import main
+leave_out_current_folder()
+
+import sys  # noqa: E402
+
+from igpt.cli import main  # noqa: E402
 
 sys.exit(main())

@@ -4,11 +4,15 @@ Whoever starts it holds the other end of its standard input and never writes. Ho
 closes the pipe; this needs no signal, and is the same on every system.
 """
 
-import os
-import sys
-import threading
+from igpt.search_path import leave_out_current_folder
 
-from igpt.cli import main
+leave_out_current_folder()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+
+from igpt.cli import main  # noqa: E402
 
 
 def end_with_input() -> None:

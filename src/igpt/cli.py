@@ -1,28 +1,33 @@
 """The `igpt` command: finds the verb with the standard library alone, and imports only what that verb needs.
 
 Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted; 143
-ended by SIGTERM; 75 `fit` was asked to stop, has saved and can go on; 76 `LossGuard` stopped `fit`
-(docs/preemption.md).
+ended by SIGTERM; 141 nobody reads the output any more; 75 `fit` was asked to stop, has saved and can go on; 76
+`LossGuard` stopped `fit` (docs/preemption.md).
 `--debug` anywhere shows the traceback.
 """
 
 import difflib
+import errno
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn, TextIO, cast
 
 from igpt import __version__
 from igpt.errors import UserError, UserErrors
+from igpt.files import final_name
 from igpt.hardware import fall_back_to_cpu, wait_briefly
+from igpt.plugins import ALLOWED, split_allowed
+from igpt.search_path import keep_it_out
 from igpt.signals import ASKED_TO_END
+from igpt.terminal import OutputError, Shown, complain, in_one_line, lose_output, open_closed_streams
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
@@ -40,6 +45,7 @@ VERBS = {
     "report": "one page of runs beside the published figures",
 }
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
 def help_text() -> str:
@@ -50,7 +56,8 @@ def help_text() -> str:
         f"usage: igpt VERB [options]\n\nverbs:\n{verbs}\n\n"
         "  igpt VERB --help    the options of a verb\n"
         "  igpt --version      the version\n"
-        "  --debug             anywhere: show the traceback of an error\n\n"
+        "  --debug             anywhere: show the traceback of an error\n"
+        "  --allow-imports M   anywhere: let configs name classes of the module M\n\n"
         "everyday:\n"
         "  igpt fit --config configs/digits_ar.yaml\n"
         "  igpt probe --ckpt runs/digits_ar/checkpoints/last.ckpt\n"
@@ -60,7 +67,22 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    if argv is None:
+        keep_it_out()
+        open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    stream = sys.stdout
+    with redirect_stdout(cast(TextIO, Shown(stream))):
+        try:
+            code = run(arguments)
+            sys.stdout.flush()
+        except OutputError as error:
+            return lose_output(stream, error.__cause__)
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line, whatever becomes of what it prints."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -71,9 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"igpt {__version__}")
         return 0
     if verb not in VERBS:
-        return complain(f"igpt: {unknown(verb)}")
+        return complain(f"igpt: {in_one_line(unknown(verb))}")
     earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
+    allowed = os.environ.get(ALLOWED, "")
     try:
+        os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
+        check_surroundings(rest)
         wait_briefly()
         fall_back_to_cpu()
         quiet()
@@ -81,36 +106,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner(verb)(rest)
         return 0
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        if debug and isinstance(error, Exception):
+        if isinstance(error, OutputError) or (debug and isinstance(error, Exception)):
             raise
-        return explained(error, verb, rest)
+        return explained(error, verb)
     finally:
+        os.environ[ALLOWED] = allowed
         if in_main_thread():
             for number, handler in earlier.items():
                 signal.signal(number, handler)
 
 
-def explained(error: BaseException, verb: str, words: Sequence[str]) -> int:
+def check_surroundings(words: Sequence[str]) -> None:
+    """Raise a UserError for a folder or words that no command can work with.
+
+    Configs and records are UTF-8, and so no name with other bytes could be written into them.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the current folder is not there any more; change to one that is") from error
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(f"{word} has bytes that are not UTF-8; rename the file, or fix the option")
+
+
+def explained(error: BaseException, verb: str) -> int:
     """Say in a line or a few why a command ended, and return its exit code.
 
     Args:
         error: what ended it: an exit, an interrupt or an error.
         verb: the command.
-        words: the rest of its command line.
     """
+    start = f"igpt {verb}: "
     if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
-        return int(error.code or 0)
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        return complain(start + in_one_line(str(error.code)), 1)  # words, as a plug-in may leave with
     if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning's trainer leaves an interrupt by exit(1)
-        return complain(f"igpt {verb}: interrupted", 130)
+        return complain(f"{start}interrupted", 130)
     if isinstance(error, UserError):
-        return complain("\n".join(f"igpt {verb}: {line}" for line in lines_of(error)))
-    if isinstance(error, OSError) and was_given(error.filename, words):  # what no command has words of its own for
-        problem = printable(f"{error.filename}: {error.strerror or error}")
-        return complain(f"igpt {verb}: {problem}; name another file or folder")
+        return complain("\n".join(start + line for line in lines_of(error)))
+    if isinstance(error, OSError) and (problem := of_a_file(error)):
+        return complain(start + in_one_line(problem))
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
-        return complain(f"igpt {verb}: {printable(' '.join(str(error).split()))}")
-    text = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
-    return complain(f"igpt {verb}: {text} (run again with --debug for the traceback)", 1)
+        return complain(start + in_one_line(" ".join(str(error).split())))
+    text = in_one_line(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+    return complain(f"{start}{text} (run again with --debug for the traceback)", 1)
+
+
+def of_a_file(error: OSError) -> str | None:
+    """What the operating system says about a file or its disk; None where the error is about neither."""
+    named = isinstance(error.filename, str | bytes)
+    full = error.errno in NO_ROOM or "requested and" in str(error)  # NumPy counts what it could not write
+    if not (named or full):
+        return None
+    name = final_name(os.fsdecode(error.filename)) if named else "the disk"
+    advice = "make room, or write to another disk" if full else "name another file or folder"
+    return f"{name}: {error.strerror or error}; {advice}"
 
 
 def in_main_thread() -> bool:
@@ -132,28 +184,6 @@ def end_on_sigterm(verb: str) -> None:
         signal.signal(signal.SIGTERM, end)
 
 
-def was_given(name: object, words: Sequence[str]) -> bool:
-    """Whether the command line names this path, something below it, or a folder that it lies in.
-
-    Any other file that cannot be opened is a fault of the program, not of the user's words.
-    """
-    if not isinstance(name, str):
-        return False
-    path, here = folder_of(name), folder_of("")
-    for word in words:
-        for part in {word, *re.split(r"[=,\s\[\]]+", word)} - {""}:
-            place = folder_of(part)
-            below = place.startswith(path) and not here.startswith(path)
-            if below or path.startswith(place):
-                return True
-    return False
-
-
-def folder_of(name: str) -> str:
-    """A path as all that lies below it begins."""
-    return os.path.join(os.path.abspath(name), "")
-
-
 def lines_of(error: UserError) -> list[str]:
     """The lines to show; of one that a loader's worker process raised, the message without the worker's traceback."""
     lines = str(error).splitlines()
@@ -161,12 +191,7 @@ def lines_of(error: UserError) -> list[str]:
         lines = [lines[-1].partition("UserError: ")[2] or lines[-1]]
     elif not isinstance(error, UserErrors):
         lines = [" ".join(lines)]  # a file's name may hold a line break
-    return [printable(line) for line in lines]
-
-
-def printable(line: str) -> str:
-    """A line without the characters, from names inside strangers' files, that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
+    return [in_one_line(final_name(line)) for line in lines]
 
 
 def unknown(verb: str) -> str:
@@ -174,12 +199,6 @@ def unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(VERBS)}"
     return f"there is no verb '{verb}'; {hint}"
-
-
-def complain(text: str, code: int = 2) -> int:
-    """Print to stderr and return the exit code."""
-    print(text, file=sys.stderr)
-    return code
 
 
 def runner(verb: str) -> Callable[[list[str]], object]:
@@ -210,7 +229,7 @@ def one_line_warning(
     line: str | None = None,
 ) -> None:
     """Stand-in for `warnings.showwarning`."""
-    print(f"igpt: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+    print(f"igpt: warning: {in_one_line(' '.join(str(message).split()))}", file=file or sys.stderr)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def final_name(text: str) -> str:
+    """A path, or a message with paths, with the names of the files that this process writes first put right."""
+    return re.sub(rf"(?<![\w.])\.([^/\\]+?)\.{os.getpid()}(\.partial|\.old)?(?!\w)", r"\1", text)
+
+
 def lies_in(file: Path, folder: Path) -> bool:
     """Whether a file, or the link that it is named by, lies in a folder, whatever links lead there."""
     places = (os.path.realpath(file), os.path.join(os.path.realpath(file.parent), file.name))

@@ -12,7 +12,7 @@ from igpt.data import ImageDataModule
 from igpt.errors import UserError, last_line
 from igpt.modules.base import PixelModule
 from igpt.palette import check_colors
-from igpt.plugins import load_plugins, packages
+from igpt.plugins import allowed_imports, load_plugins, packages
 from igpt.spec import build
 from igpt.transformer import TransformerConfig
 
@@ -33,7 +33,7 @@ class Loaded:
         """
         if self.data_spec is None:
             raise UserError("--ckpt: this checkpoint does not say what it was trained on; name the data with --data")
-        data: ImageDataModule = build(self.data_spec, ImageDataModule, packages())
+        data: ImageDataModule = build(self.data_spec, ImageDataModule, packages() | allowed_imports())
         return data
 
 
@@ -48,16 +48,26 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     header, state = content[CHECKPOINT_KEY], content["state_dict"]
     check_room(header["model"]["init_args"], state, path)
     try:
-        module: PixelModule = build(header["model"], PixelModule, {"igpt"})
+        module: PixelModule = build(header["model"], PixelModule, {"igpt"} | allowed_imports())
         module.load_state_dict(state)
         check_colors(module.core.palette.colors, "its palette")
         check_order(module.core.pixel_order)
+        check_finite(state)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
+
+
+def check_finite(state: dict[str, Any]) -> None:
+    """Raise a UserError that names the first tensor with a value that is not finite: its training diverged."""
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_sparse or not tensor.numel():
+            continue
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise UserError(f"the network has values that are not finite (in {name}); use an earlier checkpoint")
 
 
 def step_of(content: dict[str, Any]) -> int:

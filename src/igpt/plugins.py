@@ -1,9 +1,15 @@
-"""Finding data modules that other packages provide, through entry points of the group `igpt.datamodules`."""
+"""Finding data modules that other packages provide, and which packages' classes may be named (docs/security.md)."""
 
+import os
+import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
+from igpt.errors import UserError
+
 GROUP = "igpt.datamodules"
+ALLOW, ALLOWED = "--allow-imports", "IGPT_ALLOW_IMPORTS"  # the option, and the variable that commands inherit it by
 
 
 def registered() -> list[EntryPoint]:
@@ -28,5 +34,34 @@ def load_plugins() -> None:
 
 
 def packages() -> set[str]:
-    """Top-level packages that registered plug-ins come from: what a checkpoint may name as its data."""
-    return {point.module.partition(".")[0] for point in registered()}
+    """Top-level packages that registered plug-ins come from, with those that hold the classes they pass on."""
+    found = {point.module for point in registered()}
+    for point in registered():
+        kind = getattr(sys.modules.get(point.module), point.attr, None)
+        found.add(getattr(kind, "__module__", point.module))
+    return {module.partition(".")[0] for module in found}
+
+
+def allowed_imports() -> set[str]:
+    """Modules that the user has allowed configs and checkpoints to name, with all below them."""
+    return set(os.environ.get(ALLOWED, "").replace(",", " ").split())
+
+
+def split_allowed(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line without `--allow-imports MODULE`, and the modules.
+
+    Raises:
+        UserError: no module follows, or it is no name of one.
+    """
+    rest, names = [], []
+    given = iter(words)
+    for word in given:
+        option, equals, name = word.partition("=")
+        if option.replace("_", "-") != ALLOW:
+            rest.append(word)
+            continue
+        name = name if equals else next(given, "")
+        if not all(part.isidentifier() for part in name.split(".")) or name.partition(".")[0] == "jsonargparse":
+            raise UserError(f"{ALLOW} {name!r} is no module that can be allowed; give its name, such as my_package")
+        names.append(name)
+    return rest, names

@@ -57,7 +57,7 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
     """Build what `spec` describes, if its class is a subclass of `base` from a module in `allowed`.
 
     Args:
-        allowed: top-level package names; a checkpoint from a stranger cannot make us import anything else.
+        allowed: packages and modules; a checkpoint from a stranger cannot make us import anything else.
 
     Raises:
         UserError: the class is unknown, of another kind, or does not take these arguments.
@@ -68,8 +68,11 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
     module, _, name = path.rpartition(".")
     if module.rpartition(".")[2] == "__main__":  # importing it would run a program
         raise UserError(f"class {path!r} is of a program; a checkpoint names classes of modules")
-    if module.partition(".")[0] not in allowed:
-        raise UserError(f"class {path!r} comes from no installed plug-in; install the package that provides it")
+    if not any(module == name or module.startswith(f"{name}.") for name in allowed):
+        raise UserError(
+            f"class {path!r} comes from no installed plug-in; install the package that provides it, or add "
+            f"--allow-imports {module} if you trust it"
+        )
     try:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -59,7 +59,8 @@ def process(digits_run, tmp_path):
     """A real `igpt fit` that hangs in the batch after step 3, until it is killed."""
     options = arguments(digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, *stop(3, "hang"))
     command = [sys.executable, "-m", "igpt", *map(str, options)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPO) as process:
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=found) as process:
         while not (tmp_path / "mini" / "hangs").exists():
             assert process.poll() is None
             time.sleep(0.05)

@@ -85,7 +85,14 @@ def test_a_checkpoint_of_another_pixel_order_is_refused(refused, digits_run):
 
 def test_the_last_checkpoint_of_a_run_that_is_not_there_is_named(refused, digits_run):
     refused(
-        "test", "--config", digits_run.config, "--name", "never", "--ckpt_path", "last", words=["never", "last.ckpt"]
+        "test",
+        "--config",
+        digits_run.config,
+        "--name",
+        "never",
+        "--ckpt_path",
+        "last",
+        words=["never", "no checkpoint"],
     )
 
 

@@ -216,6 +216,25 @@ def test_a_part_of_a_checkpoint_that_is_off(read_by, changed, name):
     read_by("sample")
 
 
+def test_a_flipped_bit_is_found_where_no_checksum_stands_beside_the_file(read_by, digits_run, tmp_path):
+    whole = bytearray(digits_run.checkpoint.read_bytes())
+    with zipfile.ZipFile(digits_run.checkpoint) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    whole[largest.header_offset + 200 + largest.file_size // 2] ^= 1
+    (tmp_path / "bad.ckpt").write_bytes(whole)
+    for verb in ("sample", "export"):
+        read_by(verb, words=["damaged"])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("verb", ["sample", "probe", "surprise", "export", "test"])
+def test_a_network_that_diverged_is_said_before_the_work(read_by, changed, verb, value):
+    broken = torch.zeros(64, 32)
+    broken[5, 3] = value
+    changed("state_dict/transformer.wpe", broken)
+    read_by(verb, words=["not finite (in transformer.wpe)"])
+
+
 @pytest.mark.parametrize("name", ["the header is a list", "no arguments"])
 @pytest.mark.parametrize("verb", ["probe", "surprise", "export", "test", "fit"])
 def test_a_header_that_is_off(read_by, changed, verb, name):

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
-from transformers import ImageGPTImageProcessor
+from transformers import ImageGPTForImageClassification, ImageGPTImageProcessor, ImageGPTModel
 
 from igpt.errors import UserError
 from igpt.interop.alignment import aligned_nll
 from igpt.interop.export import processor_config, to_huggingface
 from igpt.interop.huggingface import read_huggingface
+from igpt.loading import load
 from igpt.palette import Palette
 from igpt.sampling import generate
 from igpt.transformer import PixelTransformer
@@ -196,3 +197,39 @@ def test_their_processor_and_our_palette_give_the_same_tokens_but_for_ties(tmp_p
         squared = (exact - pixels[image, position]).square().sum(1)
         assert abs(squared[tokens[image, position]] - squared[expected[image, position]]) < 1e-6
         assert squared[tokens[image, position]] < squared.min() + 1e-6
+
+
+def randomly(kind, folder, **options):
+    """A model of another class with the weights of `theirs`, saved, and the same model."""
+    model = kind(theirs().config if not options else type(theirs().config)(**SHAPES["deep"], **options)).eval()
+    backbone = getattr(model, "transformer", model)
+    backbone.load_state_dict(theirs().transformer.state_dict())
+    return save(model, folder), model
+
+
+def test_a_classifier_becomes_a_joint_model_with_the_same_logits(igpt, tmp_path):
+    torch.manual_seed(3)
+    folder, model = randomly(ImageGPTForImageClassification, tmp_path / "theirs", num_labels=5)
+    code, out, err = igpt("import", "--path", folder, "--out", tmp_path / "x.ckpt")
+    assert code == 0, err
+    assert "5 classes, no head for pixels" in out
+    joint = load(tmp_path / "x.classes.ckpt").module
+    tokens = some_tokens(model)
+    with torch.inference_mode():
+        expected = model(begun(tokens, model.config.vocab_size - 1)).logits
+        logits = joint.classifier(joint.core.transformer.final(tokens, causal=True).mean(1))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_a_backbone_alone_gives_its_features_and_a_head_of_zeros(igpt, tmp_path):
+    folder, model = randomly(ImageGPTModel, tmp_path / "theirs")
+    code, out, err = igpt("import", "--path", folder, "--out", tmp_path / "x.ckpt")
+    assert code == 0, err
+    assert "no head for pixels (zeros" in out
+    ours = load(tmp_path / "x.ckpt").module.core.transformer
+    tokens = some_tokens(model)
+    with torch.inference_mode():
+        expected = model(begun(tokens, model.config.vocab_size - 1)).last_hidden_state
+        torch.testing.assert_close(ours.final(tokens, causal=True), expected, atol=1e-4, rtol=0)
+    assert not ours.head.weight.count_nonzero()

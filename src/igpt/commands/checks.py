@@ -13,7 +13,18 @@ from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
 from igpt.modules import Joint, PixelModule
 
-LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}  # of the trainer's numbers
+LEAST = {  # of the trainer's numbers
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+}
+ABOVE_ZERO = (
+    "limit_train_batches",
+    "max_epochs",
+    "val_check_interval",
+)  # 0 of them would train nothing, or divide by 0
 
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
@@ -63,13 +74,14 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     for name, least in LEAST.items():
         if (trainer.get(name) if trainer.get(name) is not None else least) < least:
             raise UserError(f"--trainer.{name} {trainer[name]} must be at least {least}")
-    if trainer.limit_train_batches == 0:
-        raise UserError("--trainer.limit_train_batches 0 trains on nothing; leave it out, or use igpt validate")
     if trainer.overfit_batches:
         raise UserError(
             "--trainer.overfit_batches would need another order of the images than igpt's; for a quick look give "
             "--trainer.limit_train_batches 10, for few images --data.init_args.split.labels_per_class 10"
         )
+    for name in ABOVE_ZERO:
+        if trainer.get(name) is not None and trainer[name] == 0:
+            raise UserError(f"--trainer.{name} {trainer[name]} must be above 0")
     known = {"accelerator": ["auto", "gpu", *AcceleratorRegistry], "strategy": ["auto", *StrategyRegistry]}
     for name, names in known.items():
         if isinstance(trainer.get(name), str) and trainer[name] not in names:
@@ -77,7 +89,8 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
                 f"--trainer.{name} {trainer[name]} does not exist; choose auto, or one of {', '.join(names)}"
             )
     devices = str(trainer.get("devices"))
-    if devices in ("0", "[]", "") or (devices.startswith("-") and devices != "-1"):
+    wrong = devices in ("0", "[]", "") or (devices.startswith("-") and devices != "-1")
+    if wrong or not (devices in ("None", "auto") or any(letter.isdigit() for letter in devices)):
         raise UserError(f"--trainer.devices {devices} is no number of devices; give auto, 1 or more")
     if not trainer.fast_dev_run and trainer.max_steps < 1:
         raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")

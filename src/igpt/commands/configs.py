@@ -1,4 +1,4 @@
-"""A config file is looked at before it is parsed: what YAML lets pass in silence, or never ends with, is one line."""
+"""A config file is looked at before it is parsed: what YAML lets pass in silence is one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,18 +9,15 @@ import yaml
 from igpt.errors import UserError
 
 LARGEST = 2**20  # bytes of a config
-DEEPEST = 50  # levels of nesting
-MOST = 20_000  # values once all aliases are written out: nine lines of YAML can stand for a billion
 TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")))
 
 
 @dataclass
 class _Place:
-    """A mapping or a list that has begun: how many values it holds, and a mapping's keys and whether one is next."""
+    """A mapping or a list that has begun: a mapping's keys, and whether one is next."""
 
     anchor: str | None
     is_mapping: bool
-    values: int = 1
     keys: set[str] = field(default_factory=set)
     at_key: bool = True
 
@@ -29,7 +26,7 @@ def check_config(path: str | Path) -> None:
     """Look at a config file; a pipe is left to whoever reads it.
 
     Raises:
-        UserError: it is no UTF-8 text or no YAML, is too large or too deep, or gives a key twice.
+        UserError: it is no UTF-8 text or no YAML, is too large, or gives a key twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,14 +37,14 @@ def check_config(path: str | Path) -> None:
         check_text(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"--config {path} is no UTF-8 text; save it as UTF-8") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--config {path} cannot be read: {' '.join(str(error).split())}; mend the file") from error
 
 
 def check_text(text: str) -> None:
     """Raise a ValueError or YAMLError unless the text is one mapping that ends, with each key once and no tags."""
     places: list[_Place] = []
-    sizes: dict[str, int] = {}
+    done: set[str | None] = set()
     documents = 0
     for event in _events(text):
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -62,19 +59,17 @@ def check_text(text: str) -> None:
                 _check_key(places[-1], event, line)
         if isinstance(event, yaml.CollectionStartEvent):
             places.append(_Place(event.anchor, isinstance(event, yaml.MappingStartEvent)))
-            if len(places) > DEEPEST:
-                raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            done = places.pop()
-            sizes |= {done.anchor: done.values} if done.anchor is not None else {}
-            _add(places, done.values)
+            continue
+        if isinstance(event, yaml.AliasEvent) and event.anchor not in done:
+            raise ValueError(f"line {line}: *{event.anchor} stands for nothing, or for what it is a part of")
+        if isinstance(event, yaml.CollectionEndEvent):
+            done.add(places.pop().anchor)
         elif isinstance(event, yaml.ScalarEvent):
-            sizes |= {event.anchor: 1} if event.anchor is not None else {}
-            _add(places, 1)
-        elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise ValueError(f"line {line}: *{event.anchor} stands for nothing, or for what it is a part of")
-            _add(places, sizes[event.anchor])
+            done.add(event.anchor)
+        elif not isinstance(event, yaml.AliasEvent):
+            continue
+        if places:
+            places[-1].at_key = not places[-1].at_key
     if not documents:
         raise ValueError("it is empty")
 
@@ -82,17 +77,6 @@ def check_text(text: str) -> None:
 def _events(text: str) -> Iterable[yaml.Event]:
     parsed: Iterable[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
     return parsed
-
-
-def _add(places: list[_Place], values: int) -> None:
-    """Count values into the innermost place."""
-    if not places:
-        return
-    place = places[-1]
-    place.values += values
-    place.at_key = not place.at_key
-    if place.values > MOST:
-        raise ValueError(f"its aliases stand for more than {MOST} values")
 
 
 def _check_key(place: _Place, event: yaml.Event, line: int) -> None:

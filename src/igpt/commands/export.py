@@ -1,12 +1,17 @@
 """`igpt export`: from a checkpoint to files that other programs load."""
 
+import errno
 import json
+import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,7 +21,7 @@ from igpt.errors import UserError
 from igpt.files import atomic_folder, lies_in
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
-from igpt.loading import check_room, step_of
+from igpt.loading import check_finite, check_room, step_of
 from igpt.parts import read_parts
 from igpt.spec import header_of
 from igpt.transformer import TransformerConfig
@@ -103,13 +108,28 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if format == "checkpoint":
-            write_checkpoint(as_checkpoint(contents.header, contents.state), folder / CHECKPOINT)
+            save(
+                lambda path: write_checkpoint(as_checkpoint(contents.header, contents.state), path), folder / CHECKPOINT
+            )
         else:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            save(lambda path: save_file(tensors, path, metadata={"format": "pt"}), folder / "model.safetensors")
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
         written = sorted(path.name for path in folder.iterdir())
     size = sum((Path(out) / name).stat().st_size for name in written)
     print(f"wrote {', '.join(written)} in {out} ({size / 1e6:,.1f} MB)")
+
+
+def save(write: Callable[[Path], None], path: Path) -> None:
+    """Write a file of weights.
+
+    Raises:
+        OSError: it cannot be written; names the file, which safetensors and torch do not.
+    """
+    try:
+        write(path)
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def check_folder(out: str, ckpt: str) -> None:
@@ -139,6 +159,10 @@ def open_contents(ckpt: str) -> Contents:
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
     check_room(model["init_args"], state, ckpt)
     held = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    try:
+        check_finite(held)
+    except UserError as error:
+        raise UserError(f"--ckpt {ckpt}: {error}") from error
     step = step_of(content)
     plain = {"model": model, "data": header.get("data"), "step": step}
     return Contents(plain, core, held, "generative." if joint else "")

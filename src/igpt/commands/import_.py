@@ -226,6 +226,8 @@ def describe(imported: Imported, target: Path, colors: Tensor) -> str:
         trained = trained_head(imported) is not None
         written += [classes_path(target).name] if trained else []
         note = f", {len(imported.class_head)} classes" if trained else ", a class head of zeros (left out)"
+    if not imported.pixel_head:
+        note += ", no head for pixels (zeros: to probe and to fine-tune, not to sample)"
     return (
         f"{imported.source}: {kind}, {config.n_layers} layers, width {config.d_model}, {config.n_heads} heads, "
         f"{config.n_positions} positions, {len(colors)} colours, {count:,} parameters{note}\n"

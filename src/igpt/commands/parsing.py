@@ -12,8 +12,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt import modules
 from igpt.commands.configs import check_config
+from igpt.commands.trusted import refused_import, restrict_imports
 from igpt.errors import UserError
-from igpt.plugins import registered
+from igpt.plugins import registered, split_allowed
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
 
@@ -48,7 +49,9 @@ class CommandParser(LightningArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line; a group of options that a config gives a bare value is refused."""
-        values = super().parse_args(*args, **kwargs)
+        restrict_imports()
+        words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
+        values = super().parse_args(words, *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
             for name in GROUPS:
                 if name in part and not isinstance(part[name], Namespace):
@@ -122,6 +125,9 @@ def one_line(message: str) -> str:
     """A parser's message as one line that begins with the option it is about."""
     text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
     text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
+    refused = refused_import(text)
+    if refused:
+        return f"{text.partition(':')[0]}: {refused}"
     wrong_class = re.search(r"Expected a dot import path string: (\S+?)(;|$)", text)
     if wrong_class:
         return f"{text.partition(':')[0]}: {no_such_class(text, wrong_class[1])}"

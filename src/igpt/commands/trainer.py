@@ -37,6 +37,7 @@ from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.commands import records
 from igpt.commands.checks import check_recipe, check_strategy, preflight
 from igpt.commands.device import is_main_process, ready
+from igpt.commands.loopback import stay_on_this_machine
 from igpt.commands.parsing import CommandParser
 from igpt.commands.resuming import Beginning, tell_changes, use_checkpoint
 from igpt.commands.runs import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
@@ -248,6 +249,7 @@ class TrainerCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in given):
             kwargs["plugins"] = [*given, WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        stay_on_this_machine(trainer)
         if self.verb == "fit":
             check_strategy(trainer)
             place(trainer.callbacks, checkpoints_dir(config), folder)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.errors import UserError
 from igpt.interop.imported import Imported, check_shapes
-from igpt.interop.names import CLASS_HEAD, MASKS, TOKENS, bias_shapes, pairs, their_shapes
+from igpt.interop.names import BACKBONE, CLASS_HEAD, HEAD, MASKS, TOKENS, bias_shapes, pairs, their_shapes
 from igpt.interop.weights import Weights, open_weights, read_json
 from igpt.palette import check_colors
 from igpt.transformer import NORM_EPS, TransformerConfig
@@ -38,6 +38,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def read_huggingface(folder: str | Path) -> Imported:
     """Weights of an `ImageGPTForCausalImageModeling`, also with a class head beside; float32, each read on its own.
 
+    An `ImageGPTForImageClassification` and an `ImageGPTModel` have no head for pixels: it is zeros, as in a new one.
+
     Raises:
         UserError: a file is missing or damaged; the config asks for what our network does not do; a tensor is missing,
             unknown, of another shape or type; or a bias is not zero.
@@ -45,17 +47,23 @@ def read_huggingface(folder: str | Path) -> Imported:
     folder = Path(folder)
     config = config_of(read_json(folder / CONFIG), str(folder / CONFIG))
     weights = open_weights(folder)
-    found = {name: shape for name, shape in weights.shapes.items() if not MASKS.fullmatch(name)}
+    prefix = BACKBONE if TOKENS.removeprefix(BACKBONE) in weights.shapes else ""  # which an ImageGPTModel leaves out
+    found = {prefix + name: shape for name, shape in weights.shapes.items() if not MASKS.fullmatch(prefix + name)}
     if config.n_layers > len(found):
         raise UserError(f"{folder / CONFIG}: n_layer is {config.n_layers}, but there are only {len(found)} tensors")
     expected = their_shapes(config)
     if CLASS_HEAD in found:
         expected[CLASS_HEAD] = (max([2, *found[CLASS_HEAD][:1]]), config.d_model)
+    has_head = HEAD in found or not (prefix or CLASS_HEAD in found)
+    if not has_head:
+        del expected[HEAD]
     check_shapes(found, expected, str(folder))
-    state, class_head = _ours(weights, config, str(folder), CLASS_HEAD in found)
+    state, class_head = _ours(weights, config, str(folder), list(expected), prefix)
+    if not has_head:
+        state["head.weight"] = torch.zeros(config.vocab_size, config.d_model)
     processor = folder / PROCESSOR
     palette = clusters_of(read_json(processor), str(processor), needed=False) if processor.is_file() else None
-    return Imported(config, True, state, class_head, palette, str(folder))
+    return Imported(config, True, state, class_head, palette, str(folder), has_head)
 
 
 def config_of(given: dict[str, Any], name: str) -> TransformerConfig:
@@ -99,14 +107,22 @@ def clusters_of(given: dict[str, Any], name: str, needed: bool = True) -> Tensor
     return check_colors(colors, f"clusters of {name}")
 
 
-def _ours(weights: Weights, config: TransformerConfig, source: str, head: bool) -> tuple[dict[str, Tensor], Any]:
-    """State dict under our names, and the class head. Every tensor is a copy in memory of its own."""
+def _ours(
+    weights: Weights, config: TransformerConfig, source: str, names: list[str], prefix: str
+) -> tuple[dict[str, Tensor], Any]:
+    """State dict under our names, and the class head. Every tensor is a copy in memory of its own.
+
+    Args:
+        names: of the tensors to read.
+        prefix: what their names in the files lack.
+    """
     state: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     matched = {pair.theirs: pair for pair in pairs(config.n_layers)}
     biases = bias_shapes(config)
 
     def take(name: str, tensor: Tensor) -> None:
+        name = prefix + name
         if tensor.dtype not in FLOATS:
             raise UserError(f"{source}: the tensor {name} has type {tensor.dtype}; float32, 16 or bfloat16 is needed")
         if name in biases:
@@ -119,7 +135,7 @@ def _ours(weights: Weights, config: TransformerConfig, source: str, head: bool) 
             pair = matched[name]
             state[pair.ours] = copied(tensor.T if pair.transposed else tensor)
 
-    weights.read_each([TOKENS, *matched, *biases, *([CLASS_HEAD] if head else [])], take)
+    weights.read_each([name.removeprefix(prefix) for name in names], take)
     return state, kept.get(CLASS_HEAD)
 
 

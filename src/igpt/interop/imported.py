@@ -24,6 +24,7 @@ class Imported:
         class_head: weight of a class head `(classes, D)`, where the file has one.
         palette: colours float32 `(V, 3)` in [-1, 1], where the file or folder has them.
         source: the file or folder it came from, for messages.
+        pixel_head: whether the file has a head for pixels; otherwise that of `state` is zeros.
     """
 
     config: TransformerConfig
@@ -32,6 +33,7 @@ class Imported:
     class_head: Tensor | None
     palette: Tensor | None
     source: str
+    pixel_head: bool = True
 
 
 def expected_shapes(config: TransformerConfig) -> dict[str, Shape]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from igpt.interop.imported import Shape
 from igpt.transformer import TransformerConfig
 
+BACKBONE = "transformer."
 HEAD = "lm_head.weight"
 CLASS_HEAD = "score.weight"
 TOKENS = "transformer.wte.weight"  # V colours, then sos, which is a row of its own with us

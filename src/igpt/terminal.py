@@ -1,0 +1,81 @@
+"""What reaches the terminal, and what happens where nothing can (standard library only)."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+READER_GONE = 141  # exit code where nobody reads the output any more: what a shell gives a program ended by SIGPIPE
+KEPT = "\n\r\t"
+
+
+def shown(text: str) -> str:
+    """A text with its control characters written out, which may come from names that strangers chose."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in KEPT else ascii(one)[1:-1] for one in text)
+
+
+def in_one_line(text: str) -> str:
+    """The same, with line breaks and tabs written out as well."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+class OutputError(Exception):
+    """Standard output cannot be written to; its cause is the operating system's error."""
+
+
+class Shown:
+    """Standard output that takes whatever is printed, and passes it on as `shown`, in letters that its encoding has.
+
+    Raises:
+        OutputError: nobody reads it any more, or its disk is full.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, and return the number of characters of `text`."""
+        encoding = self.stream.encoding or "utf-8"
+        try:
+            self.stream.write(shown(text).encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            raise OutputError from error
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out what is still in memory."""
+        try:
+            self.stream.flush()
+        except OSError as error:
+            raise OutputError from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def open_closed_streams() -> None:
+    """Have standard streams that were closed (`>&-`) lead nowhere, so that no file of ours gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def lose_output(stream: TextIO, error: BaseException | None) -> int:
+    """Have what a stream still holds go nowhere, say why if somebody can read it, and return the exit code."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+    if isinstance(error, BrokenPipeError):
+        return READER_GONE
+    return complain(f"igpt: what was to be printed cannot be written: {getattr(error, 'strerror', error)}", 1)
+
+
+def complain(text: str, code: int = 2) -> int:
+    """Print to stderr, where somebody may still read, and return the exit code."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+    return code
