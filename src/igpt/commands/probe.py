@@ -139,6 +139,7 @@ def origin(ckpt: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
         "model": type(loaded.module).__name__,
         "objective": type(loaded.module.core).__name__,
         "data": data.spec(),
+        "identity": data.identity(),
         "images": {name: data.size(name) for name in SPLITS},
     }
 

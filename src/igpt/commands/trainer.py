@@ -230,6 +230,7 @@ class TrainerCLI(LightningCLI):
             "step": self.beginning.step,
             "model": records.plain_part(self.model.spec()),
             "data": self.datamodule.spec(),
+            "identity": self.datamodule.identity(),
             "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
