@@ -74,6 +74,31 @@ def foreign_entry(folder: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
+def remove_own(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the plain files of these names (patterns) from a folder, and the folder if nothing is left in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_file() and any(fnmatchcase(path.name, name) for name in names):
+                path.unlink()
+        folder.rmdir()
+
+
+def move_aside(folder: Path, names: list[str]) -> Path:
+    """Move files out of a folder into a new one beside it, FOLDER.1 or the next that is free, in the order given.
+
+    Raises:
+        OSError: the new folder cannot be made.
+    """
+    folder, number = Path(os.path.realpath(folder)), 1
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.{number}")):
+        number += 1
+    aside.mkdir()
+    for name in names:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, aside / name)
+    return aside
+
+
 def lies_in(file: Path, folder: Path) -> bool:
     """Whether a file, or the link that it is named by, lies in a folder, whatever links lead there."""
     places = (os.path.realpath(file), os.path.join(os.path.realpath(file.parent), file.name))

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,7 @@ from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
 from igpt.hardware import ACCELERATORS, Compute, compute_of
+from igpt.locks import only_writer
 from igpt.modules import PixelModule
 from igpt.plugins import load_plugins
 from igpt.saving import WholeCheckpoints
@@ -214,7 +216,8 @@ class TrainerCLI(LightningCLI):
         scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
             records.read_scores(folder)  # what is off about the file is said before the work
-        super()._run_subcommand(subcommand)
+        with only_writer(folder / "features", "give another --name") if subcommand == "predict" else nullcontext():
+            super()._run_subcommand(subcommand)
         if scored and self.trainer.is_global_zero:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
