@@ -132,12 +132,11 @@ class PixelModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `igpt.load` needs: this module and its data, as plain data."""
         data = getattr(self._trainer, "datamodule", None)
-        known = isinstance(data, ImageDataModule)
         checkpoint[CHECKPOINT_KEY] = {
             "format": 1,
             "model": self.spec(),
-            "data": data.spec() if known else None,
-            "identity": data.identity() if known else None,
+            "data": data.spec() if isinstance(data, ImageDataModule) else None,
+            "identity": data.identity() if isinstance(data, ImageDataModule) else None,
             "precision": str(self._trainer.precision) if self._trainer else None,
         }
 

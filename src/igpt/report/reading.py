@@ -9,8 +9,8 @@ from igpt.report.records import Data, LayerScore, Likelihood, LowData, MethodRes
 
 NUMBER = (int, float)
 UNKNOWN = Data("unknown data")
-NO_DATA = ("batch_size", "num_workers", "device_gib", "augment", "download", "verify")  # of a run, not of its data
-NO_DATA += ("labels_per_class", "subset_seed", "fold_validation")
+NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
+NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
 CHOSEN = ("strength", "rate", "k")  # what each way of probing chooses on validation
 
 
@@ -87,7 +87,7 @@ def known_of(given: dict[str, Any], split: dict[str, Any], identity: Any) -> str
     """All that tells data from others of their name and size: their identity, or else what older versions wrote."""
     if isinstance(identity, dict):
         return json.dumps({name: value for name, value in identity.items() if name != "root"}, sort_keys=True)
-    kept = {name: value for name, value in given.items() if name not in (*NO_DATA, "split")}
+    kept = {name: value for name, value in given.items() if name not in NO_DATA}
     return json.dumps({**kept, "val_share": split.get("val_share")}, sort_keys=True, default=str)
 
 
