@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,13 @@ class TrainerCLI(LightningCLI):
         config, folder = self.config[subcommand], run_dir(self.config[subcommand])
         scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
+            if self.limit(subcommand) is not None:
+                name = "test" if subcommand == "test" else "val"
+                line = (
+                    f"--trainer.limit_{name}_batches {self.limit(subcommand)}: these figures are of a part of the split"
+                )
+                if self.trainer.is_global_zero:
+                    print(f"igpt: warning: {line}", file=sys.stderr)
             records.read_scores(folder)  # what is off about the file is said before the work
         with only_writer(folder / "features", "give another --name") if subcommand == "predict" else nullcontext():
             super()._run_subcommand(subcommand)
@@ -223,6 +231,11 @@ class TrainerCLI(LightningCLI):
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
+
+    def limit(self, verb: str) -> int | float | None:
+        """How many batches of the split are looked at, or which share of them; None for all."""
+        limit: int | float = self.trainer.limit_test_batches if verb == "test" else self.trainer.limit_val_batches
+        return None if isinstance(limit, float) and limit == 1 else limit
 
     def score(self, verb: str, config: Any) -> dict[str, Any]:
         """One entry of scores.json: the command, what was evaluated, on which data, and what came out."""
@@ -237,6 +250,8 @@ class TrainerCLI(LightningCLI):
             "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
+        limit = self.limit(verb)
+        entry |= {"limit_batches": limit} if limit is not None else {}
         found = self.likelihood.summary()
         return entry | ({"likelihood": found} if found else {})
 
