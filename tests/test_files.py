@@ -5,7 +5,16 @@ import os
 import pytest
 
 from igpt.errors import UserError
-from igpt.files import atomic_folder, link_last, partial_path, place_folder, remove_partial, same_file, take_place
+from igpt.files import (
+    atomic_folder,
+    check_own,
+    link_last,
+    partial_path,
+    place_folder,
+    remove_partial,
+    same_file,
+    take_place,
+)
 
 
 def folder(path, content):
@@ -28,6 +37,53 @@ def test_where_the_new_folder_cannot_take_the_name_the_old_one_gets_it_back(tmp_
         written.rmdir()  # as if the file system had lost it
     assert (tmp_path / "store" / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["store"]
+
+
+def test_a_link_to_a_folder_stays_a_link_when_the_folder_is_replaced(tmp_path):
+    folder(tmp_path / "disk", "old")
+    (tmp_path / "store").symlink_to("disk")
+    with atomic_folder(tmp_path / "store") as written:
+        (written / "file").write_text("new")
+    assert (tmp_path / "store").is_symlink()
+    assert (tmp_path / "disk" / "file").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["disk", "store"]
+
+
+def begins_with_igpt(path):
+    return path.read_text().startswith("igpt")
+
+
+def test_what_the_verb_wrote_and_what_is_not_there_may_be_replaced(tmp_path):
+    check_own(tmp_path / "nothing", begins_with_igpt)
+    (tmp_path / "empty").mkdir()
+    check_own(tmp_path / "empty", begins_with_igpt)
+    (tmp_path / "mine").write_text("igpt")
+    check_own(tmp_path / "mine", begins_with_igpt)
+    folder(tmp_path / "store", "igpt")
+    check_own(tmp_path / "store", lambda store: begins_with_igpt(store / "file"), ("f*",))
+
+
+@pytest.mark.parametrize("content", [b"yours", b"\xff\xfe", b""])
+def test_what_the_verb_did_not_write_is_never_replaced(tmp_path, content):
+    (tmp_path / "yours").write_bytes(content)
+    with pytest.raises(UserError, match=r"yours is not of this command and would be lost; .* another --store"):
+        check_own(tmp_path / "yours", begins_with_igpt, option="--store")
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(UserError, match="link is not of this command"):
+        check_own(tmp_path / "link", begins_with_igpt)
+
+
+def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path):
+    folder(tmp_path / "store", "igpt")
+    for name, make in {
+        "notes.txt": lambda path: path.write_text("igpt"),
+        "fine": lambda path: path.mkdir(),
+        "flink": lambda path: path.symlink_to("file"),
+    }.items():
+        make(tmp_path / "store" / name)
+        with pytest.raises(UserError, match=f"store/{name} is not of this command"):
+            check_own(tmp_path / "store", lambda store: begins_with_igpt(store / "file"), ("f*",))
+        os.rename(tmp_path / "store" / name, tmp_path / name)
 
 
 def test_a_placed_folder_removes_the_old_one(tmp_path):

@@ -5,6 +5,8 @@ says where its images are (`load`), and this file makes splits, loaders and thei
 """
 
 import atexit
+import hashlib
+import json
 import multiprocessing
 import signal
 from abc import ABC, abstractmethod
@@ -25,8 +27,8 @@ from igpt.images import ChosenImages as ChosenImages
 from igpt.images import LabelledImages as LabelledImages
 from igpt.images import TensorImages as TensorImages
 from igpt.images import collate as collate
+from igpt.images import digest_of, in_memory
 from igpt.images import fetch as fetch
-from igpt.images import in_memory
 from igpt.keyed import random_ints as random_ints
 from igpt.keyed import rng_of as rng_of
 from igpt.loaders import Addresses, TrainingImages, TrainingLoader, fits
@@ -141,6 +143,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.split = SplitOptions.of(split)
         self.device_gib = device_gib
         self._splits: dict[Split, LabelledImages] = {}
+        self._whole: dict[str, LabelledImages] = {}
+        self._fingerprint: str | None = None
 
     @abstractmethod
     def load(self) -> Mapping[str, LabelledImages]:
@@ -160,7 +164,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         if self._splits:
             return
-        loaded = self._loaded()
+        loaded = self._whole = self._loaded()
         train, val = loaded["train"], loaded.get("val")
         kept: Sequence[int] = range(len(train))
         splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
@@ -270,6 +274,40 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """All three splits in a fixed order, for features; in the order of `SPLITS`."""
         return [self.loader(name) for name in SPLITS]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these data from others, as plain data: figures compare only where all of it but `root` is equal.
+
+        Subsets, folding, batches and augmentation play no part: they are options of a run, not of its data.
+        """
+        sizes = self._sizes()
+        own = "val" in self._whole
+        names = json.dumps(list(self.class_names)).encode()
+        return {
+            "name": type(self).__name__,
+            "root": next((str(vars(self)[name]) for name in ("root", "folder") if name in vars(self)), None),
+            "resolution": self.resolution,
+            "classes": self.num_classes,
+            "class_names": hashlib.sha256(names).hexdigest()[:16],
+            "validation": "own" if own else {"share": self.split.val_share, "seed": self.seed},
+            "images": sizes,
+            "fingerprint": self.fingerprint(),
+        }
+
+    def fingerprint(self) -> str:
+        """A few hexadecimal digits made of all labels and of some pictures of each split; computed once."""
+        if self._fingerprint is None:
+            parts = {name: digest_of(self._whole[name], count) for name, count in self._sizes().items()}
+            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return self._fingerprint
+
+    def _sizes(self) -> dict[str, int]:
+        """Images of each part that `load` gives; those of a folded validation split count there alone."""
+        self.setup()
+        sizes = {name: len(images) for name, images in sorted(self._whole.items())}
+        if self.split.fold_validation and "val" in sizes:
+            sizes["train"] -= sizes["val"]
+        return sizes
 
     def steps_per_epoch(self, world_size: int = 1, accumulate: int = 1) -> int:
         """Optimizer steps in one pass over the training split."""

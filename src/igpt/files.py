@@ -4,8 +4,9 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 
@@ -41,6 +42,68 @@ def final_name(text: str) -> str:
     return re.sub(rf"(?<![\w.])\.([^/\\]+?)\.{os.getpid()}(\.partial|\.old)?(?!\w)", r"\1", text)
 
 
+def check_own(
+    target: str | Path, made: Callable[[Path], bool], names: tuple[str, ...] = (), option: str = "--out"
+) -> None:
+    """Refuse to write over what the verb did not write itself: the one rule of every verb that writes or removes.
+
+    Nothing there, or an empty folder, is free. A file, or a folder as a whole, must be what this verb writes, and a
+    folder that is replaced must hold nothing else.
+
+    Args:
+        target: file or folder that is to be replaced or removed.
+        made: whether this verb wrote what stands there, by its content; where looking fails, it did not.
+        names: of a folder that is replaced, the files that the verb puts there, as patterns such as "*.npy".
+        option: that the user can give another value.
+
+    Raises:
+        UserError: names what would be lost.
+    """
+    target = Path(target)
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        own = made(target)
+    except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        own = False
+    lost = target if not own else foreign_entry(target, names) if names else None
+    if lost is not None:
+        raise UserError(f"{lost} is not of this command and would be lost; move it away, or give another {option}")
+
+
+def foreign_entry(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """Something in a folder that is no plain file of one of these names (patterns); None where there is none."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or not any(fnmatchcase(path.name, name) for name in names):
+            return path
+    return None
+
+
+def remove_own(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the plain files of these names (patterns) from a folder, and the folder if nothing is left in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_file() and any(fnmatchcase(path.name, name) for name in names):
+                path.unlink()
+        folder.rmdir()
+
+
+def move_aside(folder: Path, names: list[str]) -> Path:
+    """Move files out of a folder into a new one beside it, FOLDER.1 or the next that is free, in the order given.
+
+    Raises:
+        OSError: the new folder cannot be made.
+    """
+    folder, number = Path(os.path.realpath(folder)), 1
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.{number}")):
+        number += 1
+    aside.mkdir()
+    for name in names:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, aside / name)
+    return aside
+
+
 def lies_in(file: Path, folder: Path) -> bool:
     """Whether a file, or the link that it is named by, lies in a folder, whatever links lead there."""
     places = (os.path.realpath(file), os.path.join(os.path.realpath(file.parent), file.name))
@@ -51,12 +114,13 @@ def lies_in(file: Path, folder: Path) -> bool:
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; on a clean exit it takes `target`'s place, otherwise it is removed.
 
-    What a killed process left behind is removed when the same folder is next written.
+    What is there is lost: see `check_own`. A link to a folder, on another disk perhaps, stays a link. What a killed
+    process left behind is removed when the same folder is next written.
 
     Raises:
         UserError: the folder cannot be made, or `target` is a file.
     """
-    target = Path(target)
+    target = Path(os.path.realpath(target))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     aside = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:

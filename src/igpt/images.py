@@ -1,5 +1,6 @@
 """Data sets of labelled images, as `igpt.data` offers them to data modules."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
+
+from igpt.errors import UserError
+
+LOOKED_AT = 16  # images of a split whose pixels tell it from others of equal labels; all would cost a pass over them
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -85,6 +90,20 @@ class ChosenImages(LabelledImages):
     def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
         """One training image of the data set behind."""
         return self.base.draw(self.indices[index], rng)
+
+
+def digest_of(images: LabelledImages, count: int) -> str:
+    """SHA-256 of the labels of the first `count` images and of the pixels of some of these, evenly spaced.
+
+    The same on every machine. An image that cannot be read counts as such.
+    """
+    found = hashlib.sha256(torch.as_tensor(images.labels)[:count].to(torch.int64).numpy().astype("<i8").tobytes())
+    for index in sorted({place * (count - 1) // (LOOKED_AT - 1) for place in range(LOOKED_AT)} if count else ()):
+        try:
+            found.update(images[index][0].numpy().tobytes())
+        except (UserError, OSError):
+            found.update(b"unreadable")
+    return found.hexdigest()
 
 
 def fetch(images: LabelledImages, indices: list[int]) -> Any:

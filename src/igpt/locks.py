@@ -8,7 +8,7 @@ that has none is named in a warning.
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,8 +56,12 @@ def _held(target: Path, patience: float, taken: str) -> Iterator[None]:
     except NotImplementedError:
         warnings.warn(f"the disk of {target} has no locks; see to it that nothing else writes there", stacklevel=2)
     except OSError as error:
-        raise UserError(f"cannot write beside {target}: {error.strerror or error}; choose another folder") from error
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror or error
+        raise UserError(f"cannot write beside {target}: {reason}; choose another folder") from error
     try:
         yield
     finally:
+        if not patience:  # nobody waits for it, so that nothing has to be left there
+            with suppress(OSError):  # Windows keeps a file that is open
+                os.unlink(lock.lock_file)
         lock.release()

@@ -165,3 +165,29 @@ def test_a_loss_that_is_not_finite_is_null_in_the_scores(runs, igpt):
     code, _, err = igpt("validate", "--config", folder / "config.yaml", "--runs_dir", runs, "--ckpt_path", path)
     assert code == 0, err
     assert scores(folder)[0]["metrics"] == {"val/loss": None, "val/bits_per_pixel": None}
+
+
+ADD = """
+import sys
+from pathlib import Path
+from igpt.commands.records import add_command, add_score
+for number in range(25):
+    add_score(Path(sys.argv[1]), {"verb": "test", "number": number})
+    add_command(Path(sys.argv[1]), f"igpt test {number}")
+"""
+
+
+def test_of_four_processes_that_add_at_once_every_entry_arrives(tmp_path):
+    running = [subprocess.Popen([sys.executable, "-c", ADD, tmp_path]) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    assert len(scores(tmp_path)) == 100
+    assert len((tmp_path / "commands.txt").read_text().splitlines()) == 100
+
+
+def test_a_limit_that_a_config_brings_is_said_and_recorded(runs, digits_run, igpt):
+    common = ["--config", digits_run.config, "--runs_dir", runs, "--name", "mini", "--ckpt_path", "last"]
+    code, _, err = igpt("validate", *common, "--trainer.limit_val_batches", 2)
+    assert code == 0, err
+    assert "--trainer.limit_val_batches 2: these figures are of a part" in err
+    assert igpt("validate", *common)[0] == 0
+    assert [entry.get("limit_batches") for entry in scores(runs / "mini")] == [2, None]

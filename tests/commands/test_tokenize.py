@@ -18,6 +18,7 @@ from igpt.commands.tokenize import index_of
 from igpt.commands.tokenizing import UNFINISHED, Job, plan_of, tasks_of
 from igpt.data import SPLITS, rng_of
 from igpt.errors import UserError
+from igpt.locks import only_writer
 from igpt.palette import Palette
 from igpt_datamodules import Digits, ImageFolder, TokenShards
 from igpt_datamodules.reading import Stored
@@ -353,3 +354,11 @@ def test_web_images_are_read_once_where_their_check_is_left_to_tokenize(igpt, tm
         assert "0.png" in " ".join(index["skipped"][0])
         assert "zero bytes" in " ".join(index["skipped"][0])
     assert reads["true"] == reads["false"] + 39  # the check reads all 40, and the broken one nobody after it
+
+
+def test_of_two_that_write_one_folder_the_second_is_refused(igpt, tmp_path):
+    with only_writer(tmp_path / "out", "wait"):
+        code, _, err = igpt(*DIGITS, "--out", tmp_path / "out", "--workers", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "another igpt writes to" in err
+    assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,9 @@ def test_tensors_of_any_shape_and_type_come_back_from_any_layout(tmp_path, seed)
         bits = np.atleast_1d(values).view(np.uint32).reshape(values.shape)
         stored = [values, values.astype(np.float16), (bits >> 16).astype(np.uint16)][index % 3]
         tensors[name] = np.array(stored)
-        wanted[name] = [values, np.float32(np.float16(values)), (bits & np.uint32(0xFFFF0000)).view(np.float32)][index % 3]
+        wanted[name] = [values, np.float32(np.float16(values)), (bits & np.uint32(0xFFFF0000)).view(np.float32)][
+            index % 3
+        ]
     layout = {"per_block": int(rng.integers(1, 9)), "interval": int(rng.integers(1, 5))}
     prefix = bundles.write(tmp_path / "ckpt-1", tensors, shards=int(rng.integers(1, 4)), **layout)
     assert same(everything(prefix), wanted)

@@ -8,7 +8,9 @@ import torch
 import yaml
 
 from igpt.report.events import accumulate, read_events
+from igpt.report.findings import probes_behind
 from igpt.report.gather import gather, gather_all
+from igpt.report.judging import SEEN
 from igpt.report.missing import missing
 from igpt.report.records import Network
 from igpt.report.tables import published
@@ -275,3 +277,21 @@ def test_the_command_for_a_missing_test_works_as_it_stands(real, igpt):
     after = gather(str(real))
     assert after.tested("loss") == pytest.approx(after.curve("val/loss")[-1].value, rel=0.1)
     assert [p.step for p in after.curve("val/loss")] == [15, 30]
+
+
+def test_two_data_sets_of_one_class_and_size_are_not_taken_for_one(tmp_path):
+    """A probe of AR on one folder of pictures and of BERT on another say nothing about AR and BERT."""
+    for objective, mark, root in (("AR", "aa", "cells"), ("BERT", "bb", "icons")):
+        folder = write_config(tmp_path / objective, model(objective))
+        spec = data(name="ImageFolder", resolution=16)
+        record = probe_record([0.5] * 3 + [0.9 if objective == "AR" else 0.6] + [0.5] * 3, data=spec)
+        write_probe(folder, {**record, "identity": {"name": "ImageFolder", "root": root, "fingerprint": mark}})
+    runs = gather_all([str(tmp_path / "AR"), str(tmp_path / "BERT")])
+    assert probes_behind(runs).evidence == []
+    assert [run.probe.data.label for run in runs] == ["ImageFolder 16x16 #1", "ImageFolder 16x16 #2"]
+    for name in ("AR", "BERT"):
+        path = tmp_path / name / "probe" / "probe.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "identity": {**record["identity"], "fingerprint": "aa"}}))
+    runs = gather_all([str(tmp_path / "AR"), str(tmp_path / "BERT")])
+    assert [evidence.verdict for evidence in probes_behind(runs).evidence] == [SEEN]

@@ -27,6 +27,7 @@ class LayerFeatures(pl.Callback):
         layers: which of 0..L; None is all.
         how: norm, pooling and masks.
         dtype: of the numbers on disk.
+        option: that names the store's folder, or a folder that it lies in.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class LayerFeatures(pl.Callback):
         layers: list[int] | None = None,
         how: FeatureOptions = FeatureOptions(),
         dtype: FeatureType = "float16",
+        option: str = "--name",
     ) -> None:
         self.out = out
         self.checkpoint = checkpoint
         self.layers = layers
         self.how = how
         self.dtype: FeatureType = dtype
+        self.option = option
         self._writer: StoreWriter | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -63,7 +66,8 @@ class LayerFeatures(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         identity = identity_of(self.checkpoint, data, self.how, str(trainer.precision), self.dtype)
         images: dict[str, int] = {name: data.size(name) for name in SPLITS}
-        self._writer = StoreWriter(Path(self.out), identity, self.layers, images, self.dtype).__enter__()
+        writer = StoreWriter(Path(self.out), identity, self.layers, images, self.dtype, self.option)
+        self._writer = writer.__enter__()
 
     def on_predict_batch_end(
         self,

@@ -1,5 +1,6 @@
 """The features that a probe needs: those of a store that fits, or else one pass over the images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from igpt.commands.device import quiet_trainer
 from igpt.data import ImageDataModule, LabelledImages
 from igpt.features import FeatureOptions
 from igpt.hardware import Compute
+from igpt.locks import only_writer
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, holds_something_else
 
@@ -34,15 +36,23 @@ def stored_features(
             replaced.
 
     Raises:
-        UserError: the store is damaged, or of something else and the user's own.
+        UserError: the store is damaged, of something else and the user's own, or being written by another process.
     """
     identity = identity_of(ckpt, data, how, compute.precision, dtype)
-    empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers)):
+
+    def there() -> bool:
+        empty = folder.is_dir() and not any(folder.iterdir())
+        return folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers))
+
+    if there():
         return FeatureStore.open(folder, identity, layers), True
-    trainer = quiet_trainer(compute, callbacks=[LayerFeatures(str(folder), ckpt, layers, how, dtype)])
-    trainer.predict(module, datamodule=data, return_predictions=False)
-    return FeatureStore.open(folder, identity, layers), False
+    with only_writer(folder, "give another --store") if own else nullcontext():  # the default place is the caller's
+        if there():  # another process has just written it
+            return FeatureStore.open(folder, identity, layers), True
+        writer = LayerFeatures(str(folder), ckpt, layers, how, dtype, option="--store" if own else "--out")
+        trainer = quiet_trainer(compute, callbacks=[writer])
+        trainer.predict(module, datamodule=data, return_predictions=False)
+        return FeatureStore.open(folder, identity, layers), False
 
 
 class StoredFeatures(LabelledImages):

@@ -25,9 +25,10 @@ from igpt.features import FeatureOptions
 from igpt.files import sha256_of
 from igpt.hardware import Precision, compute_of
 from igpt.loading import Loaded, load
+from igpt.locks import only_writer
 from igpt.probing.protocol import HOW, Method
 from igpt.probing.store import FeatureType
-from igpt.probing.tables import ProbeReport
+from igpt.probing.tables import ProbeReport, Written, check_results
 from igpt.transformer import check_layers
 
 
@@ -91,28 +92,39 @@ def probe(
     check_options(concat, wanted, core.n_layers, labels_per_class, subsets, epochs)
     how.check(core.resolution, core.causal)
     compute = ready(compute_of(accelerator, precision), tf32)
+    started = time.perf_counter()
     data = to_probe_with(data, loaded)
     classes = num_classes(data)
     few = subsets_of(data, labels_per_class or [], subsets)
     folder = Path(out) if out else default_folder(Path(ckpt))
     stored_as: FeatureType = dtype or ("float16" if norm == "normed" else "float32")
     asked = Asked(loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, compute)
-    started = time.perf_counter()
-    features = None
-    if set(methods) != {"sgd"} or few or not asked.changing:
-        features = features_for(asked, ckpt, store, stored_as)
-    results = [run_method(name, asked, features) for name in methods]
     choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": compute.precision}
-    report = ProbeReport(
-        {**origin(ckpt, loaded, data), "features": choices},
-        results,
-        [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
-        subset_indices(data, few),
-    )
-    written = report.write(folder)
-    forget_training(asked)
+    check_results(folder)
+    with only_writer(folder, "give another --out"):
+        features = None
+        if set(methods) != {"sgd"} or few or not asked.changing:
+            features = features_for(asked, ckpt, store, stored_as)
+        results = [run_method(name, asked, features) for name in methods]
+        report = ProbeReport(
+            {**origin(ckpt, loaded, data), "features": choices},
+            results,
+            [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
+            subset_indices(data, few),
+        )
+        written = report.write(folder)
+        forget_training(asked, results)
     print(report.text())
-    print(f"wrote {folder / written[0]}, {', '.join(written[1:])} in {time.perf_counter() - started:.1f} s")
+    print(told(written, folder, time.perf_counter() - started))
+
+
+def told(written: Written, folder: Path, seconds: float) -> str:
+    """What was written, and what was moved aside for it."""
+    first, *others = written.names
+    line = f"wrote {folder / first}, {', '.join(others)} in {seconds:.1f} s"
+    if written.aside is None:
+        return line
+    return f"{folder} held a probe of another checkpoint, other data or options, which is now {written.aside}\n{line}"
 
 
 def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
@@ -139,6 +151,7 @@ def origin(ckpt: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
         "model": type(loaded.module).__name__,
         "objective": type(loaded.module.core).__name__,
         "data": data.spec(),
+        "identity": data.identity(),
         "images": {name: data.size(name) for name in SPLITS},
     }
 

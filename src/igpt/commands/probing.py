@@ -1,6 +1,5 @@
 """The work behind `igpt probe`: each method on every layer, neighbours together, pixels, subsets with few labels."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 
 from igpt.commands.extract import StoredFeatures, stored_features
-from igpt.commands.sgd_probe import sgd_probe
+from igpt.commands.sgd_probe import STATE, sgd_probe
 from igpt.data import SPLITS, ImageDataModule, LabelledImages, few_per_class
 from igpt.features import FeatureOptions
+from igpt.files import remove_own
 from igpt.hardware import Compute
 from igpt.modules import PixelModule
 from igpt.probing.lowdata import probe_subset, summary
@@ -57,10 +57,9 @@ class Asked:
         """Whether the features of an image differ from epoch to epoch."""
         return self.data.images("train").augments or self.how.masks > 0
 
-    @property
-    def training(self) -> Path:
-        """Where a killed sgd probe is gone on from."""
-        return self.folder / "sgd"
+    def training(self, layers: list[int]) -> Path:
+        """Where a killed sgd probe of these layers is gone on from."""
+        return self.folder / "sgd" / "_".join(["layers", *map(str, sorted(layers))])
 
 
 def features_for(asked: Asked, ckpt: str, store: str | None, dtype: FeatureType) -> FeatureStore:
@@ -156,16 +155,21 @@ def by_sgd(asked: Asked, features: FeatureStore | None, groups: list[Group]) -> 
         num_classes=asked.classes,
         epochs=asked.epochs,
         standardise=asked.standardise,
-        folder=asked.training / "_".join(["layers", *map(str, wanted)]),
+        folder=asked.training(wanted),
         compute=asked.compute,
         stored=stored,
     )
     return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
 
 
-def forget_training(asked: Asked) -> None:
-    """Remove what a killed sgd probe would have gone on from, once its results are written."""
-    shutil.rmtree(asked.training, ignore_errors=True)
+def forget_training(asked: Asked, results: list[MethodResults]) -> None:
+    """Remove what a killed sgd probe would have gone on from, once its results are written; and nothing else."""
+    for found in results:
+        if found.method == "sgd":
+            wide = [list(found.concat.layers)] if found.concat else []
+            for layers in [asked.layers, *wide]:
+                remove_own(asked.training(layers), STATE)
+    remove_own(asked.folder / "sgd", ())
 
 
 def pixel_probe(data: ImageDataModule, classes: int, method: Method, standardised: bool) -> LayerResult:
@@ -210,4 +214,4 @@ def low_data_row(
             for some in features.in_turn(layers)
         ]
         found.append(max(parts, key=lambda part: (part.val_accuracy, -part.layer)))
-    return summary(count, found)
+    return {**summary(count, found), "layers": layers}

@@ -8,14 +8,16 @@ from typing import Any
 
 from igpt.errors import UserError
 from igpt.files import atomic_path
+from igpt.locks import in_turn
 
 
 def add_command(folder: Path, command: str) -> None:
     """Add one line to commands.txt."""
     path = folder / "commands.txt"
-    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"{earlier}{command}\n", encoding="utf-8")
+    with in_turn(path):
+        earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{earlier}{command}\n", encoding="utf-8")
 
 
 def read_scores(folder: Path) -> list[Any]:
@@ -29,7 +31,7 @@ def read_scores(folder: Path) -> list[Any]:
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON; move it away, and a new one is begun") from error
     if not isinstance(entries, list):
         raise UserError(f"{path} does not hold a list of scores; move it away, and a new one is begun")
@@ -42,9 +44,10 @@ def add_score(folder: Path, entry: dict[str, Any]) -> None:
     Raises:
         UserError: as `read_scores`.
     """
-    entries = [*read_scores(folder), entry]
-    with atomic_path(folder / "scores.json") as path:
-        path.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with in_turn(folder / "scores.json"):
+        entries = [*read_scores(folder), entry]
+        with atomic_path(folder / "scores.json") as path:
+            path.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain_part(spec: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from igpt.probing.sgd import RATES, SGDRecipe, best_rates
 from igpt.transformer import check_layers
 
 FILE = "sgd.ckpt"
+STATE = (FILE, ".sgd.*.ckpt")  # files that an unfinished probe leaves
 CLASS_PATH = f"{LayerProbe.__module__}.{LayerProbe.__qualname__}"  # in the header of that file
 EPOCHS = 30
 STATISTICS_IMAGES = 10_000

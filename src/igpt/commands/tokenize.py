@@ -16,6 +16,7 @@ from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, forget_skips
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.files import atomic_path
+from igpt.locks import only_writer
 from igpt.palette import Palette
 from igpt.shards.index import NAME, Index, check_shards
 from igpt.shards.writing import stand_ins
@@ -69,14 +70,15 @@ def tokenize(
     job = Job(data, colors, str(folder), variants, seed)
     check_variants(job)
     plan = plan_of(job, shard_images)
-    if not begin(folder, plan):
-        print(f"{out} holds these shards already; nothing to do")
-        return
     started = time.perf_counter()
-    shown = stand_ins(colors)  # builds the table of nearest colours, which all processes then get
-    records = completed(job, tasks_of(job, shard_images), max_bad_share, workers, scheduler)
-    index = index_of(job, plan, shown, records)
-    finish(folder, index)
+    with only_writer(folder, "name another --out"):
+        if not begin(folder, plan):
+            print(f"{out} holds these shards already; nothing to do")
+            return
+        shown = stand_ins(colors)  # builds the table of nearest colours, which all processes then get
+        records = completed(job, tasks_of(job, shard_images), max_bad_share, workers, scheduler)
+        index = index_of(job, plan, shown, records)
+        finish(folder, index)
     print(summary(index, out, time.perf_counter() - started))
 
 

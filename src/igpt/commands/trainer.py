@@ -277,13 +277,27 @@ class TrainerCLI(LightningCLI):
         config, folder = self.config[subcommand], run_dir(self.config[subcommand])
         scored = subcommand in ("validate", "test") and not config.trainer.fast_dev_run
         if scored:
+            if self.limit(subcommand) is not None:
+                name = "test" if subcommand == "test" else "val"
+                line = (
+                    f"--trainer.limit_{name}_batches {self.limit(subcommand)}: these figures are of a part of the split"
+                )
+                if self.trainer.is_global_zero:
+                    print(f"igpt: warning: {line}", file=sys.stderr)
             records.read_scores(folder)  # what is off about the file is said before the work
+        if subcommand == "predict" and self.trainer.is_global_zero:
+            self.held.enter_context(only_writer(folder / "features", "give another --name"))
         super()._run_subcommand(subcommand)
         if scored and self.trainer.is_global_zero:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
+
+    def limit(self, verb: str) -> int | float | None:
+        """How many batches of the split are looked at, or which share of them; None for all."""
+        limit: int | float = self.trainer.limit_test_batches if verb == "test" else self.trainer.limit_val_batches
+        return None if isinstance(limit, float) and limit == 1 else limit
 
     def score(self, verb: str, config: Any) -> dict[str, Any]:
         """One entry of scores.json: the command, what was evaluated, on which data, and what came out."""
@@ -294,9 +308,12 @@ class TrainerCLI(LightningCLI):
             "step": self.beginning.step,
             "model": records.plain_part(self.model.spec()),
             "data": self.datamodule.spec(),
+            "identity": self.datamodule.identity(),
             "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
+        limit = self.limit(verb)
+        entry |= {"limit_batches": limit} if limit is not None else {}
         found = self.likelihood.summary()
         return entry | ({"likelihood": found} if found else {})
 

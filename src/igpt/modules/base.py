@@ -148,6 +148,7 @@ class PixelModule(pl.LightningModule, ABC):
             "format": 1,
             "model": self.spec(),
             "data": data.spec() if isinstance(data, ImageDataModule) else None,
+            "identity": data.identity() if isinstance(data, ImageDataModule) else None,
             "precision": str(self._trainer.precision) if self._trainer else None,
             "recipe": recipe,
         }

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from igpt.errors import UserError
-from igpt.files import atomic_folder, sha256_of
+from igpt.files import atomic_folder, check_own, sha256_of
 
 FeatureType = Literal["float16", "float32"]
 FORMAT = 1
+FILES = ("manifest.json", "*_features.npy", "*_labels.npy")  # of a store
 AT_ONCE = 2**29  # bytes of float32 features of one split that a probe holds in memory, if it can take layers in turn
 
 
@@ -32,18 +33,29 @@ class StoreWriter:
     Used as a context manager: the store stands under its name only after a clean exit.
 
     Args:
-        folder: of the store; one that is there is replaced.
+        folder: of the store; one that is there is replaced, but nothing else.
         identity: plain data that say what these are features of.
         layers: names of the L layers.
         images: number N of images of each split.
         dtype: of the numbers on disk.
+        option: that names the folder, or a folder that it lies in.
+
+    Raises:
+        UserError: on entering, there is something in the folder that is no store's.
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], layers: list[int], images: Mapping[str, int], dtype: FeatureType
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        layers: list[int],
+        images: Mapping[str, int],
+        dtype: FeatureType,
+        option: str = "--store",
     ) -> None:
         self.folder, self.identity, self.layers, self.dtype = folder, identity, layers, dtype
         self.images: dict[str, int] = dict(images)
+        self.option = option
         self.width = 0
         self._labels: dict[str, list[np.ndarray]] = {name: [] for name in images}
         self._done = dict.fromkeys(images, 0)
@@ -51,6 +63,8 @@ class StoreWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> "StoreWriter":
+        if self.folder.is_dir():
+            check_own(self.folder, lambda folder: bool(read_manifest(folder)), FILES, self.option)
         self._partial = self._stack.enter_context(atomic_folder(self.folder))
         return self
 
@@ -144,13 +158,17 @@ def digest(manifest: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A whole, checked store."""
+    """A whole, checked store, whose files stay open: whoever replaces the folder does not change what is read here.
+
+    `arrays` are the files' arrays by their names without suffix, mapped into memory.
+    """
 
     folder: Path
     layers: list[int]
     width: int
     dtype: FeatureType
     images: dict[str, int]
+    arrays: dict[str, np.ndarray]
 
     @classmethod
     def open(cls, folder: Path, identity: dict[str, Any], layers: list[int]) -> "FeatureStore":
@@ -169,18 +187,21 @@ class FeatureStore:
             raise UserError(
                 f"--store {folder} holds features of something else ({wrong}); name another folder, or delete this one"
             )
+        found = stamps(folder)
         check_files(folder, manifest["files"])
-        check_arrays(folder, manifest)
-        return cls(folder, manifest["layers"], manifest["width"], manifest["dtype"], manifest["images"])
+        arrays = open_arrays(folder, manifest)
+        if stamps(folder) != found:
+            raise UserError(f"--store {folder} was replaced while it was read; run again, or name another folder")
+        return cls(folder, manifest["layers"], manifest["width"], manifest["dtype"], manifest["images"], arrays)
 
     @property
     def bytes(self) -> int:
         """Size on disk."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        return sum(array.nbytes for array in self.arrays.values())
 
     def labels(self, split: str) -> Tensor:
         """Labels of a split, int64 `(N,)`."""
-        return torch.from_numpy(np.load(self.folder / f"{split}_labels.npy"))
+        return torch.from_numpy(np.array(self.arrays[f"{split}_labels"]))
 
     def rows(self, layers: list[int]) -> list[int]:
         """Where the layers stand along the first dimension of the files."""
@@ -188,8 +209,7 @@ class FeatureStore:
 
     def mapped(self, split: str) -> np.ndarray:
         """All features of a split, `(L, N, D)` in the type on disk, read as they are looked at."""
-        stored: np.ndarray = np.load(self.folder / f"{split}_features.npy", mmap_mode="r")
-        return stored
+        return self.arrays[f"{split}_features"]
 
     def features(self, split: str, layers: list[int]) -> Tensor:
         """Features of some layers, float32 `(len(layers), N, D)`, in memory."""
@@ -270,6 +290,11 @@ def holds_something_else(folder: Path, identity: dict[str, Any], layers: list[in
     return bool(differences(read_manifest(folder), identity, layers))
 
 
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """What changes when a file of the folder is replaced or written to: its number, and the time of the last change."""
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+
+
 def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     """Raise a UserError unless every file is there, as long as it was, and unchanged."""
     for name, expected in files.items():
@@ -282,8 +307,13 @@ def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
             raise UserError(f"--store {folder}: {name} was changed; delete the folder and run again")
 
 
-def check_arrays(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise a UserError unless every file is the array that the manifest speaks of; none is read into memory."""
+def open_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of all files, mapped into memory, by the files' names without suffix.
+
+    Raises:
+        UserError: a file is not the array that the manifest speaks of.
+    """
+    arrays: dict[str, np.ndarray] = {}
     for split, count in manifest["images"].items():
         features = (len(manifest["layers"]), count, manifest["width"]), manifest["dtype"]
         for kind, (shape, dtype) in {"features": features, "labels": ((count,), "int64")}.items():
@@ -296,3 +326,5 @@ def check_arrays(folder: Path, manifest: dict[str, Any]) -> None:
                 ) from error
             if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != dtype:
                 raise UserError(f"--store {folder}: {path.name} is another array; delete the folder and run again")
+            arrays[path.stem] = found
+    return arrays

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own, move_aside
 from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
 
-SAME = ("checkpoint_sha256", "data", "images", "features")  # in which two probes agree whose results belong together
+SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
+NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
 RAW_PIXELS = -1  # in place of a layer
 INDICES = "into the data's labelled training images"
+RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_data.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class MethodResults:
             found.get("settings", {}),
         )
 
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """What was asked for: two results of one method that are equal in this are the same measurement."""
+        wide = len(self.concat.layers) if self.concat else None
+        return [result.layer for result in self.layers], wide, self.settings
+
+
+@dataclass(frozen=True)
+class Written:
+    """Names of the files written, and where an earlier record went that they do not go on with."""
+
+    names: list[str]
+    aside: Path | None
+
 
 @dataclass(frozen=True)
 class ProbeReport:
@@ -64,13 +80,16 @@ class ProbeReport:
     low_data: list[dict[str, Any]] = field(default_factory=list)
     low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
 
-    def write(self, out: Path) -> list[str]:
-        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; returns their names.
+    def write(self, out: Path) -> Written:
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
 
         Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
-        these; what was found for others is replaced.
+        these. A record of others, or of one of these methods with other options, is moved to a folder beside `out`.
         """
-        earlier = earlier_results(out, self.protocol)
+        earlier = earlier_results(out, self)
+        there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
+        aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
+        earlier = earlier or Earlier()
         own = {results.method for results in self.results}
         results = self.results + [found for found in earlier.results if found.method not in own]
         new = {row["labels_per_class"] for row in self.low_data}
@@ -86,18 +105,16 @@ class ProbeReport:
             "low_data": low_data,
         }
         if low_data:
-            with atomic_path(out / "low_data.json") as path:
+            with atomic_path(out / SUBSETS) as path:
                 subsets = {**earlier.indices, **self.low_data_indices}
                 path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n", encoding="utf-8")
-        else:
-            (out / "low_data.json").unlink(missing_ok=True)
-        with atomic_path(out / "probe.csv") as path:
+        with atomic_path(out / TABLE) as path:
             write_csv(results, path)
-        with atomic_path(out / "layers.png") as path:
+        with atomic_path(out / PLOT) as path:
             plot(results, path)
-        with atomic_path(out / "probe.json") as path:
+        with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        return ["probe.json", "probe.csv", "layers.png", *(["low_data.json"] if low_data else [])]
+        return Written([RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside)
 
     def text(self) -> str:
         """The tables that `igpt probe` prints."""
@@ -124,21 +141,50 @@ class Earlier:
     indices: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
-def earlier_results(out: Path, protocol: dict[str, Any]) -> Earlier:
-    """What stands in `out`, if it is whole and of the same checkpoint, data and features; else nothing."""
+def earlier_results(out: Path, new: ProbeReport) -> Earlier | None:
+    """What stands in `out`, if it is whole and nothing of it would be lost beside the new results; else None."""
     try:
-        found = json.loads((out / "probe.json").read_text(encoding="utf-8"))
-        if any(found[key] != protocol[key] for key in SAME):
-            return Earlier()
+        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if not all(found[key] == new.protocol[key] for key in SAME) or how_loaded(found) != how_loaded(new.protocol):
+            return None
         rows = found["low_data"]
-        return Earlier(
+        earlier = Earlier(
             [*found["earlier_commands"], found["command"]],
             [MethodResults.from_dict(method, results) for method, results in found["methods"].items()],
             rows,
-            json.loads((out / "low_data.json").read_text(encoding="utf-8"))["subsets"] if rows else {},
+            json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Earlier()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    asked = {results.method: results.options for results in new.results}
+    asked |= {row["labels_per_class"]: (row["subsets"], row["layers"]) for row in new.low_data}
+    had = {results.method: results.options for results in earlier.results}
+    had |= {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in rows}
+    return earlier if all(had[name] == asked[name] for name in had.keys() & asked.keys()) else None
+
+
+def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the data that may change a figure."""
+    arguments = protocol["data"]["init_args"]
+    return {name: value for name, value in arguments.items() if name not in NOT_COMPARED}
+
+
+def check_results(out: Path) -> None:
+    """Refuse a folder in which a file of the user's has the name of a result.
+
+    Raises:
+        UserError: names the file.
+    """
+
+    def has(name: str, words: tuple[bytes, ...]) -> bool:
+        with (out / name).open("rb") as file:
+            head = file.read(1000)
+        return (out / RECORD).is_file() and all(word in head for word in words)
+
+    check_own(out / RECORD, lambda path: {"checkpoint", "layers", "best_layer"} <= json.loads(path.read_bytes()).keys())
+    check_own(out / TABLE, lambda path: has(TABLE, (b"layer", b"test_accuracy")))
+    check_own(out / PLOT, lambda path: has(PLOT, (b"PNG", b"Matplotlib")))
+    check_own(out / SUBSETS, lambda path: has(SUBSETS, (b'"indices"', b'"subsets"')))
 
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:

@@ -28,6 +28,7 @@ def gather_all(folders: list[str]) -> list[Run]:
     if not folders:
         raise UserError("no run is named; give folders of runs, such as: igpt report runs/digits_ar --out report.html")
     runs = [gather(folder) for folder in {Path(folder).absolute(): folder for folder in folders}.values()]
+    runs = told_apart(runs)
     names = Counter(run.name for run in runs)
     return [replace(run, name=run.folder) if names[run.name] > 1 else run for run in runs]
 
@@ -58,6 +59,29 @@ def gather(folder: str) -> Run:
         steps_saved=saved_steps(path / "checkpoints"),
     )
     return replace(run, data=scored_data(run)) if run.data == UNKNOWN else run
+
+
+def told_apart(runs: list[Run]) -> list[Run]:
+    """The runs with labels of data that are equal only where all that is known of the data is."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for data in [run.data, *(p.data for p in run.probes), *(s.data for s in run.scores if s.data)]:
+            if data.known not in found.setdefault(data.plain, []):
+                found[data.plain].append(data.known)
+
+    def named(data: Data) -> Data:
+        several = found[data.plain]
+        return replace(data, apart=f"#{several.index(data.known) + 1}" if len(several) > 1 else "")
+
+    return [
+        replace(
+            run,
+            data=named(run.data),
+            probes=[replace(probe, data=named(probe.data)) for probe in run.probes],
+            scores=[replace(score, data=named(score.data)) if score.data else score for score in run.scores],
+        )
+        for run in runs
+    ]
 
 
 def scored_data(run: Run) -> Data:
@@ -119,7 +143,7 @@ def describe(path: Path, config: dict[str, Any] | None, content: dict[str, Any])
         "checkpoint": "checkpoints/best.ckpt" if best and objective == "Joint" else "checkpoints/last.ckpt",
         "config": IMPORTED if imported else "config.yaml",
         "core": core,
-        "data": data_of(header.get("data") or config.get("data")),
+        "data": data_of(header.get("data") or config.get("data"), header.get("identity")),
         "origin": origin_of(config, core) if objective == "Joint" else None,
         "weight": model.get("generative_weight", 1.0) if objective == "Joint" else None,
         "network": network_of(inner.get("transformer")),

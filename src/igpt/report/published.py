@@ -67,19 +67,19 @@ def beside(figure: Published, runs: list[Run]) -> str | None:
 
 def probed(figure: Published, runs: list[Run]) -> str | None:
     """Best layers of pre-training runs, main method of each."""
-    on_it = [r for r in runs if r.objective != "Joint" and r.probe and same_data(figure, r.probe.data.label)]
+    on_it = [r for r in runs if r.objective != "Joint" and r.probe and same_data(figure, r.probe.data.plain)]
     return listed(on_it, lambda run: probe_accuracy(run.probe.method)(run) if run.probe else None, percent)
 
 
 def tuned(figure: Published, runs: list[Run]) -> str | None:
     """Fine-tuned runs with all labels."""
-    on_it = [run for run in runs if same_data(figure, run.data.label) and not run.data.labels_per_class]
+    on_it = [run for run in runs if same_data(figure, run.data.plain) and not run.data.labels_per_class]
     return listed(on_it, tuned_accuracy, percent)
 
 
 def lost(figure: Published, runs: list[Run]) -> str | None:
     """Test losses of AR runs."""
-    on_it = [run for run in runs if run.objective == "AR" and same_data(figure, run.data.label)]
+    on_it = [run for run in runs if run.objective == "AR" and same_data(figure, run.data.plain)]
     return listed(on_it, lambda run: run.tested("loss"), lambda found: f"{sum(found) / len(found):.4f}")
 
 
@@ -88,13 +88,13 @@ def few(figure: Published, runs: list[Run]) -> str | None:
     wanted = figure.labels_per_class
     parts = []
     for run in runs:
-        if run.probe and same_data(figure, run.probe.data.label):
+        if run.probe and same_data(figure, run.probe.data.plain):
             parts += [
                 f"probe of {run.name} {percent(entry.accuracies)}"
                 for entry in run.probe.low_data
                 if entry.labels_per_class == wanted and entry.accuracies
             ]
-    on_it = [run for run in runs if same_data(figure, run.data.label) and run.data.labels_per_class == wanted]
+    on_it = [run for run in runs if same_data(figure, run.data.plain) and run.data.labels_per_class == wanted]
     fine_tuned = listed(on_it, tuned_accuracy, percent)
     return "; ".join([*parts, *([fine_tuned] if fine_tuned else [])]) or None
 

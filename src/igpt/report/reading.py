@@ -9,6 +9,8 @@ from igpt.report.records import Data, LayerScore, Likelihood, LowData, MethodRes
 
 NUMBER = (int, float)
 UNKNOWN = Data("unknown data")
+NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
+NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
 CHOSEN = ("strength", "rate", "k")  # what each way of probing chooses on validation
 
 
@@ -53,7 +55,7 @@ def open_json(path: Path, again: str) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON; make it again with '{again}', or move it away") from error
 
 
@@ -62,8 +64,8 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def data_of(spec: Any) -> Data:
-    """A data module's specification; unknown where there is none."""
+def data_of(spec: Any, identity: Any = None) -> Data:
+    """A data module's specification; unknown where there is none. Without an identity, its arguments stand for it."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
         return UNKNOWN
     given = mapping(spec.get("init_args"))
@@ -77,7 +79,16 @@ def data_of(spec: Any) -> Data:
         split.get("labels_per_class"),
         split.get("subset_seed"),
         given.get("batch_size"),
+        known_of(given, split, identity),
     )
+
+
+def known_of(given: dict[str, Any], split: dict[str, Any], identity: Any) -> str:
+    """All that tells data from others of their name and size: their identity, or else what older versions wrote."""
+    if isinstance(identity, dict):
+        return json.dumps({name: value for name, value in identity.items() if name != "root"}, sort_keys=True)
+    kept = {name: value for name, value in given.items() if name not in NO_DATA}
+    return json.dumps({**kept, "val_share": split.get("val_share")}, sort_keys=True, default=str)
 
 
 def read_probe(path: Path) -> Probe:
@@ -94,7 +105,7 @@ def read_probe(path: Path) -> Probe:
     images = {name: count for name, count in (record.may("images", dict) or {}).items() if isinstance(count, int)}
     return Probe(
         step=record.need("step", int),
-        data=data_of(record.need("data", dict)),
+        data=data_of(record.need("data", dict), record.content.get("identity")),
         method=method,
         methods=methods,
         protocol=read_protocol(record),
@@ -176,7 +187,7 @@ def read_score(entry: Fields) -> Score:
         checkpoint=Path(entry.may("checkpoint", str) or "").name,
         step=entry.may("step", int),
         model=entry.may("model", dict) or {},
-        data=data_of(data) if data else None,
+        data=data_of(data, entry.content.get("identity")) if data else None,
         likelihood=read_likelihood(entry.inside(likelihood)) if likelihood else None,
         precision=entry.may("precision", str),
         command=entry.may("command", str),

@@ -29,10 +29,17 @@ class Data:
     labels_per_class: int | None = None
     subset_seed: int | None = None
     batch_size: int | None = None
+    known: str = ""  # what tells them from others of this name and resolution
+    apart: str = ""  # behind the name, where a report has several of this name (`gather.told_apart`)
 
     @property
     def label(self) -> str:
-        """Name and resolution, which is what makes two data sets the same."""
+        """Name, resolution and what tells them from others in a report: equal labels mean equal data."""
+        return f"{self.plain} {self.apart}".strip()
+
+    @property
+    def plain(self) -> str:
+        """Name and resolution."""
         return f"{self.name} {self.resolution}x{self.resolution}" if self.resolution else self.name
 
 
