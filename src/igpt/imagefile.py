@@ -1,5 +1,8 @@
 """From the bytes of any picture file to RGB pixels, the same wherever pictures are read."""
 
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from typing import BinaryIO
 
 import numpy as np
@@ -7,6 +10,17 @@ from PIL import Image
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit of suspicion: 256 MiB of RGB
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
+PLUGINS = {  # formats that Pillow reads once a package is installed: how it is called, and what is imported
+    "AVIF": ("pillow-avif-plugin", "pillow_avif"),  # Pillow 11.3 and later read it as they are
+    "HEIF": ("pillow-heif", "pillow_heif"),
+    "JXL": ("pillow-jxl-plugin", "pillow_jxl"),
+}
+SUFFIXES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".jxl": "JXL"}
+BEGINNINGS = {  # of files of these formats: where, and with which bytes
+    "AVIF": (4, (b"ftypavif", b"ftypavis")),
+    "HEIF": (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
+    "JXL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+}
 ORIENTATION_TAG = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,6 +37,24 @@ class BadImageError(Exception):
     """A file that gives no picture; the message is the reason."""
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read here; the plug-ins that are installed are found when first asked for."""
+    Image.init()
+    for name, (_, module) in PLUGINS.items():
+        if name not in Image.OPEN:
+            with suppress(ImportError):
+                plugin = import_module(module)
+                getattr(plugin, "register_heif_opener", bool)()
+    return (*FORMATS, *(name for name in PLUGINS if name in Image.OPEN))
+
+
+def missing_decoder(suffix: str) -> str:
+    """What must be installed to read files with this suffix, in small letters; an empty string where nothing must."""
+    name = SUFFIXES.get(suffix, "JPEG")
+    return "" if name in formats() else f"no decoder for {suffix}: install {PLUGINS[name][0]}"
+
+
 def decode_rgb(stream: BinaryIO) -> Image.Image:
     """Decode to RGB, upright by its EXIF orientation, transparency on white, 16 bits to 8.
 
@@ -30,10 +62,14 @@ def decode_rgb(stream: BinaryIO) -> Image.Image:
         BadImageError: zero bytes, too many pixels, or see `to_rgb`.
         Exception: on broken files decoders raise anything, from SyntaxError to struct.error.
     """
-    if not stream.read(1):
+    head = stream.read(16)
+    if not head:
         raise BadImageError("zero bytes")
+    for name, (place, known) in BEGINNINGS.items():
+        if name not in formats() and head.startswith(known, place):
+            raise BadImageError(f"no decoder for {name}: install {PLUGINS[name][0]}")
     stream.seek(0)
-    image = Image.open(stream, formats=FORMATS)
+    image = Image.open(stream, formats=formats())
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"decompression bomb: {image.width} x {image.height} pixels")
     image.load()

@@ -106,10 +106,11 @@ def check_strategy(trainer: pl.Trainer) -> None:
 
 
 class Beginning(NamedTuple):
-    """Where a run goes on from: the optimizer step, and the precision it was trained in, if the checkpoint says so."""
+    """Where a run goes on from: the step, and the precision and data it was trained with, if the checkpoint says so."""
 
     step: int = 0
     precision: str | None = None
+    data: dict[str, Any] | None = None
 
 
 def use_checkpoint(model: Any, path: str) -> Beginning:
@@ -140,7 +141,25 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     recipe = differences(stored, given)
     if recipe:
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
-    return Beginning(step_of(content), content[CHECKPOINT_KEY].get("precision"))
+    return Beginning(step_of(content), content[CHECKPOINT_KEY].get("precision"), content[CHECKPOINT_KEY].get("data"))
+
+
+def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
+    """Have the data's classes stand in the order of the checkpoint that is used, so that labels and splits stay.
+
+    Only where the config leaves the order open, and both are of one class of data modules and one folder.
+
+    Args:
+        data: the config's data module.
+        stored: the checkpoint's.
+    """
+    given = data.get("init_args")
+    if given is None or given.get("classes") != "natural" or not isinstance(stored, dict):
+        return
+    found = stored.get("init_args", {})
+    same = data.class_path.rpartition(".")[2] == str(stored.get("class_path")).rpartition(".")[2]
+    if same and found.get("root") == given.get("root"):
+        given.classes = found.get("classes", "sorted")  # older versions knew no other order
 
 
 def files_used(config: Any) -> list[tuple[str, Path]]:

@@ -34,6 +34,7 @@ from igpt.commands.checks import (
     Beginning,
     check_recipe,
     check_strategy,
+    keep_classes,
     keep_earlier_run,
     preflight,
     use_checkpoint,
@@ -157,6 +158,7 @@ class TrainerCLI(LightningCLI):
             path = config.ckpt_path = str(last) if last.exists() else None
         if path is not None and path not in KEYWORDS:
             self.beginning = use_checkpoint(config.model, path)
+            keep_classes(config.data, self.beginning.data)
         config.weights_only = True
 
     def before_instantiate_classes(self) -> None:
