@@ -165,6 +165,10 @@ class ImageFolder(StoredModule):
             spec["init_args"]["classes"] = list(self.class_names)
         return spec
 
+    def keep_broken(self) -> None:
+        """Leave no image out."""
+        self.on_error = "raise"
+
     def prepare_data(self) -> None:
         """Find the images, and say in one line what is left out, and which are in two splits.
 
@@ -224,7 +228,7 @@ class ImageFolder(StoredModule):
             kept = [i for i, reason in enumerate(reasons) if not reason]
             good.append((stored.take(kept), [labels[i] for i in kept]))
         check_bad(type(self).__name__, self.root, bad, sum(len(labels) for _, labels in usable), self.max_bad_share)
-        self.skipped = [*bad, *self.skipped]
+        self.damaged, self.skipped = bad, [*bad, *self.skipped]
         return good
 
     def _images(self, stored: StoredList, labels: list[int], augment: bool = False) -> LabelledImages:

@@ -72,6 +72,10 @@ class WebImages(StoredModule):
         if self.report is not None:
             write_report(Path(self.report), self.skipped)
 
+    def keep_broken(self) -> None:
+        """Leave out only what cannot even be listed, such as damaged tars, however much that is."""
+        self.check, self.max_bad_share = False, 1.0
+
     def load(self) -> Mapping[str, LabelledImages]:
         """Training and test images, by the share and the seed of the test split."""
         self._scan()
@@ -96,7 +100,7 @@ class WebImages(StoredModule):
             why = f" ({summary([*bad, *unused])})" if bad or unused else ""
             raise UserError(f"WebImages: {self.root} has no images{why}; put some there or name another folder")
         check_bad("WebImages", self.root, bad, len(good) + len(bad), self.max_bad_share)
-        self._good, self.skipped = good, [*bad, *unused]
+        self._good, self.damaged, self.skipped = good, bad, [*bad, *unused]
 
 
 def write_report(target: Path, skipped: Sequence[tuple[str, str]]) -> None:

@@ -26,6 +26,7 @@ from igpt.signals import ASKED_TO_END
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
+    "check": "read every image of any data module once, and list what is broken",
     "tokenize": "write any data module's images as palette tokens, to train from",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",

@@ -104,6 +104,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     class_names: Sequence[str] = ()
     palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
     skipped: Sequence[tuple[str, str]] = ()  # (image, reason) of what `prepare_data` left out
+    damaged: Sequence[tuple[str, str]] = ()  # those of them that are broken, and not merely no images
 
     def __init__(
         self,
@@ -177,6 +178,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"data module {type(self).__name__}: load() gave {error}; igpt.testing checks the whole contract"
             ) from error
         return dict(loaded)
+
+    def keep_broken(self) -> None:
+        """Leave no image out for being broken: `igpt check` looks for these itself. Called before anything else."""
 
     def images(self, name: Split) -> LabelledImages:
         """The data set of one split, set up when first asked for."""

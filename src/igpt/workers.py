@@ -198,8 +198,8 @@ def cause(code: int) -> str:
         return f"a loader process {CAUSES[name]}"
     how = f"by {name}" if code < 0 else f"with exit code {name}"
     return (
-        f"a loader process ended {how} in the middle of its work; igpt check --data ... finds pictures that no decoder "
-        "stands, and --data.init_args.num_workers 0 shows where it ends"
+        f"a loader process ended {how} in the middle of its work; igpt check --data ... finds broken images, and "
+        "--data.init_args.num_workers 0 --debug shows where it ends"
     )
 
 
