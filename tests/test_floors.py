@@ -35,6 +35,7 @@ FLOORS = [
         "keyed",
         "loaders",
         "pictures",
+        "workers",
     },
     {"data", "modules", "callbacks", "loading", "logpoints", "report", "saving", "testing"},
     {"commands"},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
+from torchvision.datasets.utils import check_integrity
 
 from igpt.data import UserError
 
@@ -32,8 +33,14 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
     try:
         return read(False)
     except RuntimeError as error:
-        if not download and not (Path(root) / kind.filename).is_file():  # an archive that is there is only unpacked
+        archive = Path(root) / kind.filename
+        if not download and not archive.is_file():
             raise UserError(f"{name} is not in {root}/ and download is false; {mend}") from error
+        if not download and not check_integrity(archive, kind.tgz_md5):  # one that is whole is only unpacked
+            raise UserError(
+                f"{archive} is damaged: its md5 is not {kind.tgz_md5}, and download is false; copy it again, or let "
+                "igpt fetch it with --data.init_args.download true"
+            ) from error
     made = not Path(root).exists()
     try:
         with alone(Path(root), kind.filename):

@@ -10,7 +10,15 @@ from PIL import Image, UnidentifiedImageError
 
 from igpt.data import BadImageError, decode_rgb
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jxl"),
+)
+
+
+def shown(name: str) -> str:
+    """A path as messages show it: unprintable characters as '?'."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,7 @@ class Stored:
     @property
     def name(self) -> str:
         """What reports call it: FILE, or TAR:MEMBER; unprintable characters are shown as '?'."""
-        name = f"{self.file}:{self.member}" if self.member else self.file
-        return "".join(letter if letter.isprintable() else "?" for letter in name)
+        return shown(f"{self.file}:{self.member}" if self.member else self.file)
 
     def open(self) -> BinaryIO:
         """The bytes as a stream; nothing of a tar is ever unpacked to disk.

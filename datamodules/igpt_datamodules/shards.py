@@ -1,42 +1,23 @@
-"""Finding image files in folder trees and in webdataset-style tars, in an order that is the same on every machine."""
+"""Finding images in folder trees and inside webdataset-style tars, in an order that is the same on every machine."""
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from igpt.data import UserError
-from igpt_datamodules.reading import SUFFIXES, Stored
+from igpt_datamodules.reading import SUFFIXES, Stored, shown
+from igpt_datamodules.walking import Skipped, files_below, left_out, unreadable_name
 
 TAR = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-Skipped = list[tuple[str, str]]  # (path, reason)
-
-
-def refuse_folder(error: OSError) -> None:
-    """Raise a UserError about a folder whose files cannot be listed."""
-    raise UserError(f"folder {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
+RECORDS = (".json", ".jsonl", ".txt", ".cls", ".cls2", ".id", ".key", ".url", ".csv", ".tsv", ".md", ".npy", ".npz")
 
 
-def files_below(
-    folder: str | Path,
-    suffixes: tuple[str, ...] = SUFFIXES,
-    unreadable: Callable[[OSError], None] = refuse_folder,
-) -> list[str]:
-    """Paths of all files with one of these suffixes, sorted by their path below the folder.
+def tar_members(path: str) -> Iterator[tuple[Stored, str]]:
+    """The members of an uncompressed tar as offsets, each with why it is left out, an empty string for the pictures.
 
-    Args:
-        folder: where to look.
-        suffixes: in small letters.
-        unreadable: called for each folder that cannot be listed.
-    """
-    found = [os.path.join(place, name) for place, _, names in os.walk(folder, onerror=unreadable) for name in names]
-    return sorted((path for path in found if path.lower().endswith(suffixes)), key=lambda path: path.split(os.sep))
-
-
-def tar_members(path: str) -> Iterator[Stored]:
-    """The images inside an uncompressed tar as offsets; their names are only names, and nothing is unpacked.
+    Their names are only names, and nothing is unpacked. Folders, and what webdatasets keep beside each picture, such as
+    its caption, are passed over.
 
     Raises:
         tarfile.TarError, EOFError, OSError: the tar is damaged; what came before has been yielded.
@@ -45,26 +26,39 @@ def tar_members(path: str) -> Iterator[Stored]:
         raise OSError("no regular file")
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            if member.isreg() and not member.issparse() and member.name.lower().endswith(SUFFIXES):
-                yield Stored(path, member.name, member.offset_data, member.size)
+            if not member.isdir() and not member.name.lower().endswith(RECORDS):
+                stored = Stored(path, member.name, member.offset_data, member.size)
+                yield stored, unsuitable_member(member)
 
 
-def stored_images(root: str | Path) -> tuple[list[Stored], Skipped]:
-    """Every image in a tree and inside its tars, and the folders and tars that cannot be read to their end."""
+def unsuitable_member(member: tarfile.TarInfo) -> str:
+    """Why a member cannot be used, going by its header, or an empty string."""
+    if why := next(filter(None, map(left_out, member.name.split("/"))), ""):
+        return why
+    return unreadable_name(member.name) or ("" if member.isreg() and not member.issparse() else "no plain file")
+
+
+def stored_images(root: str | Path) -> tuple[list[Stored], Skipped, Skipped]:
+    """Every image in a tree and inside its tars; what cannot be read, tars and folders; and what is left out."""
     images: list[Stored] = []
     skipped: Skipped = []
 
     def skip(error: OSError) -> None:
-        skipped.append((Stored(str(error.filename)).name, f"folder cannot be read: {error.strerror}"))
+        skipped.append((shown(str(error.filename)), f"folder cannot be read: {error.strerror}"))
 
-    for path in files_below(root, (*SUFFIXES, TAR, *COMPRESSED), skip):
+    paths, unused = files_below(root, (*SUFFIXES, TAR, *COMPRESSED), skip)
+    for path in paths:
         if path.lower().endswith(COMPRESSED):
-            skipped.append((path, "compressed tar: unpack it to a plain .tar"))
+            skipped.append((shown(path), "compressed tar: unpack it to a plain .tar"))
         elif not path.lower().endswith(TAR):
             images.append(Stored(path))
         else:
             try:
-                images.extend(tar_members(path))
+                for member, why in tar_members(path):
+                    if why:
+                        unused.append((member.name, why))
+                    else:
+                        images.append(member)
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-                skipped.append((path, f"damaged tar: {error}"))
-    return images, skipped
+                skipped.append((shown(path), f"damaged tar: {error}"))
+    return images, skipped, unused

@@ -1,22 +1,18 @@
 """Unlabelled images from anywhere: folder trees and webdataset-style tars, broken files and all."""
 
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-from igpt.data import NO_LABEL, BadImageError, ImageDataModule, LabelledImages, SplitOptions, UserError
-from igpt_datamodules.folder import StoredImages, check_share, split_test
-from igpt_datamodules.reading import Stored, read_rgb
-from igpt_datamodules.shards import Skipped, stored_images
-
-NAMED = 3  # skipped files that the one-line report names
+from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError
+from igpt_datamodules.checking import bad_images, check_bad
+from igpt_datamodules.folder import StoredImages, StoredModule, check_bad_share, check_share, split_test
+from igpt_datamodules.listing import StoredList
+from igpt_datamodules.shards import stored_images
+from igpt_datamodules.walking import summary
 
 
-class WebImages(ImageDataModule):
+class WebImages(StoredModule):
     """Every image below a folder, those inside its uncompressed tars included; unlabelled and unaugmented, as the
     paper's web images (section 3.1): shorter side 224, centre crop, down to R.
 
@@ -55,8 +51,7 @@ class WebImages(ImageDataModule):
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         check_share("test_share", test_share)
-        if not 0 <= max_bad_share <= 1:
-            raise UserError(f"data.max_bad_share {max_bad_share} must lie from 0 to 1")
+        check_bad_share(max_bad_share)
         if self.split.labels_per_class is not None:
             raise UserError("data.split.labels_per_class: WebImages has no labels; leave it out")
         self.root = root
@@ -65,20 +60,21 @@ class WebImages(ImageDataModule):
         self.max_bad_share = max_bad_share
         self.report = report
         self.check = check
-        self.skipped: Skipped = []
-        self._good: list[Stored] = []
+        self._good = StoredList([])
 
     def prepare_data(self) -> None:
-        """Find and decode every image, print what was skipped, and write the report.
+        """Find and decode every image, say in one line what was skipped, and write the report.
 
         Raises:
             UserError: the folder is missing or has no images, too many are bad, or the report cannot be written.
         """
-        self._scan()
-        if self.skipped:
-            print(f"WebImages: {len(self._good):,} images; {summary(self.skipped)}")
+        self.say()
         if self.report is not None:
             write_report(Path(self.report), self.skipped)
+
+    def keep_broken(self) -> None:
+        """Leave out only what cannot even be listed, such as damaged tars, however much that is."""
+        self.check, self.max_bad_share = False, 1.0
 
     def load(self) -> Mapping[str, LabelledImages]:
         """Training and test images, by the share and the seed of the test split."""
@@ -87,7 +83,7 @@ class WebImages(ImageDataModule):
         return {"train": self._images(train), "test": self._images(test)}
 
     def _images(self, indices: list[int]) -> LabelledImages:
-        return StoredImages([self._good[i] for i in indices], [NO_LABEL] * len(indices), self.resolution)
+        return StoredImages(self._good.take(indices), [NO_LABEL] * len(indices), self.resolution)
 
     def _scan(self) -> None:
         """Look at the files once; what has been found is kept."""
@@ -95,56 +91,19 @@ class WebImages(ImageDataModule):
             return
         if not Path(self.root).is_dir():
             raise UserError(f"WebImages: folder {self.root} is missing; name another with --data.init_args.root")
-        stored, skipped = stored_images(self.root)
+        found, bad, unused = stored_images(self.root)
+        stored = StoredList(found)
         reasons = bad_images(stored, self.num_workers) if self.check else [""] * len(stored)
-        skipped += [(image.name, reason) for image, reason in zip(stored, reasons, strict=True) if reason]
-        good = [image for image, reason in zip(stored, reasons, strict=True) if not reason]
+        bad += [(image.name, reason) for image, reason in zip(stored, reasons, strict=True) if reason]
+        good = stored.take([row for row, reason in enumerate(reasons) if not reason])
         if not good:
-            why = f" ({summary(skipped)})" if skipped else ""
+            why = f" ({summary([*bad, *unused])})" if bad or unused else ""
             raise UserError(f"WebImages: {self.root} has no images{why}; put some there or name another folder")
-        if len(skipped) > self.max_bad_share * (len(good) + len(skipped)):
-            raise UserError(
-                f"WebImages: {summary(skipped)}, of {len(good) + len(skipped):,} in {self.root}, more than "
-                f"max_bad_share {self.max_bad_share}; mend them or raise --data.init_args.max_bad_share"
-            )
-        self._good, self.skipped = good, skipped
+        check_bad("WebImages", self.root, bad, len(good) + len(bad), self.max_bad_share)
+        self._good, self.damaged, self.skipped = good, bad, [*bad, *unused]
 
 
-class _Reasons(Dataset[str]):
-    """Why an image is bad, or an empty string."""
-
-    def __init__(self, stored: list[Stored]) -> None:
-        self.stored = stored
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def __getitem__(self, index: int) -> str:
-        try:
-            read_rgb(self.stored[index])
-        except BadImageError as error:
-            return str(error)
-        return ""
-
-
-def bad_images(stored: list[Stored], num_workers: int = 0) -> list[str]:
-    """For each image why it cannot be used, or an empty string: all of them are decoded, in so many processes."""
-    loader = DataLoader(_Reasons(stored), batch_size=64, num_workers=num_workers, collate_fn=list)
-    state = torch.get_rng_state()  # a loader draws a number; looking at files must not change what training draws
-    reasons = [reason for batch in loader for reason in batch]
-    torch.set_rng_state(state)
-    return reasons
-
-
-def summary(skipped: Skipped) -> str:
-    """One line: how many were skipped, why, and the first few."""
-    kinds = Counter(reason.partition(":")[0] for _, reason in skipped)
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    first = ", ".join(f"{path} ({reason})" for path, reason in skipped[:NAMED])
-    return f"{len(skipped):,} skipped: {counts}; first: {first}"
-
-
-def write_report(target: Path, skipped: Skipped) -> None:
+def write_report(target: Path, skipped: Sequence[tuple[str, str]]) -> None:
     """One line `path TAB reason` each, written whole or not at all.
 
     Raises:

@@ -31,6 +31,7 @@ from igpt.terminal import OutputError, Shown, complain, in_one_line, lose_output
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
+    "check": "read every image of any data module once, and list what is broken",
     "tokenize": "write any data module's images as palette tokens, to train from",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",

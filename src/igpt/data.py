@@ -4,11 +4,8 @@ A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), l
 says where its images are (`load`), and this file makes splits, loaders and their order out of them.
 """
 
-import atexit
 import hashlib
 import json
-import multiprocessing
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,11 +19,11 @@ from igpt.contract import check_item, check_labels
 from igpt.errors import UserError as UserError
 from igpt.imagefile import BadImageError as BadImageError
 from igpt.imagefile import decode_rgb as decode_rgb
+from igpt.imagefile import missing_decoder as missing_decoder
 from igpt.images import AugmentedImages as AugmentedImages
 from igpt.images import ChosenImages as ChosenImages
 from igpt.images import LabelledImages as LabelledImages
 from igpt.images import TensorImages as TensorImages
-from igpt.images import collate as collate
 from igpt.images import digest_of, in_memory
 from igpt.images import fetch as fetch
 from igpt.keyed import random_ints as random_ints
@@ -37,29 +34,17 @@ from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
 from igpt.shards.index import check_shards as check_shards
 from igpt.shards.reading import ShardReader as ShardReader
-from igpt.signals import ASKED_TO_END
 from igpt.spec import spec_of
 from igpt.splits import SPLITS as SPLITS
 from igpt.splits import Split as Split
 from igpt.splits import SplitOptions as SplitOptions
 from igpt.splits import few_per_class as few_per_class
 from igpt.splits import stratified_split as stratified_split
+from igpt.workers import WatchedLoader as WatchedLoader
+from igpt.workers import begin_worker as begin_worker
+from igpt.workers import collate as collate
 
 DEVICE_GIB = 2.0  # CIFAR at 32x32 takes 0.15
-
-
-def end_with_the_parent(worker: int) -> None:
-    """A loader process leaves signals to its parent: a scheduler sends them to all, and the last step needs data."""
-    for number in ASKED_TO_END:
-        signal.signal(number, signal.SIG_IGN)
-
-
-@atexit.register
-def end_loaders() -> None:
-    """Kill the loader processes that are left at the end: multiprocessing would wait for their answer to a SIGTERM."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
 
 
 def check_splits(loaded: object, resolution: int, num_classes: int) -> None:
@@ -121,6 +106,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     class_names: Sequence[str] = ()
     palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
     skipped: Sequence[tuple[str, str]] = ()  # (image, reason) of what `prepare_data` left out
+    damaged: Sequence[tuple[str, str]] = ()  # those of them that are broken, and not merely no images
 
     def __init__(
         self,
@@ -197,6 +183,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             ) from error
         return dict(loaded)
 
+    def keep_broken(self) -> None:
+        """Leave no image out for being broken: `igpt check` looks for these itself. Called before anything else."""
+
     def images(self, name: Split) -> LabelledImages:
         """The data set of one split, set up when first asked for."""
         self.setup()
@@ -208,11 +197,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def loader(self, name: Split) -> DataLoader[Any]:
         """Every image of one split, in a fixed order and unaugmented."""
-        return DataLoader(self.images(name), batch_size=self.batch_size, **self._loading())
+        return WatchedLoader(self.images(name), batch_size=self.batch_size, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         workers = self.num_workers
-        start = end_with_the_parent if workers else None
+        start = begin_worker if workers else None
         return {
             "num_workers": workers,
             "collate_fn": collate,
@@ -312,6 +301,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def steps_per_epoch(self, world_size: int = 1, accumulate: int = 1) -> int:
         """Optimizer steps in one pass over the training split."""
         return max(1, self.size("train") // (self.batch_size * world_size * accumulate))
+
+    @classmethod
+    def completed(cls, init_args: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a checkpoint, with what older versions did not store but another default would now change."""
+        return init_args
 
     def spec(self) -> dict[str, Any]:
         """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again.

@@ -1,12 +1,29 @@
 """From the bytes of any picture file to RGB pixels, the same wherever pictures are read."""
 
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit of suspicion: 256 MiB of RGB
+MAX_TILE = 4 * MAX_PIXELS  # bytes that a tile of a TIFF unpacks to, which may be larger than the picture
+BAND = 1 << 22  # pixels that are converted at once
+BITS_TAG, SAMPLES_TAG, TILE_TAGS = 258, 277, (322, 323)  # of TIFF
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
+PLUGINS = {  # formats that Pillow reads once a package is installed: how it is called, and what is imported
+    "AVIF": ("pillow-avif-plugin", "pillow_avif"),  # Pillow 11.3 and later read it as they are
+    "HEIF": ("pillow-heif", "pillow_heif"),
+    "JXL": ("pillow-jxl-plugin", "pillow_jxl"),
+}
+SUFFIXES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".jxl": "JXL"}
+BEGINNINGS = {  # of files of these formats: where, and with which bytes
+    "AVIF": (4, (b"ftypavif", b"ftypavis")),
+    "HEIF": (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
+    "JXL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+}
 ORIENTATION_TAG = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,23 +40,56 @@ class BadImageError(Exception):
     """A file that gives no picture; the message is the reason."""
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read here; the plug-ins that are installed are found when first asked for."""
+    Image.init()
+    for name, (_, module) in PLUGINS.items():
+        if name not in Image.OPEN:
+            with suppress(ImportError):
+                plugin = import_module(module)  # most register themselves
+                if hasattr(plugin, "register_heif_opener"):
+                    plugin.register_heif_opener()
+    return (*FORMATS, *(name for name in PLUGINS if name in Image.OPEN))
+
+
+def missing_decoder(suffix: str) -> str:
+    """What must be installed to read files with this suffix, in small letters; an empty string where nothing must."""
+    name = SUFFIXES.get(suffix, "JPEG")
+    return "" if name in formats() else f"no decoder for {suffix}: install {PLUGINS[name][0]}"
+
+
 def decode_rgb(stream: BinaryIO) -> Image.Image:
     """Decode to RGB, upright by its EXIF orientation, transparency on white, 16 bits to 8.
 
     Raises:
-        BadImageError: zero bytes, too many pixels, or see `to_rgb`.
+        BadImageError: zero bytes, no decoder, more than `MAX_PIXELS` (nothing is unpacked then), or see `to_rgb`.
         Exception: on broken files decoders raise anything, from SyntaxError to struct.error.
     """
-    if not stream.read(1):
+    head = stream.read(16)
+    if not head:
         raise BadImageError("zero bytes")
+    for name, (place, known) in BEGINNINGS.items():
+        if name not in formats() and head.startswith(known, place):
+            raise BadImageError(f"no decoder for {name}: install {PLUGINS[name][0]}")
     stream.seek(0)
-    image = Image.open(stream, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"decompression bomb: {image.width} x {image.height} pixels")
+    image = Image.open(stream, formats=formats())
+    check_size(image)
     image.load()
     turn = TURNS.get(_orientation(image))
     rgb = to_rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def check_size(image: Image.Image) -> None:
+    """Raise a BadImageError for a picture, of which only the head has been read, that would unpack to too much."""
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(
+            f"decompression bomb: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are unpacked"
+        )
+    width, height = (tag(image, number, 0) for number in TILE_TAGS)
+    if width * height * tag(image, SAMPLES_TAG, 1) * tag(image, BITS_TAG, 8) // 8 > MAX_TILE:
+        raise BadImageError(f"decompression bomb: tiles of {width} x {height} pixels")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -50,19 +100,90 @@ def _orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow to RGB.
+    """Any mode of Pillow to RGB, by the rules of `rgb_of`; a large picture in bands, so that none is held thrice.
 
     Raises:
         BadImageError: floating-point pixels, whose scale nobody states.
     """
-    if image.mode == "F":
-        raise BadImageError("floating-point pixels")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    shift = shift_of(image)
+    rows = max(1, BAND // image.width)
+    if rows >= image.height:
+        return rgb_of(image, shift)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        rgb.paste(rgb_of(image.crop(box), shift), box)
+    return rgb
+
+
+def rgb_of(image: Image.Image, shift: int) -> Image.Image:
+    """A picture, or a band of one, as RGB.
+
+    | mode | rule |
+    |---|---|
+    | 1, L, P, RGB, RGBX, YCbCr, HSV, CMYK | as Pillow converts them |
+    | LA, La, PA, RGBA, RGBa, or a transparent colour | laid on white |
+    | LAB | to sRGB by ICC, from the standard white of D50 |
+    | I;16, I;16L, I;16B, I;16N | the upper eight of the bits that `shift_of` finds |
+    | I | the same, what is negative as 0 |
+    | F | refused |
+
+    Args:
+        image: in any mode.
+        shift: bits by which whole numbers are shifted to become eight.
+    """
+    if is_deep(image):
+        deep = np.asarray(image)
+        return Image.fromarray((np.clip(deep, 0, None) >> shift).clip(max=255).astype(np.uint8)).convert("RGB")
+    if image.mode == "LAB":
+        return lab_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode in ("PA", "La"):
             image = image.convert("LA" if image.mode == "La" else "RGBA")
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the pixels are whole numbers of more than eight bits."""
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def shift_of(image: Image.Image) -> int:
+    """Bits by which a picture's whole numbers are shifted to become eight: their depth less 8; 0 for other pixels.
+
+    Of modes I;16 the depth is what a TIFF says (12 or 16), else 16. Mode I holds files of 16 bits (PNG, PPM, which
+    Pillow brings to that range) and TIFFs of 32, in which programs keep numbers of any depth without saying which: it
+    is 8, 16 or 31, whichever is the least that holds the largest pixel.
+
+    Raises:
+        BadImageError: floating-point pixels.
+    """
+    if image.mode == "F":
+        raise BadImageError("floating-point pixels")
+    if not is_deep(image):
+        return 0
+    if image.mode != "I":
+        return 4 if tag(image, BITS_TAG, 16) == 12 else 8
+    if image.format in ("PNG", "PPM"):
+        return 8
+    highest = int(image.getextrema()[1])  # type: ignore[arg-type]  # of one channel a pair of numbers
+    return next(depth for depth in (8, 16, 31) if highest < 2**depth) - 8
+
+
+def tag(image: Image.Image, number: int, default: int) -> int:
+    """The first value of a TIFF's tag; of other pictures, and where it is missing or damaged, the default."""
+    value = getattr(image, "tag_v2", {}).get(number, default)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else default
+
+
+def lab_to_rgb(image: Image.Image) -> Image.Image:
+    """CIE L*a*b* to sRGB; Pillow's own `convert` knows no LAB."""
+    change = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    rgb = ImageCms.applyTransform(image, change)
+    assert rgb is not None  # nothing is changed in place
+    return rgb

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from igpt.errors import UserError
 
@@ -73,23 +73,23 @@ class AugmentedImages(TensorImages, ABC):
 
 
 class ChosenImages(LabelledImages):
-    """Some images of a data set, in the order of `indices`."""
+    """Some images of a data set, in the order of `indices`, which are kept as int64 `(N,)`."""
 
-    def __init__(self, images: LabelledImages, indices: list[int]) -> None:
-        self.base, self.indices = images, indices
-        self.labels = torch.as_tensor(images.labels)[indices]
+    def __init__(self, images: LabelledImages, indices: Sequence[int] | Tensor) -> None:
+        self.base, self.indices = images, torch.as_tensor(indices, dtype=torch.int64)
+        self.labels = torch.as_tensor(images.labels)[self.indices]
         self.augments = images.augments
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.base[self.indices[index]]
+        return self.base[int(self.indices[index])]
 
     def __getitems__(self, indices: list[int]) -> Any:
         """A batch, as quickly as the data set behind gives it."""
-        return fetch(self.base, [self.indices[index] for index in indices])
+        return fetch(self.base, self.indices[indices].tolist())
 
     def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
         """One training image of the data set behind."""
-        return self.base.draw(self.indices[index], rng)
+        return self.base.draw(int(self.indices[index]), rng)
 
 
 def digest_of(images: LabelledImages, count: int) -> str:
@@ -107,14 +107,9 @@ def digest_of(images: LabelledImages, count: int) -> str:
 
 
 def fetch(images: LabelledImages, indices: list[int]) -> Any:
-    """Several images: a batch where the data set can give one, else a list for `collate`."""
+    """Several images: a batch where the data set can give one, else a list for `igpt.workers.collate`."""
     whole = getattr(images, "__getitems__", None)
     return whole(indices) if whole else [images[index] for index in indices]
-
-
-def collate(items: Any) -> Any:
-    """Stack items into a batch, unless the data set has already done so."""
-    return items if isinstance(items, tuple) else default_collate(items)
 
 
 @dataclass(frozen=True)

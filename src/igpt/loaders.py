@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from igpt.images import InMemory, LabelledImages, fetch, in_memory
 from igpt.keyed import keys_of, rng_of
+from igpt.workers import WatchedLoader
 
 
 class TrainingOrder(DistributedSampler[tuple[int, int]]):
@@ -53,7 +54,7 @@ class TrainingOrder(DistributedSampler[tuple[int, int]]):
         return found
 
 
-class TrainingLoader(DataLoader[Any]):
+class TrainingLoader(WatchedLoader):
     """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
 
     What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from igpt.errors import UserError
 from igpt.files import atomic_path
-from igpt.imagefile import decode_rgb
+from igpt.imagefile import BadImageError, decode_rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,7 +119,8 @@ def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.
             warnings.simplefilter("ignore")  # odd metadata is no fault of the pixels
             whole = decode_rgb(stream).convert(mode)
     except Exception as error:  # on broken files decoders raise anything, from SyntaxError to struct.error
-        raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG file") from error
+        why = f" ({error})" if isinstance(error, BadImageError) else ""
+        raise UserError(f"{path} is not a picture that can be read{why}; give a PNG or JPEG file") from error
     side = min(whole.size)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
     square = whole.resize((resolution, resolution), resampling, box=(left, top, left + side, top + side))

@@ -79,8 +79,9 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
         raise UserError(f"class {path!r} cannot be found ({error}); install the package that provides it") from error
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(f"class {path!r} is no {base.__name__}")
+    complete = getattr(kind, "completed", dict)  # a data module's, for checkpoints of older versions
     try:
-        return kind(**spec.get("init_args", {}))
+        return kind(**complete(spec.get("init_args", {})))
     except TypeError as error:
         raise UserError(f"class {path!r} does not take the stored arguments: {error}") from error
 

@@ -203,7 +203,7 @@ def test_with_few_labels_mean_and_deviation_are_those_of_the_subsets(probed):
 def test_subsets_have_so_many_images_of_each_class_of_training_alone_and_differ_by_seed(probed):
     saved = json.loads((probed[0] / "low_data.json").read_text())["subsets"]
     labels = np.asarray(digits().load()["train"].labels)
-    validation = set(digits().images("val").indices)
+    validation = set(digits().images("val").indices.tolist())
     assert list(saved) == ["4", "25"]
     for count, subsets in saved.items():
         assert len({tuple(one) for one in subsets}) == 3

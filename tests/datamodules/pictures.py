@@ -36,6 +36,42 @@ def bomb(side: int = 30_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def tiff_of(side: int, tile: int | None = None) -> bytes:
+    """A packed grey TIFF of some hundred bytes that says it has side x side pixels, in one strip or one tile."""
+    body = zlib.compress(bytes(1000)).ljust(64, b"\0")
+    tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    if tile is None:
+        tags += [(273, 4, 8), (278, 4, side), (279, 4, len(body))]
+    else:
+        tags += [(322, 4, tile), (323, 4, tile), (324, 4, 8), (325, 4, len(body))]
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in sorted(tags))
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def webp_of(side: int) -> bytes:
+    """An animated WebP of one small frame whose canvas has side x side pixels."""
+    frame = encoded(picture(0, (8, 8)), "WEBP", lossless=True)[12:]
+    size = struct.pack("<I", side - 1)[:3]
+    body = bytes(6) + bytes([7, 0, 0, 7, 0, 0, 100, 0, 0, 0]) + frame
+    chunks = b"VP8X" + struct.pack("<I", 10) + bytes([2, 0, 0, 0]) + size + size
+    chunks += b"ANIM" + struct.pack("<IIH", 6, 0, 0) + b"ANMF" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def bombs() -> dict[str, bytes]:
+    """Files of a few hundred bytes that would unpack to gigabytes, one of each format that can."""
+    gif = struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6) + b"," + struct.pack("<HHHHB", 0, 0, 60_000, 60_000, 0)
+    return {
+        "png.png": bomb(),
+        "strip.tif": tiff_of(30_000),
+        "tile.tif": tiff_of(64, tile=32_000),
+        "canvas.webp": webp_of(30_000),
+        "frame.gif": b"GIF89a" + gif + b"\x02\x02\x4c\x01\x00;",
+        "head.bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, *[0] * 6),
+        "head.ppm": b"P6 60000 60000 255\n" + bytes(100),
+    }
+
+
 def rotated(image: Image.Image, orientation: int = 6) -> bytes:
     """A JPEG whose pixels lie on their side and whose EXIF says so."""
     exif = Image.Exif()

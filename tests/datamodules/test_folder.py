@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from igpt.data import SplitOptions, UserError, rng_of
+from igpt.data import ImageDataModule, SplitOptions, UserError, rng_of
+from igpt.spec import build
 from igpt.testing import check_data_module
 from igpt_datamodules import ImageFolder, ImageNet
 from tests.datamodules.pictures import class_tree, encoded, picture, unreadable_folder
@@ -143,3 +144,58 @@ def test_a_class_with_a_folder_that_cannot_be_read_is_refused_in_one_line(tmp_pa
     with pytest.raises(UserError, match=r"folder .*/dog/aaa.* cannot be read \(File name too long\)") as error:
         ImageFolder(root=str(tmp_path / "pictures")).prepare_data()
     assert "\n" not in str(error.value)
+
+
+NUMBERED = {str(number): 12 for number in (1, 2, 10)}
+
+
+def test_classes_are_ordered_as_people_count_or_by_code_point_or_as_listed(tmp_path):
+    class_tree(tmp_path, NUMBERED)
+    names = {"natural": ("1", "2", "10"), "sorted": ("1", "10", "2")}
+    for order, expected in names.items():
+        data = ImageFolder(root=str(tmp_path), classes=order)
+        data.setup()
+        assert data.class_names == expected
+        labels = {files(data, "test")[i]: int(data.images("test").labels[i]) for i in range(data.size("test"))}
+        assert all(expected[label] == file.split("/")[-2] for file, label in labels.items())
+    listed = ImageFolder(root=str(tmp_path), classes=["10", "2", "1"])
+    listed.setup()
+    assert listed.class_names == ("10", "2", "1")
+
+
+def test_the_test_split_is_the_same_whatever_the_order_of_the_classes(tmp_path):
+    class_tree(tmp_path, NUMBERED)
+    orders = ("natural", "sorted", ["10", "2", "1"])
+    tested = [set(files(ImageFolder(root=str(tmp_path), classes=order), "test")) for order in orders]
+    assert tested[0] == tested[1] == tested[2]
+
+
+def test_the_order_of_the_classes_travels_in_the_checkpoint_and_old_ones_keep_theirs(tmp_path):
+    class_tree(tmp_path, NUMBERED)
+    data = ImageFolder(root=str(tmp_path))
+    data.setup()
+    spec = data.spec()
+    assert spec["init_args"]["classes"] == ["1", "2", "10"]
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "new.png").write_bytes(encoded(picture(0), "PNG"))
+    with pytest.raises(UserError, match=r"folder .*/0: no class"):
+        build(spec, ImageDataModule, {"igpt_datamodules"}).setup()
+    (tmp_path / "0" / "new.png").unlink()
+    (tmp_path / "0").rmdir()
+    del spec["init_args"]["classes"]  # as it was before there was a choice
+    old = build(spec, ImageDataModule, {"igpt_datamodules"})
+    old.setup()
+    assert old.class_names == ("1", "10", "2")
+
+
+def test_bad_pictures_can_be_skipped_as_web_images_does(tmp_path, capsys):
+    class_tree(tmp_path, {"cat": 30, "dog": 30})
+    (tmp_path / "cat" / "cat_5.JPEG").write_bytes(b"")
+    data = ImageFolder(root=str(tmp_path), on_error="skip")
+    data.prepare_data()
+    assert sum(sizes(data)) == 59
+    assert data.skipped == [(str(tmp_path / "cat" / "cat_5.JPEG"), "zero bytes")]
+    assert "59 images; 1 skipped: 1 zero bytes" in capsys.readouterr().out
+    assert sum(len(labels) for name in SPLITS for _, labels in data.loader(name)) == 59
+    with pytest.raises(UserError, match=r"1 skipped.*of 60 in .*max_bad_share"):
+        ImageFolder(root=str(tmp_path), on_error="skip", max_bad_share=0.01).setup()

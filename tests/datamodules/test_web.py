@@ -112,7 +112,10 @@ def test_names_inside_a_tar_are_only_names(tmp_path):
     data = WebImages(root=str(root), max_bad_share=0.1, split=SplitOptions(val_share=0.1), test_share=0.1)
     data.prepare_data()
     assert len(names(data)) == 12
-    assert data.skipped == [(f"{root}/evil.tar:new?line.jpg", "zero bytes")]
+    assert data.skipped == [
+        (f"{root}/evil.tar:new?line.jpg", "zero bytes"),
+        (f"{root}/evil.tar:link.jpg", "no plain file"),
+    ]
     list(data.loader("train"))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evil.tar"]
 

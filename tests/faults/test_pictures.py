@@ -141,10 +141,12 @@ def test_web_images_wait_for_nothing(refused, tree, kind):
 
 
 def test_a_folder_that_contains_itself_is_read_once(tree):
-    from igpt_datamodules.shards import files_below
+    from igpt_datamodules.walking import files_below
 
     (tree / "again").symlink_to(".")
-    assert len(files_below(tree)) == 24
+    found, unused = files_below(tree)
+    assert len(found) == 24
+    assert unused == [(str(tree / "again"), "link to a folder that is read already")]
 
 
 def member(name, data=b"", kind=tarfile.REGTYPE, link="", size=None):
@@ -185,8 +187,10 @@ def test_a_tars_members_are_only_bytes_and_never_leave_it(tmp_path, name):
     entry, reason = HOSTILE[name]
     write_tar(tmp_path / "inside" / "x.tar", [member("first.png", GOOD), entry, member("last.png", GOOD)])
     with patience():
-        found, skipped = stored_images(tmp_path / "inside")
+        found, skipped, unused = stored_images(tmp_path / "inside")
     assert skipped == []
+    counted = not reason and not entry[0].isdir()
+    assert [why in ("no plain file", "no suffix") for _, why in unused] == [True] * counted
     assert [one.member for one in found if one.member in ("first.png", "last.png")] == ["first.png", "last.png"]
     others = [one for one in found if one.member not in ("first.png", "last.png")]
     assert len(others) == (reason is not None)
@@ -206,7 +210,7 @@ def test_a_member_that_says_it_is_larger_than_its_tar_takes_no_memory(tmp_path):
 
     info, _ = member("x.png", size=2**40)
     (tmp_path / "x.tar").write_bytes(info.tobuf() + GOOD[: len(GOOD) // 2])
-    (one,), _ = stored_images(tmp_path)
+    (one,), _, _ = stored_images(tmp_path)
     assert one.size == 2**40
     with pytest.raises(BadImageError, match="truncated"):
         read_rgb(one)
@@ -220,7 +224,7 @@ def test_a_sparse_member_is_left_out(tmp_path):
     info.size = 512
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(info, io.BytesIO(bytes(512)))
-    assert stored_images(tmp_path) == ([], [])
+    assert stored_images(tmp_path) == ([], [], [(f"{tmp_path}/x.tar:x.png", "no plain file")])
 
 
 def test_a_missing_picture_stays_missing_when_it_is_a_broken_link(refused, digits_run, tmp_path):

@@ -102,3 +102,21 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What has another value, of the names that both know, as `name old (now new)`."""
     names = sorted(set(old) & set(new) - NOT_COMPARED)
     return [f"{name} {old[name]} (now {new[name]})" for name in names if plain(old[name]) != plain(new[name])]
+
+
+def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
+    """Have the data's classes stand in the order of the checkpoint that is used, so that labels and splits stay.
+
+    Only where the config leaves the order open, and both are of one class of data modules and one folder.
+
+    Args:
+        data: the config's data module.
+        stored: the checkpoint's.
+    """
+    given = data.get("init_args")
+    if given is None or given.get("classes") != "natural" or not isinstance(stored, dict):
+        return
+    found = stored.get("init_args", {})
+    same = data.class_path.rpartition(".")[2] == str(stored.get("class_path")).rpartition(".")[2]
+    if same and found.get("root") == given.get("root"):
+        given.classes = found.get("classes", "sorted")  # older versions knew no other order

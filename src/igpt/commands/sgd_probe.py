@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.commands.device import quiet_trainer
@@ -18,6 +18,8 @@ from igpt.data import (
     ChosenImages,
     ImageDataModule,
     LabelledImages,
+    WatchedLoader,
+    begin_worker,
     collate,
     rng_of,
 )
@@ -176,15 +178,16 @@ def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None
             )
 
 
-def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int) -> DataLoader[Any]:
+def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int) -> WatchedLoader:
     """At most `count` training images, unaugmented; which ones is a function of the data's seed."""
     indices = torch.randperm(len(images), generator=rng_of(data.seed))[:count].sort().values.tolist()
     return in_batches(data, ChosenImages(images, indices))
 
 
-def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> DataLoader[Any]:
+def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> WatchedLoader:
     """Batches as large as the data's, loaded by as many processes."""
-    return DataLoader(images, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=collate, **how)
+    how |= {"num_workers": data.num_workers, "worker_init_fn": begin_worker if data.num_workers else None}
+    return WatchedLoader(images, batch_size=data.batch_size, collate_fn=collate, **how)
 
 
 def header_of(

@@ -39,7 +39,7 @@ from igpt.commands.checks import check_recipe, check_strategy, preflight
 from igpt.commands.device import is_main_process, ready
 from igpt.commands.loopback import stay_on_this_machine
 from igpt.commands.parsing import CommandParser
-from igpt.commands.resuming import Beginning, tell_changes, use_checkpoint
+from igpt.commands.resuming import Beginning, keep_classes, tell_changes, use_checkpoint
 from igpt.commands.runs import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
@@ -204,6 +204,7 @@ class TrainerCLI(LightningCLI):
             path = config.ckpt_path = str(last) if last else None
         if path is not None and path not in KEYWORDS:
             self.beginning = use_checkpoint(config.model, path)
+            keep_classes(config.data, self.beginning.data)
         config.weights_only = True
 
     def before_instantiate_classes(self) -> None:

@@ -1,0 +1,141 @@
+"""Loader processes that end, and batches that find no room in shared memory."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from igpt.data import ImageDataModule, LabelledImages, UserError, collate
+from tests.conftest import REPO
+
+R = 32
+
+
+class Ending(LabelledImages):
+    """Images whose reader ends in a certain way at a certain image."""
+
+    def __init__(self, how, count=400, at=200):
+        self.labels, self.how, self.at = torch.zeros(count, dtype=torch.int64), how, at
+
+    def __getitem__(self, index):
+        if index == self.at and self.how is not None:
+            self.how()
+        return torch.full((3, R, R), index % 256, dtype=torch.uint8), 0
+
+
+class Images(ImageDataModule):
+    """Ends while it validates or trains."""
+
+    def __init__(self, how=None, workers=2):
+        super().__init__(resolution=R, batch_size=8, num_workers=workers)
+        self.how = how
+
+    def load(self):
+        return {"train": Ending(self.how), "test": Ending(None, 64)}
+
+
+def raise_unsendable():
+    class Unknown(Exception):  # noqa: N818  found by no name, and so not to be pickled
+        pass
+
+    raise Unknown
+
+
+ENDS = {
+    "SIGKILL": (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed, as the system does when memory runs out"),
+    "SIGBUS": (lambda: os.kill(os.getpid(), signal.SIGBUS), "bus error, as when /dev/shm is full"),
+    "SIGSEGV": (lambda: os.kill(os.getpid(), signal.SIGSEGV), "ended by SIGSEGV"),
+    "exit 0": (lambda: os._exit(0), "ended with exit code 0"),
+    "exit 3": (lambda: os._exit(3), "ended with exit code 3"),
+    "SystemExit": (lambda: sys.exit(4), "ended with exit code 4"),
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", ENDS)
+def test_a_loader_process_that_ends_is_one_line_that_says_what_to_do(name, workers):
+    how, words = ENDS[name]
+    started = time.monotonic()
+    with pytest.raises(UserError, match=words) as error:
+        list(Images(how, workers).train_dataloader())
+    assert "\n" not in str(error.value)
+    assert "num_workers" in str(error.value)
+    assert time.monotonic() - started < 20
+
+
+def test_one_that_ends_while_it_writes_leaves_nobody_waiting():
+    data = Images(workers=1)
+    batches = iter(data.loader("train"))
+    next(batches)
+    time.sleep(0.5)  # its batches are larger than a pipe holds: it is in the middle of writing one
+    [worker] = batches.gi_frame.f_locals["iterator"]._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="was killed"):
+        list(batches)
+
+
+def test_what_cannot_be_sent_ends_the_wait():
+    with pytest.raises(UserError, match="could not hand over"):
+        list(Images(raise_unsendable, 1).loader("train"))
+
+
+def test_a_loader_can_be_used_again_after_its_processes_ended():
+    data = Images()
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(UserError):
+        [list(loader) for _ in range(3)]
+    assert len(list(loader)) == len(loader)
+
+
+def test_batches_arrive_as_they_were_made_and_may_be_written_to():
+    here, there = Images(workers=0).loader("test"), Images(workers=2).loader("test")
+    for (images, labels), (others, known) in zip(here, there, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, known)
+        assert others.dtype == torch.uint8
+        others.add_(1)
+
+
+def test_items_of_other_kinds_are_stacked_as_torch_does():
+    features, labels = collate([(torch.ones(3, dtype=torch.float16), torch.tensor(2)), (torch.zeros(3), 1)][:1])
+    assert features.shape == (1, 3)
+    assert labels.tolist() == [2]
+
+
+IN_LITTLE = """
+import torch
+from tests.test_workers import Ending, Images
+from igpt.data import TensorImages
+class Held(Images):
+    def load(self):
+        images = torch.zeros(400, 3, 128, 128, dtype=torch.uint8)
+        return {"train": TensorImages(images, torch.zeros(400)), "test": TensorImages(images[:9], torch.zeros(9))}
+for kind in (Images, Held):
+    data = kind()
+    data.resolution = kind is Held and 128 or data.resolution
+    print(sum(len(labels) for _ in range(2) for _, labels in data.train_dataloader()))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root on Linux can mount a small /dev/shm"
+)
+def test_training_needs_no_shared_memory():
+    mount = "mount -t tmpfs -o size=256k tmpfs /dev/shm"
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+    command = [unshare, "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, IN_LITTLE]
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["720", "720"], done.stderr
