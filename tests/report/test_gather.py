@@ -13,7 +13,7 @@ from igpt.report.gather import gather, gather_all
 from igpt.report.judging import SEEN
 from igpt.report.missing import missing
 from igpt.report.records import Network
-from igpt.report.tables import published
+from igpt.report.tables import published, summary
 from tests.report.folders import (
     data,
     generative,
@@ -295,3 +295,42 @@ def test_two_data_sets_of_one_class_and_size_are_not_taken_for_one(tmp_path):
         path.write_text(json.dumps({**record, "identity": {**record["identity"], "fingerprint": "aa"}}))
     runs = gather_all([str(tmp_path / "AR"), str(tmp_path / "BERT")])
     assert [evidence.verdict for evidence in probes_behind(runs).evidence] == [SEEN]
+
+
+def loss_of(folder, **more):
+    """A run of AR as older versions wrote it, tested by this one."""
+    write_config(folder, model("AR"))
+    entry = score(0.0) | {"checkpoint": "last.ckpt", "metrics": {"test/loss": 1.5}} | more
+    write_scores(folder, [entry])
+    return gather_all([str(folder)])[0].tested("loss")
+
+
+def test_a_run_whose_records_began_without_an_identity_keeps_its_later_test(tmp_path):
+    identity = {"name": "Digits", "fingerprint": "aa"}
+    assert loss_of(tmp_path / "same", identity=identity) == 1.5
+    other = data()
+    other["init_args"]["seed"] = 7
+    assert loss_of(tmp_path / "other", identity=identity, data=other) is None
+
+
+def test_a_test_of_a_part_of_the_split_is_not_the_runs(tmp_path):
+    assert loss_of(tmp_path / "whole", limit_batches=None) == 1.5
+    assert loss_of(tmp_path / "part", limit_batches=2) is None
+
+
+def test_a_probe_that_was_moved_aside_is_not_read_as_that_of_its_step(tmp_path):
+    folder = write_config(tmp_path / "run", model("AR"))
+    for name, top in (("step=0000100", 0.9), ("step=0000100.1", 0.2)):
+        record = probe_record([0.5] * 3 + [top] + [0.5] * 3, step=100)
+        (folder / "probe" / name).mkdir(parents=True)
+        (folder / "probe" / name / "probe.json").write_text(json.dumps(record))
+    assert gather(str(folder)).probe.result.best.test == pytest.approx(0.9)
+
+
+def test_a_runs_row_says_where_its_probe_is_on_other_data_than_its_training(tmp_path):
+    folder = write_config(tmp_path / "run", model("AR"))
+    scores = [0.5] * 3 + [0.9] + [0.5] * 3
+    write_probe(folder, probe_record(scores))
+    assert summary([gather(str(folder))]).rows[0][4] == "90.0 %"
+    write_probe(folder, probe_record(scores, data=data(name="SamplePhotos", resolution=16)))
+    assert summary([gather(str(folder))]).rows[0][4] == "90.0 % on SamplePhotos 16x16"

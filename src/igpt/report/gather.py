@@ -1,5 +1,6 @@
 """From a run folder to a record. Everything in the folder is optional but config.yaml or a checkpoint."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,7 @@ def gather(folder: str) -> Run:
 
 def told_apart(runs: list[Run]) -> list[Run]:
     """The runs with labels of data that are equal only where all that is known of the data is."""
+    runs = [identified(run) for run in runs]
     found: dict[str, list[str]] = {}
     for run in runs:
         for data in [run.data, *(p.data for p in run.probes), *(s.data for s in run.scores if s.data)]:
@@ -82,6 +84,25 @@ def told_apart(runs: list[Run]) -> list[Run]:
         )
         for run in runs
     ]
+
+
+def identified(run: Run) -> Run:
+    """A run of a version that wrote no identity of its data, with that of a later record of the same arguments."""
+    if run.data.known != run.data.arguments:
+        return run
+    records = [*(probe.data for probe in run.probes), *(score.data for score in run.scores if score.data)]
+    same = (data.known for data in records if data.plain == run.data.plain and data.arguments == run.data.arguments)
+    known = next((text for text in same if text != run.data.arguments), run.data.known)
+
+    def named(data: Data) -> Data:
+        return replace(data, known=known) if data == run.data or data.known == run.data.known else data
+
+    return replace(
+        run,
+        data=named(run.data),
+        probes=[replace(probe, data=named(probe.data)) for probe in run.probes],
+        scores=[replace(score, data=named(score.data)) if score.data else score for score in run.scores],
+    )
 
 
 def scored_data(run: Run) -> Data:
@@ -215,10 +236,13 @@ def palette_of(state: dict[str, Tensor]) -> Tensor | None:
 def read_probes(folder: Path) -> list[Probe]:
     """All probe.json of a run by step; of two of one step, the one that stands in the folder itself.
 
+    Those that a later probe of other data or options has moved aside, to `step=N.1`, are of no step any more.
+
     Raises:
         UserError: see `read_probe`.
     """
-    files = [*sorted(folder.glob("*/probe.json")), *folder.glob("probe.json")]
+    steps = [path for path in sorted(folder.glob("*/probe.json")) if not re.search(r"\.\d+$", path.parent.name)]
+    files = [*steps, *folder.glob("probe.json")]
     by_step = {probe.step: probe for probe in map(read_probe, files)}
     return [by_step[step] for step in sorted(by_step)]
 

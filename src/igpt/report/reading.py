@@ -79,14 +79,20 @@ def data_of(spec: Any, identity: Any = None) -> Data:
         split.get("labels_per_class"),
         split.get("subset_seed"),
         given.get("batch_size"),
-        known_of(given, split, identity),
+        known_of(identity) or arguments_of(given, split),
+        arguments=arguments_of(given, split),
     )
 
 
-def known_of(given: dict[str, Any], split: dict[str, Any], identity: Any) -> str:
-    """All that tells data from others of their name and size: their identity, or else what older versions wrote."""
-    if isinstance(identity, dict):
-        return json.dumps({name: value for name, value in identity.items() if name != "root"}, sort_keys=True)
+def known_of(identity: Any) -> str | None:
+    """What tells data from others: their identity, but for the folder they lie in; None in older records."""
+    if not isinstance(identity, dict):
+        return None
+    return json.dumps({name: value for name, value in identity.items() if name != "root"}, sort_keys=True)
+
+
+def arguments_of(given: dict[str, Any], split: dict[str, Any]) -> str:
+    """All that older versions tell of data of one name and size."""
     kept = {name: value for name, value in given.items() if name not in NO_DATA}
     return json.dumps({**kept, "val_share": split.get("val_share")}, sort_keys=True, default=str)
 
@@ -191,6 +197,7 @@ def read_score(entry: Fields) -> Score:
         likelihood=read_likelihood(entry.inside(likelihood)) if likelihood else None,
         precision=entry.may("precision", str),
         command=entry.may("command", str),
+        limited=entry.content.get("limit_batches") is not None,
     )
 
 

@@ -29,7 +29,8 @@ class Data:
     labels_per_class: int | None = None
     subset_seed: int | None = None
     batch_size: int | None = None
-    known: str = ""  # what tells them from others of this name and resolution
+    known: str = ""  # what tells them from others of this name and resolution: their identity, else their arguments
+    arguments: str = ""  # what older versions, which wrote no identity, tell of them
     apart: str = ""  # behind the name, where a report has several of this name (`gather.told_apart`)
 
     @property
@@ -155,6 +156,7 @@ class Score:
     likelihood: Likelihood | None = None
     precision: str | None = None
     command: str | None = None
+    limited: bool = False  # of a part of the split
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,9 @@ class Run:
 
     @property
     def own_scores(self) -> list[Score]:
-        """Tests and validations on the run's own data; one that does not tell its data counts as such."""
-        return [score for score in self.scores if score.data is None or score.data.label == self.data.label]
+        """Tests and validations on all of the run's own data; one that does not tell its data counts as such."""
+        whole = [score for score in self.scores if not score.limited]
+        return [score for score in whole if score.data is None or score.data.label == self.data.label]
 
     @property
     def test(self) -> Score | None:

@@ -63,7 +63,7 @@ def summary_row(run: Run) -> list[str]:
         kind_of(run).name,
         run.data.label,
         NONE if best is None else str(best.layers[0]),
-        within(best.test if best else None),
+        probed_on(run, within(best.test if best else None)),
         within(tuned_accuracy(run)),
         *[both_units(loss if run.generative else None) for loss in losses],
         number(run.steps),
@@ -71,6 +71,12 @@ def summary_row(run: Run) -> list[str]:
         shape(run.network) + heads,
         number(run.parameters),
     ]
+
+
+def probed_on(run: Run, accuracy: str) -> str:
+    """A probe's accuracy, with the data where they are not those of the training."""
+    other = run.probe is not None and run.probe.data.label != run.data.label
+    return f"{accuracy} on {run.probe.data.label}" if other and run.probe else accuracy
 
 
 def losses_and_probes(runs: list[Run]) -> Table | None:
