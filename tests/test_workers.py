@@ -1,6 +1,7 @@
 """Loader processes that end, and batches that find no room in shared memory."""
 
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,7 @@ def test_a_loader_process_that_ends_is_one_line_that_says_what_to_do(name, worke
 
 def test_one_that_ends_while_it_writes_leaves_nobody_waiting():
     data = Images(workers=1)
+    data.batch_size = 64
     batches = iter(data.loader("train"))
     next(batches)
     time.sleep(0.5)  # its batches are larger than a pipe holds: it is in the middle of writing one
@@ -139,3 +141,35 @@ def test_training_needs_no_shared_memory():
         command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["720", "720"], done.stderr
+
+
+ORPHANED = """
+import os, time
+from tests.test_workers import Images
+data = Images(workers=1)
+data.batch_size = 64
+batches = iter(data.loader("train"))
+next(batches)
+time.sleep(0.5)  # the process is in the middle of a batch that is larger than a pipe holds
+print(batches.gi_frame.f_locals["iterator"]._workers[0].pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_loader_process_outlives_a_killed_parent_by_seconds_alone():
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHANED], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        worker = int(parent.stdout.readline())
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if "State:\tZ" in pathlib.Path(f"/proc/{worker}/status").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("still there")

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -216,11 +217,20 @@ def begin_worker(worker: int) -> None:
     """What a loader process does first.
 
     It leaves signals to its parent: a scheduler or Ctrl-C sends them to all, and the last step needs data. And it ends
-    where it cannot send what it has read: multiprocessing would drop that, and the parent wait for it for ever.
+    where it cannot send what it has read: multiprocessing would drop that, and the parent wait for it for ever; and
+    where its parent has ended, also in the middle of a batch that nobody will take.
     """
     for number in (*ASKED_TO_END, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(end_unsent)  # type: ignore[attr-defined]
+    threading.Thread(target=end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_the_parent(parent: int) -> NoReturn:
+    """Wait until this process has another parent than that, then end it."""
+    while os.getppid() == parent:
+        time.sleep(MOMENT)
+    os._exit(1)
 
 
 def end_unsent(error: Exception, item: Any) -> NoReturn:
