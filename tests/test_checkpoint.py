@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(digits_run, igpt
     before = names(folder)
     done = full_disk(100_000, *arguments, 30, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 10)
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("igpt")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("igpt") and "goes on with" not in line]
     assert len(lines) == 4, done.stderr  # steps 10 and 20, where it goes on, and the end, where it cannot
     for line, step in zip(lines, (10, 20, 30, 30), strict=True):
         assert f"step=00000{step}.ckpt" in line

@@ -29,7 +29,8 @@ def only_writer(target: str | Path, instead: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the lock cannot be made.
     """
-    with _held(Path(target), 0.0, f"another igpt writes to {target}; wait until it has ended, or {instead}"):
+    taken = f"another igpt writes to {target}; wait until it has ended, or {instead}"
+    with _held(Path(target), 0.0, taken, instead):
         yield
 
 
@@ -40,12 +41,13 @@ def in_turn(target: str | Path) -> Iterator[None]:
     Raises:
         UserError: another process has held it for a minute, or the lock cannot be made.
     """
-    with _held(Path(target), PATIENCE, f"another igpt has held {target} for {PATIENCE:.0f} s; end it, then try again"):
+    taken = f"another igpt has held {target} for {PATIENCE:.0f} s; end it, then try again"
+    with _held(Path(target), PATIENCE, taken, "make it a folder that can be written to"):
         yield
 
 
 @contextmanager
-def _held(target: Path, patience: float, taken: str) -> Iterator[None]:
+def _held(target: Path, patience: float, taken: str, instead: str) -> Iterator[None]:
     place = Path(os.path.realpath(target))
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
@@ -57,7 +59,7 @@ def _held(target: Path, patience: float, taken: str) -> Iterator[None]:
         warnings.warn(f"the disk of {target} has no locks; see to it that nothing else writes there", stacklevel=2)
     except OSError as error:
         reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror or error
-        raise UserError(f"cannot write beside {target}: {reason}; choose another folder") from error
+        raise UserError(f"cannot write beside {target}: {reason}; {instead}") from error
     try:
         yield
     finally:

@@ -231,19 +231,6 @@ def test_any_config_is_options_or_one_line(here, content):
         check_text(content.decode())  # the parser takes nothing that this refuses
 
 
-@given(st.integers(1, 9), st.integers(1, 9))
-def test_aliases_are_counted_as_what_they_stand_for(levels, width):
-    lines = ["a0: &a0 [x]"]
-    lines += [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * width)}]" for i in range(levels)]
-    written_out = sum(width**i for i in range(levels + 1))
-    try:
-        check_text("\n".join(lines))
-    except ValueError:
-        assert written_out > 2_000
-    else:
-        assert written_out < 20_000
-
-
 def write_tar(path, members):
     with tarfile.open(path, "w") as tar:
         for name, content in members:

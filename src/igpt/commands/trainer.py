@@ -125,7 +125,7 @@ class RunFolder(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The command line of an evaluation, once nothing about it is off any more."""
-        if stage != "fit":
+        if stage != "fit" and trainer.loggers:
             records.add_command(run_dir(self.config), self.command)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -276,7 +276,7 @@ class TrainerCLI(LightningCLI):
             SystemExit: with 76, `LossGuard` has stopped the training, so that nothing goes on as if there were a model.
         """
         config, folder = self.config[subcommand], run_dir(self.config[subcommand])
-        scored = subcommand in ("validate", "test") and not config.trainer.fast_dev_run
+        scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
             if self.limit(subcommand) is not None:
                 name = "test" if subcommand == "test" else "val"
