@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -74,6 +75,20 @@ def test_two_processes_have_the_losses_of_one_with_their_common_batch(fitted, ki
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["BERT", pytest.param("AR", marks=pytest.mark.slow),
+                                  pytest.param("joint", marks=pytest.mark.slow)])  # fmt: skip
+def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted, kind):
+    """359 images of 32 a batch are not to be halved; masks are those of the images, not of the process."""
+    runs = fitted(kind).parent
+    command = ["-m", "igpt", "test", "--config", f"{kind}.yaml", "--runs_dir", str(runs), "--ckpt_path", "last"]
+    for devices in ("1", "2"):
+        options = ["--trainer.devices", devices, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
+        code, printed = run([sys.executable, *command, *(options if devices == "2" else options[:4])], home)
+        assert code == 0, printed
+    one, two = (score["metrics"] for score in json.loads((runs / kind / "scores.json").read_text())[-2:])
+    assert one == pytest.approx(two, abs=1e-6)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_their_checkpoint_is_one_file_that_one_process_loads(fitted, strategy):
     path = fitted("AR", strategy) / "checkpoints" / "last.ckpt"

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from igpt.contract import NO_LABEL as NO_LABEL
@@ -28,7 +29,7 @@ from igpt.images import digest_of, in_memory
 from igpt.images import fetch as fetch
 from igpt.keyed import random_ints as random_ints
 from igpt.keyed import rng_of as rng_of
-from igpt.loaders import Addresses, TrainingImages, TrainingLoader, fits
+from igpt.loaders import Addresses, TrainingImages, TrainingLoader, WholeBatches, fits
 from igpt.loaders import TrainingOrder as TrainingOrder
 from igpt.permutation import permuted as permuted
 from igpt.shards.index import Index as Index
@@ -197,7 +198,24 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def loader(self, name: Split) -> DataLoader[Any]:
         """Every image of one split, in a fixed order and unaugmented."""
-        return WatchedLoader(self.images(name), batch_size=self.batch_size, **self._loading())
+        images = self.images(name)
+        return WatchedLoader(
+            images, batch_size=self.batch_size, sampler=self._evaluation_share(len(images)), **self._loading()
+        )
+
+    def _evaluation_share(self, count: int) -> WholeBatches | None:
+        """Where DDP tests or validates, this process' share of a split, in which no image is there twice.
+
+        None leaves it to Lightning, whose processes all have as many batches: in the validations of a training, where
+        they meet in the middle; where weights are shared out, so that they meet in every batch; and where there are
+        fewer batches than processes.
+        """
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1 or trainer.state.fn not in ("validate", "test"):
+            return None
+        if not isinstance(trainer.strategy, DDPStrategy) or count <= (trainer.world_size - 1) * self.batch_size:
+            return None
+        return WholeBatches(count, self.batch_size, trainer.world_size, trainer.global_rank)
 
     def _loading(self) -> dict[str, Any]:
         workers = self.num_workers

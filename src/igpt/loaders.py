@@ -54,6 +54,34 @@ class TrainingOrder(DistributedSampler[tuple[int, int]]):
         return found
 
 
+class WholeBatches(DistributedSampler[int]):
+    """Deals the batches of one process out to several, so that together they see each image once, in the same batches.
+
+    (A `DistributedSampler`, since Lightning wraps any other, with one that repeats images to fill up.)
+
+    Args:
+        count: images in the data set.
+        batch_size: images a batch.
+        world_size: number of processes; at most as many as there are batches.
+        rank: of this process.
+    """
+
+    def __init__(self, count: int, batch_size: int, world_size: int, rank: int) -> None:
+        super().__init__(range(count), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        firsts = range(rank * batch_size, count, world_size * batch_size)
+        self.indices = [index for first in firsts for index in range(first, min(first + batch_size, count))]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def number(self, batch: int) -> int:
+        """Which batch of one process this process' batch is."""
+        return batch * self.num_replicas + self.rank
+
+
 class TrainingLoader(WatchedLoader):
     """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
 

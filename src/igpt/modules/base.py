@@ -13,6 +13,7 @@ from igpt.checkpoint import CHECKPOINT_KEY
 from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
+from igpt.loaders import WholeBatches
 from igpt.logpoints import at_log_point, forget_logged
 from igpt.schedule import warmup_constant, warmup_cosine
 
@@ -67,7 +68,8 @@ class PixelModule(pl.LightningModule, ABC):
 
     def log_means(self, values: dict[str, Tensor], images: int) -> None:
         """Log means over a batch of so many images, averaged over the processes; only where `logs_now`."""
-        self.log_dict(values, batch_size=images, prog_bar=True, sync_dist=True)
+        count: Any = float(images)  # Lightning 2.6 halves and rounds a whole number of images over two processes
+        self.log_dict(values, batch_size=count, prog_bar=True, sync_dist=True)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Leave the last log point behind."""
@@ -129,6 +131,15 @@ class PixelModule(pl.LightningModule, ABC):
             share = partial(warmup_constant, warmup_steps=warmup, start=self.schedule_start)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def evaluation_rng(self, batch_idx: int) -> torch.Generator:
+        """Randomness of a batch of an evaluation: the same every time, and for each image that of one process."""
+        trainer = self.trainer
+        loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        sampler = getattr(loader, "sampler", None)
+        if isinstance(sampler, WholeBatches):
+            return rng_of(EVALUATE, 0, sampler.number(batch_idx))
+        return rng_of(EVALUATE, self.global_rank, batch_idx)
 
     def on_train_start(self) -> None:
         """Begin with the rate of the schedule, also where a resumed optimizer brings that of another one."""

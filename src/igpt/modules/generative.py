@@ -14,7 +14,7 @@ from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError, last_line
 from igpt.features import FeatureOptions, pooling
-from igpt.modules.base import EVALUATE, TRAIN, Batch, PixelModule
+from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.objectives import NATS_PER_BIT
 from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
@@ -249,11 +249,11 @@ class GenerativeModule(PixelModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As training, over the validation split, with the same randomness every time."""
-        return self._step("val", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
+        return self._step("val", batch, self.evaluation_rng(batch_idx))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
         """As training, over the test split, with the same randomness every time."""
-        return self._step("test", batch, rng_of(EVALUATE, self.global_rank, batch_idx))
+        return self._step("test", batch, self.evaluation_rng(batch_idx))
 
     def _step(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
         images = batch[0]

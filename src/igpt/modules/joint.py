@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
-from igpt.data import rng_of
 from igpt.errors import UserError, last_line
-from igpt.modules.base import EVALUATE, Batch, PixelModule
+from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.objectives import modal_class
 from igpt.pictures import confusion_figure
@@ -143,7 +142,7 @@ class Joint(PixelModule):
     def _evaluate(self, name: str, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         tokens = self.generative.encode(images)
-        rng = rng_of(EVALUATE, self.global_rank, batch_idx)
+        rng = self.evaluation_rng(batch_idx)
         generative, classes, logits = self.losses(tokens, labels, rng)
         predicted = logits.argmax(1)
         if not self.generative.causal:  # AR masks nothing: what it has just said is its one prediction
