@@ -23,9 +23,9 @@ MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}  # autocast's type
 SPINS = "10000"  # turns of libgomp's waiting loop, about 0.3 ms; its default of 300,000 is 10 ms
 BLOCKTIME = "1"  # ms; the same of Intel's and LLVM's OpenMP, whose default is 200
 WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
-SCOUT, SIZE = 64, 256  # sides of the products that are timed: a small one first, since emulation is slow
+SCOUT, SIZE = 96, 256  # sides of the products that are timed: a small one first, since emulation is slow
 ROUNDS = 8
-CLEAR = 4.0  # times slower in the small product: the large one need not be asked
+CLEAR = 6.0  # times slower in the small product (below 2 with the instructions, above 20 without): that is enough
 WORTH = 0.8  # of float32's time: up to here bfloat16 products pay for the casts around them
 RATIO = "IGPT_CPU_BF16_RATIO"  # the measured ratio, handed to processes that this one starts
 
