@@ -112,7 +112,7 @@ class Index:
                 num_classes=int(content["num_classes"]),
                 class_names=tuple(content["class_names"]),
                 colors=_float32(content["palette"]["colors"]),
-                shown=np.array(content["palette"]["shown"], dtype=np.uint8),
+                shown=np.array([list(bytes(color)) for color in content["palette"]["shown"]], dtype=np.uint8),
                 shards={split: tuple(Shard(**one) for one in content["shards"][split]) for split in SPLITS},
                 skipped=tuple((str(image), str(reason)) for image, reason in content["skipped"]),
                 source=content["source"],
