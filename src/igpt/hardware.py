@@ -164,7 +164,7 @@ PRECISION_OF = {"cpu": precision_on_cpu, "cuda": precision_on_cuda, "mps": preci
 
 @cache
 def bf16_ratio() -> float:
-    """Time of a bfloat16 product on this CPU over that of a float32 product; takes 10 to 30 ms, once.
+    """Time of a bfloat16 product on this CPU over that of a float32 product; takes 5 to 30 ms, once.
 
     Processes that this one starts find the ratio in their environment, so that all of a run agree.
     """
