@@ -32,6 +32,19 @@ def test_the_step_of_the_graph_is_the_forward_over_the_whole_image(tiny, batch, 
         torch.testing.assert_close(new, decoder.memory[..., 3:4, :], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("reach", [0, 9])
+def test_the_step_that_cuda_records_is_the_forward_over_the_whole_image_however_often_it_runs(tiny, norm, reach):
+    model, tokens = randomised(replace(tiny, norm=norm)), images(tiny, 3)
+    with torch.no_grad():
+        expected, decoder = model(tokens, causal=True), Decoder(model, 3)
+        decoder.next_logits(tokens[:, :1])  # sos and a pixel
+        for position in range(2, tiny.n_positions):
+            step = max(reach, position + 1), tokens[:, position - 1], torch.tensor([position])
+            for _ in range(2):
+                torch.testing.assert_close(decoder.step_at(*step), expected[:, position], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_compiling_draws_the_same_pixels_with_one_graph_for_all_lengths(tiny, batch):

@@ -17,6 +17,7 @@ FLOORS = [
         "decoding",
         "tokengraph",
         "packing",
+        "recorded",
         "fused",
         "objectives",
         "sampling",

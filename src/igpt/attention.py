@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROWS = 128  # queries a block: its scores still lie in the cache when the softmax and the product with v read them
 HALF = (torch.bfloat16, torch.float16)
+WITH_MASK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN makes a new plan for every length: 40 ms each
 LONG = 2048  # keys above which the kept softmaxes, T^2 / 2 a head, cost more memory than the speed is worth
 
 
@@ -26,6 +28,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     if q.device.type == "cpu" and q.dtype in HALF and k.shape[2] <= LONG:
         return attend_in_blocks(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def attend_to_seen(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one query `(B, H, 1, W)` to keys and values `(B, H, T, W)`; `mask (T,)` is added to the scores."""
+    with sdpa_kernel(WITH_MASK):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int = ROWS) -> Tensor:

@@ -11,6 +11,7 @@ from PIL import Image
 import igpt as api
 from igpt.checkpoint import read_checkpoint
 from tests.conftest import small_model
+from tests.reads import watched_run
 from tests.stopping import stop
 from tests.test_resume import assert_same_end, losses
 
@@ -75,6 +76,18 @@ def test_worker_processes_bring_the_batches_of_none(fit):
     two, _ = fit("two", "--trainer.precision", "32-true", "--data.init_args.num_workers", 2)
     assert len(losses(two)) == STEPS + 2
     assert losses(two) == losses(alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["AR", "BERT", "joint"])
+def test_between_log_points_no_step_waits_for_the_gpu(device, digits_run, igpt, tmp_path, kind, workers):
+    if device.type != "cuda":
+        pytest.skip("only CUDA tells")
+    options = "--trainer.accelerator", "gpu", "--data.init_args.num_workers", workers
+    found, *_ = watched_run(igpt, digits_run.palette, tmp_path, kind, *options, waits=True)
+    assert len(found["steps"]) == 16
+    assert found["reads"] == {}
+    assert found["at"]  # where values are logged, they are waited for
 
 
 def test_what_a_gpu_trained_the_cpu_loads(fit):

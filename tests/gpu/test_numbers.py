@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from igpt.decoding import Decoder
 from igpt.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
 from igpt.palette import Palette
 from igpt.sampling import generate
-from tests.gpu.networks import COLORS, CPU, KINDS, autocast, distance, images, network, on, tokens, training_step
+from igpt.transformer import TransformerConfig
+from tests.conftest import randomised
+from tests.gpu.networks import COLORS, CPU, KINDS, SIDE, autocast, distance, images, network, on, tokens, training_step
+from tests.reads import Waiting
 
 LAYERS = [0, 1, 2, 3]
 MIXED = [(torch.bfloat16, 0.05), (torch.float16, 0.01)]  # and how far from float32 a rounded step may end
@@ -82,11 +86,31 @@ def test_a_seed_reproduces_the_picture(device, kind):
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize(("dtype", "far"), [(None, 1e-4), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_one_graph_a_pixel_draws_what_step_by_step_draws(device, batch):
-    torch._dynamo.reset()
-    model, start = on(device, network(Autoregressive)).transformer, tokens(batch)[:, :40].to(device)
-    assert torch.equal(generate(model, start, top_k=1, compile=True), generate(model, start, top_k=1))
+def test_pixel_by_pixel_the_logits_are_those_of_the_whole_image_on_the_cpu(device, batch, dtype, far):
+    model = randomised(TransformerConfig(3, 64, 4, n_positions=300, vocab_size=COLORS), scale=0.15)
+    tokens = torch.randint(COLORS, (batch, 300), generator=torch.Generator().manual_seed(7))
+    with torch.inference_mode():
+        expected = model(tokens, causal=True)
+        with autocast(device, dtype):
+            decoder, moved = Decoder(on(device, model), batch), tokens.to(device)
+            logits = [decoder.next_logits(moved[:, :1])]
+            logits += [decoder.next_logits(moved[:, place : place + 1]) for place in range(1, 299)]
+    found = torch.stack(logits, 1).float().cpu()
+    assert distance(found, expected[:, 1:]) < far
+    assert distance(found[:, -1], expected[:, -1]) < far
+
+
+def test_drawing_waits_for_the_gpu_at_no_pixel(device):
+    if device.type != "cuda":
+        pytest.skip("only CUDA tells")
+    model, known = on(device, network(Autoregressive)).transformer, torch.arange(SIDE**2) < 3
+    start = tokens(2).to(device)
+    waits = Waiting()
+    with waits:
+        generate(model, start, known=known.to(device), top_k=5, top_p=0.9)
+    assert sum(waits.found.values()) == 1, waits.found  # which pixels are to be drawn
 
 
 @pytest.mark.parametrize("colors", [COLORS, 512])
