@@ -215,6 +215,8 @@ def quiet() -> None:
     """Warnings as one line each; adverts and one deprecation inside the libraries are dropped, nothing else."""
     warnings.showwarning = one_line_warning
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")  # also where images lie in memory
+    warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
     adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     adverts.addFilter(lambda record: "Tip:" not in record.getMessage())
     if not sys.stderr.isatty():

@@ -46,7 +46,7 @@ class Decoder:
         self.memory = model.wpe.new_zeros(shape, dtype=self.weights.head.dtype)
         cuda = self.memory.device.type == "cuda"
         self.graph = compiled_step() if compile and not cuda else None
-        self.recorded = Recorded(self.step_at) if cuda else None
+        self.recorded = Recorded() if cuda else None
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Decoder:
         position = torch.full((1,), self.seen, device=tokens.device)  # filled there: a copy would be waited for
         self.seen += 1
         reach = min(-(-self.seen // REACH) * REACH, self.model.config.n_positions)
-        return step(reach, tokens, position)
+        return step(self.step_at, reach, tokens, position)
 
     def step_at(self, reach: int, tokens: Tensor, position: Tensor) -> Tensor:
         """Logits `(B, V)` after one more token an image, at a place that no shape tells of: fit to be recorded.

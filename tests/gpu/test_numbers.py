@@ -105,12 +105,22 @@ def test_pixel_by_pixel_the_logits_are_those_of_the_whole_image_on_the_cpu(devic
 def test_drawing_waits_for_the_gpu_at_no_pixel(device):
     if device.type != "cuda":
         pytest.skip("only CUDA tells")
-    model, known = on(device, network(Autoregressive)).transformer, torch.arange(SIDE**2) < 3
-    start = tokens(2).to(device)
-    waits = Waiting()
-    with waits:
-        generate(model, start, known=known.to(device), top_k=5, top_p=0.9)
-    assert sum(waits.found.values()) == 1, waits.found  # which pixels are to be drawn
+    model, start = on(device, network(Autoregressive)).transformer, tokens(2).to(device)
+
+    def waits(first):
+        counted, known = Waiting(), torch.arange(SIDE**2, device=device) < first
+        with counted:
+            generate(model, start, known=known, top_k=5, top_p=0.9)
+        return sum(counted.found.values())
+
+    assert 0 < waits(3) == waits(50) < 8  # which pixels are to be drawn, and the recording of a step
+
+
+def test_drawing_again_and_again_records_steps_while_earlier_ones_are_garbage(device):
+    model, start = on(device, network(Autoregressive)).transformer, tokens(2)[:, :50].to(device)
+    expected = generate(model, start, seed=1)
+    for _ in range(20):
+        assert torch.equal(generate(model, start, seed=1), expected)
 
 
 @pytest.mark.parametrize("colors", [COLORS, 512])

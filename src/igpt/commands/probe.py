@@ -23,7 +23,7 @@ from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
 from igpt.features import FeatureOptions
 from igpt.files import sha256_of
-from igpt.hardware import Precision, compute_of
+from igpt.hardware import Precision, allow_tf32, compute_of
 from igpt.loading import Loaded, load
 from igpt.locks import only_writer
 from igpt.probing.protocol import HOW, Method
@@ -78,7 +78,7 @@ def probe(
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu, cuda, mps.
         precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.
-        tf32: on CUDA, let float32 products round to TF32.
+        tf32: on CUDA, let float32 products of the network round to TF32; those of the probes never do.
         compile: compile each block first; worth its quarter of a minute where features take minutes.
 
     Raises:
@@ -105,6 +105,7 @@ def probe(
         features = None
         if set(methods) != {"sgd"} or few or not asked.changing:
             features = features_for(asked, ckpt, store, stored_as)
+        allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(name, asked, features) for name in methods]
         report = ProbeReport(
             {**origin(ckpt, loaded, data), "features": choices},
