@@ -21,8 +21,9 @@ from tests.reference import numpy_igpt
 def runs(digits_run, digits_bert_run, tmp_path):
     """A copy of the folder of runs, in the working folder of the test."""
     shutil.copytree(digits_run.home / "runs", tmp_path / "runs", symlinks=True)
-    for record in (tmp_path / "runs").glob("*/scores.json"):
-        record.unlink()  # of other tests
+    for folder in (tmp_path / "runs").iterdir():  # what other tests left there
+        (folder / "scores.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "likelihood", ignore_errors=True)
     return tmp_path / "runs"
 
 

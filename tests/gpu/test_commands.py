@@ -114,12 +114,14 @@ def accuracies(digits_run, igpt, tmp_path):
     return of
 
 
-@pytest.mark.parametrize(("options", "images"), [(EXACT, 3), ([], 8)], ids=["exact", "default"])
-def test_probes_of_every_layer_are_as_accurate_as_on_the_cpu(accelerator, accuracies, options, images):
+@pytest.mark.parametrize(("options", "alike", "images"), [(EXACT, 8, 3), ([], 4, 8)], ids=["exact", "default"])
+def test_probes_that_make_the_same_choice_are_as_accurate_as_on_the_cpu(
+    accelerator, accuracies, options, alike, images
+):
     (found, chosen), (expected, choice) = accuracies(accelerator, *options), accuracies("cpu", *EXACT)
     assert found.shape == expected.shape == (3, 4)
     same = chosen == choice  # an image more or less of 144 may tip the choice
-    assert same.sum() >= 8
+    assert same.sum() >= alike
     assert np.abs(found - expected)[same].max() * 359 < images + 0.5, (found - expected) * 359
 
 
