@@ -19,6 +19,9 @@ from igpt.tokengraph import TokenStep, compiled_step
 from igpt.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
 FIRST_COMPILED = 2  # positions seen: sizes of 0 and 1 would be compiled apart
+MOST_IN_FLOAT32 = (
+    32  # images: with more, the kernel with a mask loses more than a recording saves (measured at 16 and 64)
+)
 REACH = 128  # a recorded step reads the memory up to a multiple of this, and there is one graph for each
 
 
@@ -32,7 +35,7 @@ class Decoder:
     def __init__(self, model: PixelTransformer, batch: int, compile: bool = False) -> None:
         """`compile` makes one graph of the later calls (`igpt.tokengraph`), which takes half a minute once.
 
-        On CUDA it changes nothing, since the later calls are recorded there anyway.
+        On CUDA it changes nothing: the later calls are recorded there, but those of many images in float32.
 
         Raises ValueError for a model without sos.
         """
@@ -44,9 +47,9 @@ class Decoder:
         config = model.config
         shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
         self.memory = model.wpe.new_zeros(shape, dtype=self.weights.head.dtype)
-        cuda = self.memory.device.type == "cuda"
+        cuda, wide = self.memory.device.type == "cuda", self.memory.dtype == torch.float32
         self.graph = compiled_step() if compile and not cuda else None
-        self.recorded = Recorded() if cuda else None
+        self.recorded = Recorded() if cuda and not (wide and batch > MOST_IN_FLOAT32) else None
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def generate(
             those of the prefix.
         seed: of a generator of its own, so that drawing pictures disturbs no other randomness.
         compile: draw each pixel by one compiled graph: half a minute to begin with, then up to twice as fast on a CPU.
-            On CUDA a graph is recorded whether it is given or not.
+            On CUDA it changes nothing.
 
     Returns:
         Tokens int64 `(B, T)`, the known ones unchanged.

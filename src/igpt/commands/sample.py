@@ -67,8 +67,8 @@ def sample(
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: of the network; auto is what is quickest here: bf16-mixed on a GPU that has it, 32-true on a CPU.
         tf32: on CUDA, let float32 products round to TF32.
-        compile: draw each pixel by one compiled graph; half a minute to begin with, then up to twice as fast. Not for
-            BERT.
+        compile: draw each pixel by one compiled graph; half a minute to begin with, then up to twice as fast on a CPU;
+            of no use on CUDA, where steps are recorded anyway. Not for BERT.
 
     Raises:
         UserError: no such checkpoint or picture, or a setting out of range.
