@@ -70,6 +70,13 @@ def as_people_count(name: str) -> tuple[list[str | int], str]:
     return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name
 
 
+def no_folder(path: Path) -> str:
+    """What is wrong with a path that is no folder: the beginning of an error."""
+    if path.exists():
+        return f"{path} is a file, not a folder (an archive must be unpacked)"
+    return f"folder {path} is missing"
+
+
 def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
     """The images in FOLDER/CLASS/..., sorted by path, and their labels, the places of their classes in `classes`.
 
@@ -78,7 +85,7 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
             that is not in `classes`.
     """
     if not folder.is_dir():
-        raise UserError(f"folder {folder} is missing; put class folders with images into it")
+        raise UserError(f"{no_folder(folder)}; put class folders with images into it")
     here = class_folders(folder)
     if not here:
         raise UserError(f"folder {folder} has no class folders; sort its images into {folder}/CLASS/")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError
 from igpt_datamodules.checking import bad_images, check_bad
+from igpt_datamodules.classes import no_folder
 from igpt_datamodules.folder import StoredImages, StoredModule, check_bad_share, check_share, split_test
 from igpt_datamodules.listing import StoredList
 from igpt_datamodules.shards import stored_images
@@ -90,7 +91,7 @@ class WebImages(StoredModule):
         if self._good:
             return
         if not Path(self.root).is_dir():
-            raise UserError(f"WebImages: folder {self.root} is missing; name another with --data.init_args.root")
+            raise UserError(f"WebImages: {no_folder(Path(self.root))}; name another with --data.init_args.root")
         found, bad, unused = stored_images(self.root)
         stored = StoredList(found)
         reasons = bad_images(stored, self.num_workers) if self.check else [""] * len(stored)

@@ -4,7 +4,7 @@ import torch
 from igpt.data import ImageDataModule, SplitOptions, UserError, rng_of
 from igpt.spec import build
 from igpt.testing import check_data_module
-from igpt_datamodules import ImageFolder, ImageNet
+from igpt_datamodules import ImageFolder, ImageNet, WebImages
 from tests.datamodules.pictures import class_tree, encoded, picture, unreadable_folder
 
 SPLITS = ("train", "val", "test")
@@ -101,6 +101,14 @@ def test_folders_of_their_own_are_the_splits(tmp_path):
     folded = make(split=SplitOptions(fold_validation=True))
     assert sizes(folded) == [52, 12, 8]
     assert sizes(make(split=SplitOptions(labels_per_class=3))) == [6, 12, 8]
+
+
+@pytest.mark.parametrize("kind", [ImageFolder, WebImages])
+def test_an_archive_in_place_of_a_folder_is_named_as_what_it_is(tmp_path, kind):
+    archive = tmp_path / "pictures.zip"
+    archive.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"pictures\.zip is a file, not a folder \(an archive must be unpacked\)"):
+        kind(root=str(archive)).setup()
 
 
 def test_a_class_that_training_lacks_a_missing_test_and_an_empty_class_are_named(tmp_path):
