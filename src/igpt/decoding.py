@@ -47,9 +47,8 @@ class Decoder:
         config = model.config
         shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
         self.memory = model.wpe.new_zeros(shape, dtype=self.weights.head.dtype)
-        cuda, wide = self.memory.device.type == "cuda", self.memory.dtype == torch.float32
-        self.graph = compiled_step() if compile and not cuda else None
-        self.recorded = Recorded() if cuda and not (wide and batch > MOST_IN_FLOAT32) else None
+        self.graph = compiled_step() if compile and self.memory.device.type != "cuda" else None
+        self.recorded = Recorded() if can_be_recorded(self.memory) else None
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor) -> Tensor:
@@ -120,6 +119,16 @@ class Decoder:
 
     def _head(self, last: Tensor) -> Tensor:
         return product(self.model.ln_f(last), self.weights.head)
+
+
+def can_be_recorded(memory: Tensor) -> bool:
+    """Whether steps with this memory `(L, 2, B, H, T, D/H)` are recorded: on CUDA, where it is quicker.
+
+    Where operations must be deterministic, writing at an index takes another way, whose recording nobody has tried.
+    """
+    if memory.device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        return False
+    return memory.dtype != torch.float32 or memory.shape[2] <= MOST_IN_FLOAT32
 
 
 def block_step(
