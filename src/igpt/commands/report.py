@@ -7,6 +7,7 @@ from igpt import __version__
 from igpt.errors import UserError
 from igpt.files import atomic_path
 from igpt.report.gather import gather_all
+from igpt.report.leaving import warn
 from igpt.report.page import page
 from igpt.report.sections import sections
 from igpt.report.text import markdown
@@ -18,20 +19,27 @@ def report(runs: list[str], out: str = "report.html") -> None:
     """Write one page about finished runs: curves, probes, pictures, and which findings of the paper show in them.
 
     The page is a single HTML file that needs no network; beside it stands the same in Markdown, without pictures. What
-    a run's folder does not hold yet is listed with the command that makes it.
+    a run's folder does not hold yet is listed with the command that makes it, and what is broken there is left out and
+    named.
 
     Args:
         runs: folders of runs, such as runs/digits_ar; runs that differ in nothing but seeds are taken together.
         out: page to write, ending in .html.
 
     Raises:
-        UserError: a folder holds no run, a file in it is broken, or `out` does not end in .html.
+        UserError: there is no such folder, no run can be read, or `out` does not end in .html.
     """
     target = Path(out)
     if target.suffix != ".html":
         raise UserError(f"--out {out} must end in .html; such as report.html")
-    found = gather_all(runs)
-    content = sections(found)
+    left_out: list[str] = []
+
+    def say(line: str) -> None:
+        warn(line)
+        left_out.append(line)
+
+    found = gather_all(runs, say)
+    content = sections(found, left_out)
     title = f"{len(found)} run{'s' if len(found) > 1 else ''} of igpt"
     day = datetime.now(UTC).strftime("%d %B %Y")
     names = ", ".join(run.name for run in found[:NAMED]) + (" and others" if len(found) > NAMED else "")

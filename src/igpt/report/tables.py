@@ -32,7 +32,7 @@ def number(value: int | float | str | None) -> str:
 def final(points: list[Point], most: int = 1) -> float | None:
     """Mean of the last values of a curve."""
     last = [point.value for point in points[-most:]]
-    return math.fsum(last) / len(last) if last else None
+    return sum(last) / len(last) if last else None
 
 
 def summary(runs: list[Run]) -> Table:
