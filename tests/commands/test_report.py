@@ -53,6 +53,22 @@ def test_words_that_are_off_are_one_line_and_leave_no_page(runs, igpt, tmp_path)
     assert not list(tmp_path.glob("report.*"))
 
 
+def test_a_file_of_the_users_is_not_written_over_whatever_its_name(runs, igpt, tmp_path):
+    (tmp_path / "README.md").write_text("# mine\n\nAbout 3 runs of igpt\n")
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    for name, lost in (("README.html", "README.md"), ("index.html", "index.html")):
+        before = (tmp_path / lost).read_text()
+        code, _, err = igpt("report", runs[0], "--out", tmp_path / name)
+        assert code == 2
+        assert lost in err
+        assert (tmp_path / lost).read_text() == before
+    assert not (tmp_path / "README.html").exists()
+    (tmp_path / "r.html").touch()
+    for _ in range(2):
+        code, _, err = igpt("report", runs[0], "--out", tmp_path / "r.html")
+        assert code == 0, err
+
+
 def test_what_is_no_run_among_runs_is_left_out_and_named(runs, igpt, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("mine\n")
