@@ -281,6 +281,16 @@ def test_the_command_for_a_missing_test_works_as_it_stands(real, igpt):
     assert [p.step for p in after.curve("val/loss")] == [15, 30]
 
 
+def test_a_run_given_as_the_current_folder_has_its_own_name_in_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_config(tmp_path / "mine", model("AR")))
+    for folder in (".", "../mine/.", "checkpoints/.."):
+        (tmp_path / "mine" / "checkpoints").mkdir(exist_ok=True)
+        run = gather(folder)
+        line = next(row[2] for row in missing([run]).rows if row[1] == "test loss")
+        assert run.name == "mine"
+        assert " --name mine " in line
+
+
 def test_two_data_sets_of_one_class_and_size_are_not_taken_for_one(tmp_path):
     """A probe of AR on one folder of pictures and of BERT on another say nothing about AR and BERT."""
     for objective, mark, root in (("AR", "aa", "cells"), ("BERT", "bb", "icons")):

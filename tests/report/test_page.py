@@ -199,6 +199,14 @@ def test_losses_stand_in_nats_and_bits():
     assert cells["Objective"] == "AR"
 
 
+def test_a_run_that_has_not_come_to_its_end_says_so():
+    shown = {}
+    for taken in (None, 0, 400, 500):
+        table = tables.summary([run("a", steps=taken)])
+        shown[taken] = dict(zip((c.name for c in table.columns), table.rows[0], strict=True))["Steps"]
+    assert shown == {None: "—", 0: "0 of 500", 400: "400 of 500", 500: "500"}
+
+
 def test_the_likelihood_keeps_its_deviation_over_images():
     entry = Score("test", {}, "last.ckpt", 500, likelihood=Likelihood(359, 1.0, 0.25), precision="bf16-mixed")
     row = tables.likelihoods([run("a", scores=[entry])]).rows[0]

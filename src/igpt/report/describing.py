@@ -173,11 +173,11 @@ def describe(path: Path, config: Described | None, saved: Described | None, say:
     held = core_of(stored.model, chosen.model, say) if tuned else {}
     core = objective if not tuned else objective_of(held) or "unknown"
     inner = arguments(held) if tuned else model
-    best = (path / "checkpoints" / "best.ckpt").exists()
+    best = os.path.exists(path / "checkpoints" / "best.ckpt")
     return {
         "objective": objective,
         "checkpoint": "checkpoints/best.ckpt" if best and tuned else "checkpoints/last.ckpt",
-        "config": IMPORTED if config is None and (path / IMPORTED).exists() else "config.yaml",
+        "config": IMPORTED if config is None and os.path.exists(path / IMPORTED) else "config.yaml",
         "core": core,
         "data": chosen.data if stored.data == UNKNOWN else stored.data,
         "origin": origin_of(chosen, core) if tuned else None,

@@ -74,7 +74,10 @@ def events_of(path: Path, say: Say) -> Iterator[Any]:
                 yield Event.FromString(content)
                 count += 1
     except (DecodeError, EOFError, OSError):
-        say(f"{path}: what comes behind its first {count} records; the file ends within one, or is damaged there")
+        say(
+            f"{path}: what comes behind its first {count} records; the next is damaged, or not whole, as it may be while "
+            "a run trains"
+        )
 
 
 def records_of(file: BinaryIO) -> Iterator[bytes]:

@@ -71,7 +71,7 @@ def gather(folder: str, say: Say = warn) -> Run:
         aside=read_aside(path, say),
         scores=attempt(partial(read_scores, path / "scores.json", say), say, []),
         pictures=read_pictures(path, say),
-        commands=read_lines(path / "commands.txt"),
+        commands=attempt(partial(read_lines, path / "commands.txt"), say, []),
         steps_saved=sorted(step_checkpoints(path / "checkpoints")),
     )
     return replace(run, data=scored_data(run)) if run.data == UNKNOWN else run
@@ -140,7 +140,15 @@ def scored_data(run: Run) -> Data:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file that are not empty; none where there is no file."""
+    """Lines of a text file that are not empty; none where there is no file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); allow it, or move it away") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
