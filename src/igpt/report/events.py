@@ -74,10 +74,8 @@ def events_of(path: Path, say: Say) -> Iterator[Any]:
                 yield Event.FromString(content)
                 count += 1
     except (DecodeError, EOFError, OSError):
-        say(
-            f"{path}: what comes behind its first {count} records; the next is damaged, or not whole, as it may be while "
-            "a run trains"
-        )
+        why = "the next is damaged, or not whole, as it may be while a run trains"
+        say(f"{path}: what comes behind its first {count} records; {why}")
 
 
 def records_of(file: BinaryIO) -> Iterator[bytes]:

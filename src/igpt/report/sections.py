@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from igpt.report import figures, pictures, tables
-from igpt.report.content import Commands, Item, Prose, Section, Table, columns
+from igpt.report.content import Commands, Item, Prose, Section
 from igpt.report.findings import all_findings
 from igpt.report.missing import missing
 from igpt.report.origins import data_sets, moved_aside
@@ -12,10 +12,10 @@ from igpt.report.records import Run
 
 def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
     """Everything about these runs, and the lines about what could not be read."""
-    unread = Table(columns("What could not be read, and is not on this page"), [[line] for line in left_out])
+    unread: list[Item] = [Prose("All that could be read is on this page. These could not:"), *map(Prose, left_out)]
     return [
         Section("Runs", [tables.summary(runs), data_sets(runs)]),
-        *([Section("Left out", [unread])] if left_out else []),
+        *([Section("Left out", unread)] if left_out else []),
         Section("Findings of the paper in these runs", [about_findings(runs), *all_findings(runs)]),
         shown("Loss", figures.loss_curves(runs), "no events of training were found"),
         shown(
