@@ -330,6 +330,16 @@ def test_a_test_of_a_part_of_the_split_is_not_the_runs(tmp_path):
     assert loss_of(tmp_path / "part", limit_batches=2) is None
 
 
+def test_what_a_users_module_logs_is_kept_as_it_is_and_a_loss_that_diverged_too(tmp_path):
+    folder = pretrained(tmp_path / "a", "AR", 0.9)
+    metrics = {"test/loss": float("nan"), "my/accuracy": 93.1, "flops": 1e18, "words": "no"}
+    write_scores(folder, [score(0.0, checkpoint="last.ckpt", step=500, metrics=metrics)])
+    found = gather(str(folder)).scores[0].metrics
+    assert set(found) == {"test/loss", "my/accuracy", "flops"}
+    assert (found["my/accuracy"], found["flops"]) == (93.1, 1e18)
+    assert "nan" in summary([gather(str(folder))]).rows[0][6]
+
+
 def test_a_probe_that_was_moved_aside_is_not_read_as_that_of_its_step(tmp_path):
     folder = write_config(tmp_path / "run", model("AR"))
     for name, top in (("step=0000100", 0.9), ("step=0000100.1", 0.2)):

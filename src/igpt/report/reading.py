@@ -28,6 +28,7 @@ UNKNOWN = Data("unknown data")
 NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
 NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
 CHOSEN = ("strength", "rate", "k")  # what each way of probing chooses on validation
+ACCURACIES = {"test/accuracy", "val/accuracy"}
 MOVED = re.compile(r"\.\d+$")  # what a folder's name ends in that a later probe moved aside
 
 
@@ -227,15 +228,27 @@ def read_entry(content: Any, path: Path, index: int) -> Score:
 
 
 def read_metrics(entry: Fields) -> dict[str, float]:
-    """The figures of one evaluation; the losses of a network that diverged are no numbers, but figures all the same."""
+    """The figures of one evaluation, those that a user's module logged among them, of which nothing is expected.
+
+    The losses of a network that diverged are no numbers, but figures all the same.
+    """
     metrics = Fields(entry.need("metrics", is_mapping), entry.path, entry.remedy, entry.at("metrics"))
-    checks = {name: is_share if name.endswith("accuracy") else is_loss for name in metrics.content}
-    return {name: float(metrics.need(name, check)) for name, check in checks.items()}
+    for name in metrics.content:
+        if name in ACCURACIES:
+            metrics.need(name, is_share)
+        elif name.endswith("loss"):
+            metrics.need(name, is_loss)
+    return {name: float(value) for name, value in metrics.content.items() if is_float(value) or is_integer(value)}
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is a number as networks give them, NaN among them."""
+    return isinstance(value, float)
 
 
 def is_loss(value: Any) -> bool:
     """Whether it is a number, or what a number becomes in a network that diverged."""
-    return is_number(value) or (isinstance(value, float) and not math.isfinite(value))
+    return is_number(value) or (is_float(value) and not math.isfinite(value))
 
 
 def read_likelihood(record: Fields) -> Likelihood:
