@@ -121,6 +121,33 @@ def test_a_config_alone_or_a_checkpoint_alone_is_a_run(tmp_path):
     assert (other.objective, other.steps, other.seed) == ("BERT", 700, None)
 
 
+def test_a_sharded_run_is_read_without_its_tensors(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_checkpoint(folder, "AR", "AR", 400)
+    file = folder / "checkpoints" / "step=0000400.ckpt"
+    content = torch.load(file, weights_only=True)
+    del content["state_dict"]
+    file.unlink()
+    file.mkdir()
+    torch.save(content, file / "meta.pt")
+    said = []
+    run = gather(str(folder), said.append)
+    assert said == []
+    assert (run.steps, run.network, run.parameters, run.palette) == (400, Network(6, 96, 4, 64, 17), None, None)
+
+
+def test_of_damaged_checkpoints_the_newest_intact_one_stands_for_the_run_else_its_config(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    for step in (100, 200, 300):
+        write_checkpoint(folder, "AR", "AR", step)
+    expected = {300: 200, 200: 100, 100: None}
+    for number, (step, left) in enumerate(expected.items(), start=1):
+        (folder / "checkpoints" / f"step={step:07d}.ckpt").write_bytes(b"PK cut")
+        said = []
+        assert gather(str(folder), said.append).steps == left
+        assert len(said) == number  # each damaged file is named once, though last.ckpt links to one
+
+
 def test_evaluations_beside_a_training_are_no_part_of_its_curve(tmp_path):
     write_events(tmp_path / "a", {"train/loss": {4: 2.0, 9: 1.5}, "val/loss": {9: 1.6}})
     write_events(tmp_path / "a" / "later", {"val/loss": {0: 9.9}, "test/loss": {0: 1.7}, "test/accuracy": {0: 0.8}})
