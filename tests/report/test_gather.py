@@ -352,6 +352,15 @@ def test_a_run_whose_records_began_without_an_identity_keeps_its_later_test(tmp_
     assert loss_of(tmp_path / "other", identity=identity, data=other) is None
 
 
+def test_where_scores_cannot_be_read_the_events_tests_may_be_of_other_data_and_count_for_nothing(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_events(folder, {"train/loss": {4: 2.0}, "test/loss": {9: 1.7}})
+    assert gather(str(folder)).tested("loss") == pytest.approx(1.7)
+    for content in ("[1, 2", '[{"verb": "test"}]'):
+        (folder / "scores.json").write_text(content)
+        assert gather(str(folder)).tested("loss") is None
+
+
 def test_a_test_of_a_part_of_the_split_is_not_the_runs(tmp_path):
     assert loss_of(tmp_path / "whole", limit_batches=None) == 1.5
     assert loss_of(tmp_path / "part", limit_batches=2) is None

@@ -14,7 +14,7 @@ from igpt.report.events import SHOWN, read_events
 from igpt.report.leaving import Say, attempt, warn
 from igpt.report.pictures import read_picture
 from igpt.report.reading import UNKNOWN, read_aside, read_probes, read_scores
-from igpt.report.records import Data, Picture, Probe, Run, Score
+from igpt.report.records import Data, Events, Picture, Probe, Run, Score
 
 
 def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
@@ -62,19 +62,30 @@ def gather(folder: str, say: Say = warn) -> Run:
             f"run {folder} holds neither config.yaml nor checkpoints that can be read; give the folder of a run of "
             "igpt fit"
         )
+    scores, events = read_evaluations(path, say)
     run = Run(
         name=os.path.basename(os.path.abspath(folder)),
         folder=folder,
         **describe(path, config, saved, say),
-        events=read_events(path, say),
+        events=events,
         probes=read_probes(path, say),
         aside=read_aside(path, say),
-        scores=attempt(partial(read_scores, path / "scores.json", say), say, []),
+        scores=scores,
         pictures=read_pictures(path, say),
         commands=attempt(partial(read_lines, path / "commands.txt"), say, []),
         steps_saved=sorted(step_checkpoints(path / "checkpoints")),
     )
     return replace(run, data=scored_data(run)) if run.data == UNKNOWN else run
+
+
+def read_evaluations(folder: Path, say: Say) -> tuple[list[Score], Events]:
+    """scores.json and events; these hold figures of tests too, but which data they were on, the other alone tells."""
+    unread: list[str] = []
+    scores: list[Score] = attempt(partial(read_scores, folder / "scores.json", unread.append), unread.append, [])
+    for line in unread:
+        say(line)
+    events = read_events(folder, say)
+    return scores, replace(events, tested={}) if unread else events
 
 
 def read_pictures(folder: Path, say: Say) -> dict[str, Picture]:
