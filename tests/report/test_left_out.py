@@ -90,7 +90,7 @@ def broken(home, seed):
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize("seed", range(0, 160, 8))
+@pytest.mark.parametrize("seed", range(0, 64, 8))
 def test_a_record_that_is_broken_anywhere_is_left_out_alone_and_named(runs, seed):
     for one in range(seed, seed + 8):
         with broken(runs, one) as file:
@@ -104,7 +104,7 @@ def test_a_record_that_is_broken_anywhere_is_left_out_alone_and_named(runs, seed
         missing([run])
 
 
-@pytest.mark.parametrize("seed", range(1000, 1006))
+@pytest.mark.parametrize("seed", range(1000, 1004))
 def test_there_is_a_page_of_all_the_rest_and_its_reader_and_the_caller_know_what_is_not_there(runs, igpt, seed):
     with broken(runs, seed) as file:
         code, _, err = igpt("report", runs / "broken", runs / "whole", "--out", runs / "report.html")
