@@ -102,6 +102,28 @@ def test_the_card_has_no_probe_of_another_file_at_the_same_step(exported, igpt, 
         assert ("linear probe" in (tmp_path / "out" / "README.md").read_text()) == shown
 
 
+def test_the_card_tells_a_probe_that_was_moved_aside_from_the_last_and_leaves_out_what_is_broken(exported, igpt,
+                                                                                                tmp_path):  # fmt: skip
+    run, _ = exported
+    folder = shutil.copytree(run.folder, tmp_path / "<b>|mini", symlinks=True)
+    record = json.loads((folder / "probe" / "probe.json").read_text())
+    features = {**record["features"], "norm": "raw"}
+    for number, checksum in ((1, record["checkpoint_sha256"]), (2, "0" * 64)):
+        (folder / f"probe.{number}").mkdir()
+        changed = record | {"features": features, "checkpoint_sha256": checksum}
+        (folder / f"probe.{number}" / "probe.json").write_text(json.dumps(changed))
+    (folder / "scores.json").write_text("[1, 2")
+    code, _, err = igpt("export", "--ckpt", folder / "checkpoints" / "last.ckpt", "--out", tmp_path / "out")
+    assert code == 0
+    (line,) = err.splitlines()
+    assert "left out" in line
+    assert "scores.json" in line
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# &lt;b&gt;\\|mini\n" in card
+    rows = [line for line in card.splitlines() if "probe" in line and "test accuracy" in line]
+    assert [("probe.1" in row, "raw" in row) for row in rows] == [(False, False), (True, True)]
+
+
 def test_the_cards_own_lines_of_code_run(exported):
     _, out = exported
     card = (out / "README.md").read_text()

@@ -1,5 +1,7 @@
 """The page in a real browser, on a phone and on a desk."""
 
+import shutil
+
 import pytest
 
 from igpt.report.content import Image, Section, Table, columns
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium or googl
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A page with every section, long names and a command line without a space to break at."""
+    """A page with every section, long names, and lines without a space to break at."""
     home = tmp_path_factory.mktemp("runs")
     folders = [
         pretrained(home / "digits_ar_of_a_rather_long_name_that_hardly_fits", "AR", 0.93),
@@ -24,7 +26,11 @@ def text(tmp_path_factory):
         tuned(home / "tuned_bert", "BERT", 0.94, one_mask=0.92),
     ]
     (folders[0] / "commands.txt").write_text(f"igpt fit --config {'y' * 300}.yaml\n")
-    return page("A title", "A line", sections(gather_all([str(folder) for folder in folders])))
+    shutil.copytree(folders[1] / "probe" / "step=0000400", folders[1] / "probe.1")
+    (folders[1] / "scores.json").write_text("[1, 2")
+    left_out = []
+    found = gather_all([str(folder) for folder in folders], left_out.append)
+    return page("A title", "A line", sections(found, [*left_out, f"{'z' * 300}.json"]))
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -7,10 +7,11 @@ import pytest
 import torch
 import yaml
 
-from igpt.report.events import accumulate, read_events
+from igpt.report.events import read_events, read_file
 from igpt.report.findings import probes_behind
 from igpt.report.gather import gather, gather_all
 from igpt.report.judging import SEEN
+from igpt.report.leaving import warn
 from igpt.report.missing import missing
 from igpt.report.records import Network
 from igpt.report.tables import published, summary
@@ -120,12 +121,39 @@ def test_a_config_alone_or_a_checkpoint_alone_is_a_run(tmp_path):
     assert (other.objective, other.steps, other.seed) == ("BERT", 700, None)
 
 
+def test_a_sharded_run_is_read_without_its_tensors(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_checkpoint(folder, "AR", "AR", 400)
+    file = folder / "checkpoints" / "step=0000400.ckpt"
+    content = torch.load(file, weights_only=True)
+    del content["state_dict"]
+    file.unlink()
+    file.mkdir()
+    torch.save(content, file / "meta.pt")
+    said = []
+    run = gather(str(folder), said.append)
+    assert said == []
+    assert (run.steps, run.network, run.parameters, run.palette) == (400, Network(6, 96, 4, 64, 17), None, None)
+
+
+def test_of_damaged_checkpoints_the_newest_intact_one_stands_for_the_run_else_its_config(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    for step in (100, 200, 300):
+        write_checkpoint(folder, "AR", "AR", step)
+    expected = {300: 200, 200: 100, 100: None}
+    for number, (step, left) in enumerate(expected.items(), start=1):
+        (folder / "checkpoints" / f"step={step:07d}.ckpt").write_bytes(b"PK cut")
+        said = []
+        assert gather(str(folder), said.append).steps == left
+        assert len(said) == number  # each damaged file is named once, though last.ckpt links to one
+
+
 def test_evaluations_beside_a_training_are_no_part_of_its_curve(tmp_path):
     write_events(tmp_path / "a", {"train/loss": {4: 2.0, 9: 1.5}, "val/loss": {9: 1.6}})
     write_events(tmp_path / "a" / "later", {"val/loss": {0: 9.9}, "test/loss": {0: 1.7}, "test/accuracy": {0: 0.8}})
     later = next((tmp_path / "a" / "later").iterdir())
     later.rename(tmp_path / "a" / "events.out.tfevents.99999999999.host.1.0")
-    events = read_events(tmp_path / "a")
+    events = read_events(tmp_path / "a", warn)
     assert [(p.step, round(p.value, 3)) for p in events.curves["val/loss"]] == [(10, 1.6)]
     assert events.tested == pytest.approx({"test/loss": 1.7, "test/accuracy": 0.8})
 
@@ -134,25 +162,25 @@ def test_pictures_of_a_validation_do_not_replace_those_of_training(tmp_path):
     for stamp, scalars, step in ((1, {"train/loss": {9: 2.0}}, 10), (2, {"val/loss": {0: 1.9}}, 0)):
         write_events(tmp_path / str(stamp), scalars, {"samples": step})
         next((tmp_path / str(stamp)).iterdir()).rename(tmp_path / f"events.out.tfevents.{stamp}.host.1.0")
-    assert "at step 10" in read_events(tmp_path).pictures["samples"].origin
+    assert "at step 10" in read_events(tmp_path, warn).pictures["samples"].origin
 
 
 def test_a_resumed_run_goes_on_where_its_second_file_begins(tmp_path):
     for stamp, points in ((1, {9: 2.0, 19: 1.8, 29: 1.7}), (2, {19: 1.75, 39: 1.5})):
         write_events(tmp_path / str(stamp), {"train/loss": points})
         next((tmp_path / str(stamp)).iterdir()).rename(tmp_path / f"events.out.tfevents.{stamp}.host.1.0")
-    points = [(p.step, round(p.value, 3)) for p in read_events(tmp_path).curves["train/loss"]]
+    points = [(p.step, round(p.value, 3)) for p in read_events(tmp_path, warn).curves["train/loss"]]
     assert points == [(10, 2.0), (20, 1.75), (30, 1.7), (40, 1.5)]
 
 
 def test_events_that_are_cut_short_or_foreign_give_what_can_be_read(real):
     events = next(real.glob("events.out.tfevents.*"))
     content = events.read_bytes()
-    whole = len(read_events(real).curves["train/loss"])
+    whole = len(read_events(real, warn).curves["train/loss"])
     events.write_bytes(content[: len(content) // 4])
     (real / "events.out.tfevents.7.host.1.0").write_bytes(b"no events at all" * 100)
     (real / "events.out.tfevents.8.host.1.0").write_bytes(b"")
-    some = len(read_events(real).curves.get("train/loss", []))
+    some = len(read_events(real, warn).curves.get("train/loss", []))
     assert 0 < some < whole
 
 
@@ -228,8 +256,9 @@ def test_validating_draws_no_pictures(real, igpt):
     code, _, err = igpt("validate", "--config", real / "config.yaml", "--runs_dir", real.parent, "--ckpt_path", "last")
     assert code == 0, err
     (validated,) = set(real.glob("events.out.tfevents.*")) - trained
-    assert "val/loss" in accumulate(validated).Tags()["scalars"]
-    assert accumulate(validated).Tags()["images"] == []
+    scalars, pictures = read_file(validated, warn)
+    assert "val/loss" in scalars
+    assert pictures == {}
 
 
 @pytest.fixture
@@ -279,6 +308,16 @@ def test_the_command_for_a_missing_test_works_as_it_stands(real, igpt):
     assert [p.step for p in after.curve("val/loss")] == [15, 30]
 
 
+def test_a_run_given_as_the_current_folder_has_its_own_name_in_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_config(tmp_path / "mine", model("AR")))
+    for folder in (".", "../mine/.", "checkpoints/.."):
+        (tmp_path / "mine" / "checkpoints").mkdir(exist_ok=True)
+        run = gather(folder)
+        line = next(row[2] for row in missing([run]).rows if row[1] == "test loss")
+        assert run.name == "mine"
+        assert " --name mine " in line
+
+
 def test_two_data_sets_of_one_class_and_size_are_not_taken_for_one(tmp_path):
     """A probe of AR on one folder of pictures and of BERT on another say nothing about AR and BERT."""
     for objective, mark, root in (("AR", "aa", "cells"), ("BERT", "bb", "icons")):
@@ -313,9 +352,28 @@ def test_a_run_whose_records_began_without_an_identity_keeps_its_later_test(tmp_
     assert loss_of(tmp_path / "other", identity=identity, data=other) is None
 
 
+def test_where_scores_cannot_be_read_the_events_tests_may_be_of_other_data_and_count_for_nothing(tmp_path):
+    folder = write_config(tmp_path / "a", model("AR"))
+    write_events(folder, {"train/loss": {4: 2.0}, "test/loss": {9: 1.7}})
+    assert gather(str(folder)).tested("loss") == pytest.approx(1.7)
+    for content in ("[1, 2", '[{"verb": "test"}]'):
+        (folder / "scores.json").write_text(content)
+        assert gather(str(folder)).tested("loss") is None
+
+
 def test_a_test_of_a_part_of_the_split_is_not_the_runs(tmp_path):
     assert loss_of(tmp_path / "whole", limit_batches=None) == 1.5
     assert loss_of(tmp_path / "part", limit_batches=2) is None
+
+
+def test_what_a_users_module_logs_is_kept_as_it_is_and_a_loss_that_diverged_too(tmp_path):
+    folder = pretrained(tmp_path / "a", "AR", 0.9)
+    metrics = {"test/loss": float("nan"), "my/accuracy": 93.1, "flops": 1e18, "words": "no"}
+    write_scores(folder, [score(0.0, checkpoint="last.ckpt", step=500, metrics=metrics)])
+    found = gather(str(folder)).scores[0].metrics
+    assert set(found) == {"test/loss", "my/accuracy", "flops"}
+    assert (found["my/accuracy"], found["flops"]) == (93.1, 1e18)
+    assert "nan" in summary([gather(str(folder))]).rows[0][6]
 
 
 def test_a_probe_that_was_moved_aside_is_not_read_as_that_of_its_step(tmp_path):

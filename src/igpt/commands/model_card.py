@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from igpt import __version__
 from igpt.files import sha256_of
-from igpt.report.reading import open_json, read_probe, read_scores
+from igpt.report.leaving import attempt, warn
+from igpt.report.origins import options
+from igpt.report.reading import every_probe, read_aside, read_scores
 from igpt.report.records import Probe, Score
+from igpt.report.text import code, escape, fence
 from igpt.transformer import TransformerConfig, parameter_count
 
 FRONT = """---
@@ -60,6 +64,7 @@ class Facts:
         commands: lines of the run's commands.txt that trained it.
         scores: what `validate` and `test` found at this step.
         probes: what `igpt probe` found of this file; of this step, where a probe.json does not say of which file.
+        aside: the same of earlier probes, which later ones on other data or with other options moved aside.
     """
 
     name: str
@@ -70,20 +75,16 @@ class Facts:
     commands: list[str]
     scores: list[Score]
     probes: list[Probe]
+    aside: list[Probe]
 
     @classmethod
     def of(cls, ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str) -> "Facts":
-        """Look beside the checkpoint for what is known of its run.
-
-        Raises:
-            UserError: scores.json or a probe.json is broken.
-        """
+        """Look beside the checkpoint for what is known of its run; a record that is broken is left out and said."""
         path = Path(ckpt).absolute()
         if path.parent.name != "checkpoints":
-            return cls(path.stem, ckpt, header, core, format, [], [], [])
+            return cls(path.stem, ckpt, header, core, format, [], [], [], [])
         run, step = path.parent.parent, header["step"]
-        scores = read_scores(run / "scores.json") if (run / "scores.json").is_file() else []
-        probes = [(read_probe(file), file) for file in sorted(run.glob("probe/**/probe.json"))]
+        scores: list[Score] = attempt(partial(read_scores, run / "scores.json", warn), warn, [])
         lines = (
             (run / "commands.txt").read_text(encoding="utf-8", errors="replace").splitlines()
             if (run / "commands.txt").is_file()
@@ -97,14 +98,16 @@ class Facts:
             format,
             [line for line in lines if line.startswith("igpt fit")],
             [score for score in scores if score.step == step and score.checkpoint == path.name],
-            [probe for probe, file in probes if probe.step == step and is_of(file, path)],
+            of_checkpoint(every_probe(run, warn), path, step),
+            of_checkpoint(read_aside(run, warn), path, step),
         )
 
 
-def is_of(probe: Path, ckpt: Path) -> bool:
-    """Whether a probe.json is of this very checkpoint, as far as it says; early ones hold no checksum."""
-    checksum = open_json(probe, "igpt probe").get("checkpoint_sha256")
-    return checksum is None or (ckpt.is_file() and bool(checksum == sha256_of(ckpt)))
+def of_checkpoint(probes: list[Probe], ckpt: Path, step: int) -> list[Probe]:
+    """Those of this very checkpoint, as far as they say; early ones hold its step, but no checksum."""
+    ours = [probe for probe in probes if probe.step == step]
+    checksum = sha256_of(ckpt) if ckpt.is_file() and any(probe.checkpoint_sha256 for probe in ours) else None
+    return [probe for probe in ours if probe.checkpoint_sha256 in (None, checksum)]
 
 
 def model_card(facts: Facts) -> str:
@@ -114,9 +117,9 @@ def model_card(facts: Facts) -> str:
     use = {"huggingface": USE_HUGGINGFACE.format(**sizes), "checkpoint": USE_CHECKPOINT}.get(facts.format, USE_OWN)
     library = "transformers" if facts.format == "huggingface" else "igpt"
     parts = [
-        FRONT.format(library=library) + f"# {facts.name}",
+        FRONT.format(library=library) + f"# {escape(facts.name)}",
         f"A transformer over palette tokens, after *Generative Pretraining from Pixels* (Chen et al., ICML 2020). "
-        f"Written by igpt {__version__} from `{facts.ckpt}`.",
+        f"Written by igpt {__version__} from {code(facts.ckpt)}.",
         "## Model",
         model_table(facts, config),
         "## How it was trained",
@@ -130,8 +133,8 @@ def model_card(facts: Facts) -> str:
 
 
 def rows(pairs: list[tuple[str, object]]) -> str:
-    """Two columns as a Markdown table."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in pairs)])
+    """Two columns as a Markdown table; names are Markdown, values text."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {escape(str(value))} |" for name, value in pairs)])
 
 
 def model_table(facts: Facts, config: TransformerConfig) -> str:
@@ -162,9 +165,9 @@ def training(facts: Facts) -> str:
     parts = [rows(found)]
     if data is not None:
         arguments = json.dumps(data.get("init_args", {}), indent=2)
-        parts += [f"Data: `{data['class_path']}` with", f"```json\n{arguments}\n```"]
+        parts += [f"Data: {code(data['class_path'])} with", fence(arguments.split("\n"), "json")]
     if facts.commands:
-        parts.append("```\n" + "\n".join(facts.commands) + "\n```")
+        parts.append(fence(facts.commands))
     return "\n\n".join(parts)
 
 
@@ -173,14 +176,21 @@ def scoring(facts: Facts) -> str:
     found: list[tuple[str, object]] = []
     for score in facts.scores:
         where = f" on {score.data.label}" if score.data else ""
-        found += [(f"{name}{where}", f"{value:.4f}") for name, value in sorted(score.metrics.items())]
+        found += [(escape(f"{name}{where}"), f"{value:.4f}") for name, value in sorted(score.metrics.items())]
     for probe in facts.probes:
-        best = probe.result.best
-        name = f"linear probe ({probe.method}), test accuracy on {probe.data.label}"
-        found.append((name, f"{best.test:.4f} at layer {probe.result.best_layer}"))
+        found.append(probed(f"linear probe ({probe.method})", probe))
+    for probe in facts.aside:
+        found.append(probed(f"earlier probe in {probe.folder.name} ({probe.method}; {options(probe)})", probe))
     if not found:
-        return f"Not yet: `igpt test` and `igpt probe --ckpt {facts.ckpt}` do it, and a new export has the figures."
+        again = code(f"igpt probe --ckpt {facts.ckpt}")
+        return f"Not yet: `igpt test` and {again} do it, and a new export has the figures."
     return rows(found) + "\n\nLosses are in nats per pixel, over palette tokens; accuracies are shares of 1."
+
+
+def probed(name: str, probe: Probe) -> tuple[str, str]:
+    """A row about one probe."""
+    best = f"{probe.result.best.test:.4f} at layer {probe.result.best_layer}"
+    return escape(f"{name}, test accuracy on {probe.data.label}"), best
 
 
 def short(spec: dict[str, Any]) -> str:

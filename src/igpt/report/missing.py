@@ -1,5 +1,6 @@
 """What a run's folder does not hold yet, each with the command that makes it."""
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,8 @@ def lacking_tuned(run: Run, file: Path) -> Iterator[tuple[str, str]]:
 def test(run: Run, file: Path, *more: object) -> str:
     """`igpt test` with the run's own config, which has to be told the run's name and place."""
     folder = Path(run.folder)
-    place = ("--name", folder.name, "--runs_dir", folder.parent)
+    named = folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
+    place = ("--name", named.name, "--runs_dir", named.parent)
     return command("test", "--config", folder / run.config, *data_option(run), *place, "--ckpt_path", file, *more)
 
 

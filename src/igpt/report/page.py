@@ -9,6 +9,7 @@ from igpt.report.content import Column, Commands, Image, Item, Section, Table
 from igpt.report.findings import Evidence, Finding
 from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
 from igpt.report.style import STYLE
+from igpt.terminal import in_one_line
 
 LONG = 30  # letters from which on a cell asks for a wider column
 VERDICTS = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}
@@ -29,8 +30,8 @@ def page(title: str, subtitle: str, sections: list[Section]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that came from anywhere, as text."""
-    return html.escape(text, quote=True)
+    """Text that came from anywhere, as text, its control characters written out as a terminal shows them."""
+    return html.escape(in_one_line(text), quote=True)
 
 
 def anchor(title: str) -> str:
@@ -129,4 +130,6 @@ def evidence(item: Evidence) -> str:
 
 def commands(item: Commands) -> str:
     """Command lines as they were typed, long ones wrapped."""
-    return f"<details><summary>{escape(item.title)}</summary><pre>{escape(chr(10).join(item.lines))}</pre></details>"
+    return (
+        f"<details><summary>{escape(item.title)}</summary><pre>{chr(10).join(map(escape, item.lines))}</pre></details>"
+    )

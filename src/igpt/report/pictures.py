@@ -1,12 +1,14 @@
 """Palettes, samples and completions as small PNG images for the page."""
 
 import io
+from pathlib import Path
 
 import torch
 from PIL import Image as Pil
 from torch import Tensor
 
 from igpt.errors import UserError
+from igpt.imagefile import decode_rgb
 from igpt.palette import Palette
 from igpt.report.content import Image
 from igpt.report.records import Picture, Run
@@ -56,12 +58,43 @@ def png(picture: Pil.Image) -> bytes:
     return buffer.getvalue()
 
 
-def drawings(runs: list[Run]) -> list[Image]:
-    """Samples, then completions, AR and BERT beside each other; a file in the run's folder goes before the events.
+def read_picture(path: Path) -> Picture:
+    """A picture file of a run.
 
     Raises:
-        UserError: such a file is no picture.
+        UserError: it cannot be read, or is no picture.
     """
+    try:
+        picture = Picture(path.read_bytes(), path.name)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); draw it again or remove it") from error
+    return checked(picture, str(path))
+
+
+def checked(picture: Picture, place: str) -> Picture:
+    """The picture itself.
+
+    Raises:
+        UserError: what lies in this place is no picture.
+    """
+    try:
+        pixels(picture)
+        return picture
+    except Exception as error:  # on broken files decoders raise anything
+        raise UserError(f"{place} is no picture; draw it again or remove it") from error
+
+
+def pixels(picture: Picture) -> Pil.Image:
+    """The picture decoded, of which a page shows pixels alone.
+
+    Raises:
+        Exception: anything, where it is none.
+    """
+    return decode_rgb(io.BytesIO(picture.content))
+
+
+def drawings(runs: list[Run]) -> list[Image]:
+    """Samples, then completions, AR and BERT beside each other; a file in the run's folder goes before the events."""
     found = [
         (run, name, picture)
         for name in NAMES
@@ -73,14 +106,10 @@ def drawings(runs: list[Run]) -> list[Image]:
 
 def drawing(run: Run, name: str, picture: Picture, most: int) -> Image:
     """One picture, made smaller until it takes at most so many bytes."""
-    try:
-        with Pil.open(io.BytesIO(picture.content)) as file:
-            pixels = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Pil.DecompressionBombError) as error:
-        raise UserError(f"{run.folder}: {name} ({picture.origin}) is no picture; draw it again or remove it") from error
-    content = png(pixels)
-    while len(content) > most and min(pixels.size) > 1:
-        pixels = pixels.resize((max(1, pixels.width * 2 // 3), max(1, pixels.height * 2 // 3)), Pil.Resampling.BOX)
-        content = png(pixels)
+    shown = pixels(picture)
+    content = png(shown)
+    while len(content) > most and min(shown.size) > 1:
+        shown = shown.resize((max(1, shown.width * 2 // 3), max(1, shown.height * 2 // 3)), Pil.Resampling.BOX)
+        content = png(shown)
     title = f"{NAMES[name]} of {run.name}"
     return Image(title, content, "image/png", title, f"{run.core}; {picture.origin}", crisp=True)

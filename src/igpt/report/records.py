@@ -1,6 +1,7 @@
 """What a run folder says, as plain records. Accuracies are shares of 1, losses nats per pixel; None is "not known"."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,9 @@ class Data:
     batch_size: int | None = None
     known: str = ""  # what tells them from others of this name and resolution: their identity, else their arguments
     arguments: str = ""  # what older versions, which wrote no identity, tell of them
+    root: str | None = field(default=None, compare=False)  # the folder they lie in, which may be any
+    fingerprint: str | None = None  # of labels and some pictures
+    classes: int | None = None
     apart: str = ""  # behind the name, where a report has several of this name (`gather.told_apart`)
 
     @property
@@ -127,6 +131,9 @@ class Probe:
     images: dict[str, int]
     low_data: list[LowData] = field(default_factory=list)
     command: str | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    folder: Path = Path()
 
     @property
     def result(self) -> MethodResult:
@@ -170,6 +177,7 @@ class Run:
         origin: of Joint: AR or BERT (fine-tuned from a checkpoint), scratch, or None where no file tells.
         weight: of L_GEN in Joint.
         probes: one a checkpoint, by step; the last is the one that stands for the run.
+        aside: probes that later ones of another checkpoint, other data or options moved aside; no figures of the run.
         steps_saved: steps of the checkpoint files that lie in the folder.
         checkpoint: file that further figures of the run are made from: best.ckpt of Joint, else the last.
         config: file that further tests take: what `igpt fit` wrote, or `igpt import`, which lacks the data.
@@ -194,6 +202,7 @@ class Run:
     evaluation: tuple[str, int] | None = None
     events: Events = field(default_factory=Events)
     probes: list[Probe] = field(default_factory=list)
+    aside: list[Probe] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     pictures: dict[str, Picture] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)

@@ -6,13 +6,16 @@ from igpt.report import figures, pictures, tables
 from igpt.report.content import Commands, Item, Prose, Section
 from igpt.report.findings import all_findings
 from igpt.report.missing import missing
+from igpt.report.origins import data_sets, moved_aside
 from igpt.report.records import Run
 
 
-def sections(runs: list[Run]) -> list[Section]:
-    """Everything about these runs."""
+def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
+    """Everything about these runs, and the lines about what could not be read."""
+    unread: list[Item] = [Prose("All that could be read is on this page. These could not:"), *map(Prose, left_out)]
     return [
-        Section("Runs", [tables.summary(runs)]),
+        Section("Runs", [tables.summary(runs), data_sets(runs)]),
+        *([Section("Left out", unread)] if left_out else []),
         Section("Findings of the paper in these runs", [about_findings(runs), *all_findings(runs)]),
         shown("Loss", figures.loss_curves(runs), "no events of training were found"),
         shown(
@@ -31,6 +34,7 @@ def sections(runs: list[Run]) -> list[Section]:
                 tables.published(runs),
                 tables.losses_and_probes(runs),
                 tables.all_layers(runs),
+                moved_aside(runs),
             ],
             "",
         ),

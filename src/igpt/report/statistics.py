@@ -32,7 +32,7 @@ def standard_error(values: Sequence[float]) -> float | None:
 
 def sampling_error(share: float, images: int) -> float:
     """Standard error of an accuracy that was measured on so many images."""
-    return math.sqrt(share * (1 - share) / images)
+    return math.sqrt(max(0.0, share * (1 - share)) / images)  # a share may lie above 1 by rounding
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def number(value: int | float | str | None) -> str:
 def final(points: list[Point], most: int = 1) -> float | None:
     """Mean of the last values of a curve."""
     last = [point.value for point in points[-most:]]
-    return math.fsum(last) / len(last) if last else None
+    return sum(last) / len(last) if last else None
 
 
 def summary(runs: list[Run]) -> Table:
@@ -66,11 +66,17 @@ def summary_row(run: Run) -> list[str]:
         probed_on(run, within(best.test if best else None)),
         within(tuned_accuracy(run)),
         *[both_units(loss if run.generative else None) for loss in losses],
-        number(run.steps),
+        steps(run),
         NONE if run.seed is None else str(run.seed),
         shape(run.network) + heads,
         number(run.parameters),
     ]
+
+
+def steps(run: Run) -> str:
+    """Steps of the last checkpoint, and of how many where training has not come to its end."""
+    unfinished = run.steps is not None and run.max_steps is not None and run.steps < run.max_steps
+    return f"{number(run.steps)} of {number(run.max_steps)}" if unfinished else number(run.steps)
 
 
 def probed_on(run: Run, accuracy: str) -> str:

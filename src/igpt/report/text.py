@@ -5,6 +5,7 @@ import re
 from igpt.report.content import Column, Commands, Image, Item, Section, Table
 from igpt.report.findings import Finding
 from igpt.report.judging import CANNOT
+from igpt.terminal import in_one_line
 
 
 def markdown(title: str, subtitle: str, sections: list[Section]) -> str:
@@ -39,7 +40,12 @@ def table(item: Table) -> str:
 
 def cell(column: Column, text: str) -> str:
     """One cell; a command line as it is typed, where it has nothing that would end the cell or the code."""
-    return f"`{text}`" if column.code and not set(text) & set("`|\n") else escape(text)
+    return code(text) if column.code and "|" not in text else escape(text)
+
+
+def code(text: str) -> str:
+    """A path or command line in fixed width, where it has nothing that would end that."""
+    return escape(text) if "`" in text else f"`{in_one_line(text)}`"
 
 
 def finding(item: Finding) -> str:
@@ -56,12 +62,13 @@ def bold(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text of a file or name as Markdown that shows it as it stands, on one line."""
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    """Text of a file or name as Markdown that shows it as it stands, control characters as a terminal does."""
+    marked = re.sub(r"([\\`*_~$\[\]|])", r"\\\1", in_one_line(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def fence(lines: list[str]) -> str:
+def fence(lines: list[str], language: str = "") -> str:
     """Lines as they are, between fences longer than any that stands in them."""
-    text = "\n".join(lines)
+    text = "\n".join(map(in_one_line, lines))
     ticks = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
-    return f"{ticks}\n{text}\n{ticks}"
+    return f"{ticks}{language}\n{text}\n{ticks}"
