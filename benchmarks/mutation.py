@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -27,18 +28,19 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLE = 60  # mutants of a file that are tried; drawn by seed where there are more
-PURE = "properties/test_pure.py"
+PURE = "properties/test_pure.py::test_"
 TESTS = {
-    "objectives": f"test_objectives.py {PURE}",
-    "sampling": f"test_sampling.py test_infilling.py {PURE}",
-    "order": f"test_order.py {PURE}",
+    "objectives": f"test_objectives.py {PURE}covering_masks_hide_every_position_once",
+    "sampling": f"test_sampling.py test_infilling.py {PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
+    "order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
     "permutation": "test_permutation.py",
-    "splits": f"{PURE} datamodules/test_builtin.py",
+    "splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
+    f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
     "kmeans": "test_palette.py",
     "probing/knn": "probing/test_knn.py",
     "probing/sgd": "probing/test_sgd.py",
     "probing/lbfgs": "probing/test_lbfgs.py",
-    "probing/protocol": "probing/test_lbfgs.py probing/test_sgd.py modules/test_layer_probe.py",
+    "probing/protocol": "probing/test_protocol.py probing/test_lbfgs.py",
     "attention": "test_attention.py test_transformer.py",
     "transformer": "test_transformer.py test_attention.py",
     "palette": "test_palette.py",
@@ -48,6 +50,7 @@ TESTS = {
     "shards/reading": "shards",
     "shards/writing": "shards",
 }
+OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")
 GPU_ONLY = ("is_cuda", "Recorded", '"cuda"')  # what stands on or under such a line runs on a GPU alone
 SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -160,7 +163,7 @@ def run_tests(name: str, text: str | None, tests: list[str], output: int) -> Non
             "no:cacheprovider",
             f"--basetemp={folder}/tests",
         ]
-        code = pytest.main([*options, *(str(REPO / "tests" / test) for test in tests)])
+        code = pytest.main([*options, *(f"{REPO}/tests/{test}" for test in tests)])
     os._exit(int(code))
 
 
@@ -190,29 +193,22 @@ def survives(name: str, text: str | None, tests: list[str], limit: float) -> tup
 
 def import_the_rest(tests: list[str]) -> None:
     """Import what the tests import of others' modules, which a child finds out, and none of our own."""
-    read, write = os.pipe()
-    if os.fork() == 0:
-        sys.stdout = io.StringIO()
-        import pytest
+    with tempfile.TemporaryFile("w+") as found:
+        if os.fork() == 0:
+            sys.stdout = io.StringIO()
+            import pytest
 
-        pytest.main(
-            ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", *(str(REPO / "tests" / one) for one in tests)]
-        )
-        ours = ("igpt", "tests", "igpt_datamodules", "conftest", "__main__")
-        names = [name for name in sys.modules if name.split(".")[0] not in ours]
-        os.write(write, "\n".join(names).encode()[:60_000])
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        names = pipe.read().split("\n")
-    os.wait()
-    for name in names:
-        if name.split(".")[0] in ("torch", "lightning", "torchmetrics", "torchvision", "faiss", "sklearn", "scipy",
-                                  "hypothesis", "pytest", "jsonargparse", "matplotlib", "PIL"):  # fmt: skip
-            try:
-                importlib.import_module(name)
-            except Exception:  # made by its package on the way
-                continue
+            pytest.main(
+                ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", *(f"{REPO}/tests/{one}" for one in tests)]
+            )
+            print("\n".join(name for name in sys.modules if name.split(".")[0] not in OURS), file=found, flush=True)
+            os._exit(0)
+        os.wait()
+        found.seek(0)
+        for name in found.read().split():
+            if not name.startswith(("_pytest", "pytest", "xdist", "_hypothesis")):  # these are made anew by each run
+                with suppress(Exception):  # made by its package on the way
+                    importlib.import_module(name)
 
 
 def try_file(name: str, sample: int) -> str:
