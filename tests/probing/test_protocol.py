@@ -3,7 +3,20 @@
 import pytest
 import torch
 
-from igpt.probing.protocol import LayerResult, accuracy, best_layer, joined, probe_layers, standardise, window
+from igpt.probing.protocol import (
+    STRENGTHS,
+    LayerResult,
+    accuracy,
+    best_layer,
+    joined,
+    probe_layers,
+    standardise,
+    window,
+)
+
+
+def test_penalties_fall_by_tens_from_the_stronger_to_the_weaker():
+    assert pytest.approx([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], rel=1e-9) == STRENGTHS
 
 
 @pytest.mark.parametrize(
