@@ -90,7 +90,7 @@ test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a C
 	timeout 60 $(BIN)/igpt probe --ckpt build/avx2/digits_ar/checkpoints/last.ckpt
 	IGPT_TEST_DEVICE=cpu timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
 
-mutation: $(STAMP) ## small faults put into the core, each of which a test must find; about an hour (docs/testing.md)
+mutation: $(STAMP) ## small faults put into the core, each of which a test must find (docs/testing.md)
 	$(BIN)/python benchmarks/mutation.py
 
 lint: $(STAMP) ## ruff and mypy
