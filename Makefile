@@ -90,6 +90,9 @@ test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a C
 	timeout 60 $(BIN)/igpt probe --ckpt build/avx2/digits_ar/checkpoints/last.ckpt
 	IGPT_TEST_DEVICE=cpu timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
 
+mutation: $(STAMP) ## small faults put into the core, each of which a test must find (docs/testing.md)
+	$(BIN)/python benchmarks/mutation.py
+
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -107,4 +110,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini test test-all test-lowest test-gpu test-avx2 lint bench clean
+.PHONY: help setup palette demo reproduce-mini test test-all test-lowest test-gpu test-avx2 mutation lint bench clean

@@ -6,7 +6,15 @@ import torch
 
 from igpt.data import rng_of
 from igpt.modules import BERT, Autoregressive, Joint
-from igpt.objectives import draw_mask, masked_pixel_loss, modal_class, next_pixel_loss, pixel_nll
+from igpt.objectives import (
+    NATS_PER_BIT,
+    covering_masks,
+    draw_mask,
+    masked_pixel_loss,
+    modal_class,
+    next_pixel_loss,
+    pixel_nll,
+)
 from igpt.transformer import TransformerConfig
 from tests.conftest import randomised
 from tests.reference import numpy_igpt
@@ -60,6 +68,11 @@ def test_every_image_counts_the_same_however_much_of_it_is_masked():
 def test_the_loss_scores_all_pixels_when_nothing_is_hidden_by_a_mask():
     logits, tokens = torch.randn(3, 9, 7), tokens_of(3)
     assert next_pixel_loss(logits, tokens).item() == pytest.approx(pixel_nll(logits, tokens).mean().item())
+
+
+def test_a_pixel_of_two_equally_likely_colours_costs_one_bit():
+    nats = pixel_nll(torch.zeros(1, 3, 2), torch.tensor([[0, 1, 0]]))
+    torch.testing.assert_close(nats / NATS_PER_BIT, torch.ones(1, 3))
 
 
 def test_masks_hold_each_position_independently_with_their_share():
@@ -144,3 +157,15 @@ def test_the_bert_loss_follows_its_randomness_alone():
     one, again, later = (bert.loss(tokens, rng_of(0, step, 0, 0)) for step in (1, 1, 2))
     assert one == again
     assert one != later
+
+
+@pytest.mark.parametrize(("share", "sizes"), [(0.5, {2, 3}), (0.3, {1, 2}), (0.01, {1}), (1.0, {5})])
+def test_covering_masks_are_the_fewest_that_hide_about_their_share_each(share, sizes):
+    masks = covering_masks(5, share, torch.Generator().manual_seed(0))
+    assert set(masks.sum(1).tolist()) == sizes
+    assert (masks.sum(0) == 1).all()
+
+
+def test_one_vote_more_wins_whatever_the_randomness():
+    votes = torch.tensor([[0], [1], [1], [0], [1]])
+    assert {modal_class(votes, 2, torch.Generator().manual_seed(seed)).item() for seed in range(40)} == {1}

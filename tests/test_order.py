@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from igpt.errors import UserError
 from igpt.modules import Autoregressive
 from igpt.order import inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
@@ -73,3 +74,14 @@ def test_resized_positions_follow_the_image_whatever_the_order():
     assert (resized[0] == resized).all(0).all() or torch.allclose(resized, resized[0].expand(8, 8), atol=1e-5)
     assert (resized[0].diff() > 0).all()
     assert resized.mean().item() == pytest.approx(1.5, abs=1e-4)
+
+
+def test_a_coarser_image_takes_means_of_positions_and_does_not_pick_some():
+    stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(2).expand(8, 8).reshape(64, 1)
+    coarse = resize_positions(stripes, pixel_order("raster", 8), pixel_order("raster", 2))
+    assert coarse.abs().max() < 0.3
+
+
+def test_an_order_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="no pixel order 'zigzag'"):
+        pixel_order("zigzag", 4)

@@ -75,3 +75,13 @@ def test_a_place_among_100_million_costs_neither_memory_nor_time():
 def test_an_index_outside_is_refused(index):
     with pytest.raises(ValueError, match=r"outside of 0 \.\. 9"):
         permuted(np.array([index]), 10, (0,))
+
+
+def test_a_run_goes_on_in_the_order_that_it_began_with_whatever_the_version():
+    assert permuted(np.arange(12), 12, (3, 1)).tolist() == [11, 1, 8, 3, 7, 6, 0, 2, 10, 5, 4, 9]
+    assert permuted(np.arange(4) * 10**14, 10**15, (3, 1)).tolist() == [
+        398633224555279,
+        470687629927179,
+        959483325756767,
+        980812725330108,
+    ]

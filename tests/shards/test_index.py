@@ -112,3 +112,19 @@ def test_writing_a_shard_gives_it_the_usual_mode_and_leaves_the_mask_of_the_proc
     finally:
         os.umask(before)
     assert (tmp_path / "a.npy").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_shard_that_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "train-00000.npy"
+    target.mkdir()
+    (beside := tmp_path / "beside").mkdir()
+    with pytest.raises(UserError, match=r"^cannot write .*train-00000\.npy"):
+        write_shard(target, np.zeros(1, np.int64), np.zeros((1, 1, 4), np.uint16), 2, beside)
+    assert list(beside.iterdir()) == []
+
+
+def test_a_shard_takes_eight_bytes_a_label_and_two_a_token_beside_a_short_header(tmp_path):
+    tokens = np.zeros((100, 2, 9), np.uint16)
+    shard = write_shard(tmp_path / "a.npy", np.zeros(100, np.int64), tokens, 3, tmp_path)
+    assert shard.bytes == (tmp_path / "a.npy").stat().st_size
+    assert 0 < shard.bytes - 100 * (8 + 2 * 9 * 2) <= 256
