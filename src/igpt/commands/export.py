@@ -18,7 +18,7 @@ from torch import Tensor
 from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from igpt.commands.model_card import Facts, model_card
 from igpt.errors import UserError
-from igpt.files import atomic_folder, lies_in
+from igpt.files import atomic_folder, check_own, lies_in
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
 from igpt.loading import check_finite, check_room, step_of
@@ -28,6 +28,7 @@ from igpt.transformer import TransformerConfig
 
 Format = Literal["huggingface", "safetensors", "checkpoint"]
 CHECKPOINT = "model.ckpt"
+MARK = b"Written by igpt "  # in the card of every export
 WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
 WRITTEN |= {CHECKPOINT, f"{CHECKPOINT}.sha256"}
 
@@ -141,9 +142,8 @@ def check_folder(out: str, ckpt: str) -> None:
     folder = Path(out)
     if lies_in(Path(ckpt), folder):
         raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN) if folder.is_dir() else []
-    if others:
-        raise UserError(f"--out {out} holds other files ({others[0]}), which would be lost; name a new folder")
+    if folder.is_dir():
+        check_own(folder, lambda path: MARK in (path / "README.md").read_bytes(), tuple(WRITTEN))
 
 
 def open_contents(ckpt: str) -> Contents:

@@ -14,7 +14,7 @@ from igpt.commands.device import ready
 from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own
 from igpt.hardware import Precision, compute_of
 from igpt.interop.alignment import Alignment
 from igpt.interop.huggingface import PROCESSOR, clusters_of, read_huggingface
@@ -88,7 +88,13 @@ def checked_target(out: str) -> Path:
     for file in (target, classes_path(target)):
         if file.exists() and not is_imported(file):
             raise UserError(f"--out {out}: {file} is not of an earlier import and would be lost; choose another name")
+    check_own(target.with_suffix(".yaml"), lambda path: starts_from(path).name == target.name)
     return target
+
+
+def starts_from(config: Path) -> Path:
+    """The checkpoint that an import's config names."""
+    return Path(yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"])
 
 
 def is_imported(file: Path) -> bool:
