@@ -66,7 +66,8 @@ def check_own(
         own = made(target)
     except (OSError, EOFError, UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         own = False
-    lost = target if not own else foreign_entry(target, names) if names else None
+    lost = foreign_entry(target, names) if names and target.is_dir() else None
+    lost = lost or (None if own else target)
     if lost is not None:
         raise UserError(f"{lost} is not of this command and would be lost; move it away, or give another {option}")
 

@@ -8,7 +8,14 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, move_checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from igpt.checkpoint import (
+    CHECKPOINT_KEY,
+    check_finite,
+    move_checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from igpt.commands.alignment import check_score, score
 from igpt.commands.device import ready
 from igpt.commands.export import as_checkpoint
@@ -118,6 +125,7 @@ def read(path: str, format: str | None) -> Imported:
     if math.isqrt(positions) ** 2 != positions:
         raise UserError(f"{path} has {positions} positions, which is no square; igpt is for square images")
     check_state(imported.state, imported.config, path)
+    check_finite([*imported.state.items(), ("class head", imported.class_head)], path)
     return imported
 
 
