@@ -207,3 +207,22 @@ def test_the_command_writes_the_same_bytes_twice_and_true_figures(digits_run, ig
     assert report["seed"] == 0
     assert (tmp_path / "a.png").stat().st_size > 1000
     assert f"{report['mse']:.2f}" in out
+
+
+@pytest.mark.parametrize("name", ["p.npy", "p.json", "p.png"])
+def test_the_command_writes_over_its_own_files_and_over_no_others(igpt, tmp_path, name):
+    command = ["palette", "--data", "Digits", "--colors", 17, "--out", tmp_path / "p.npy"]
+    for _ in range(2):
+        assert igpt(*command)[0] == 0
+    if name == "p.npy":
+        Palette(torch.zeros(17, 3)).save(tmp_path / name)  # another one under the name, which the figures do not know
+    else:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        (tmp_path / name).write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code, _, err = igpt(*command)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{name} is not of this command" in err
+    assert "--out" in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

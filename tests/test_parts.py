@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
 from torch.distributed.checkpoint import save
 
 from igpt.checkpoint import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
+from igpt.commands.resuming import use_checkpoint
 from igpt.errors import UserError
 from igpt.files import place_folder, remove_partial
 from igpt.parts import read_parts
@@ -87,3 +89,14 @@ def test_folders_of_killed_writers_are_removed(tmp_path):
     (left / "__0_0.distcp").touch()
     remove_partial(tmp_path)
     assert not left.exists()
+
+
+def test_a_network_that_diverged_is_no_beginning_in_parts_either(folder):
+    meta = (folder / META).read_bytes()
+    shutil.rmtree(folder)
+    diverged = {"state_dict": STATE | {"transformer.wpe": torch.tensor([1.0, torch.nan])}}
+    with pytest.warns(UserWarning, match="single process"):
+        save(diverged, checkpoint_id=folder, no_dist=True)
+    (folder / META).write_bytes(meta)
+    with pytest.raises(UserError, match=r"--ckpt_path .*step=0000005.ckpt.* not finite \(in transformer.wpe\)"):
+        use_checkpoint(None, str(folder))

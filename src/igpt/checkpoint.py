@@ -5,12 +5,13 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from igpt.errors import UserError
 from igpt.files import durable_path, remove_folder, same_file, sha256_of, sync
@@ -56,6 +57,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
         raise UserError(f"checkpoint {path} was not written by igpt; use a file from runs/NAME/checkpoints")
     return content | {CHECKPOINT_KEY: header_of(content[CHECKPOINT_KEY], path)}
+
+
+def check_finite(state: Iterable[tuple[str, Any]], source: str) -> None:
+    """Refuse the weights of a training that diverged.
+
+    Args:
+        state: names and tensors; anything else is passed over.
+        source: the file, or the option with it, for the complaint.
+
+    Raises:
+        UserError: names the first tensor with a value that is not finite.
+    """
+    for name, tensor in state:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_sparse or not tensor.numel():
+            continue
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise UserError(
+                f"{source}: the network has values that are not finite (in {name}); use an earlier checkpoint"
+            )
 
 
 def load_plain(path: Path) -> Any:

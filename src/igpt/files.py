@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from glob import escape
@@ -64,11 +64,30 @@ def check_own(
         return
     try:
         own = made(target)
-    except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, EOFError, UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         own = False
-    lost = target if not own else foreign_entry(target, names) if names else None
+    lost = foreign_entry(target, names) if names and target.is_dir() else None
+    lost = lost or (None if own else target)
     if lost is not None:
         raise UserError(f"{lost} is not of this command and would be lost; move it away, or give another {option}")
+
+
+def check_not_read(written: Iterable[str | Path], read: Iterable[str | Path | None], option: str = "--out") -> None:
+    """Refuse to write over a file that the same command reads, by whatever name.
+
+    Args:
+        written: files that are to be written.
+        read: files that the command is given, where it is given them.
+        option: that the user can give another value.
+
+    Raises:
+        UserError: names what would be lost.
+    """
+    given = [Path(file) for file in read if file is not None]
+    for target in written:
+        lost = next((file for file in given if same_file(file, Path(target))), None)
+        if lost is not None:
+            raise UserError(f"{option}: {target} would be written over {lost}, which is read; give another {option}")
 
 
 def foreign_entry(folder: Path, names: tuple[str, ...]) -> Path | None:

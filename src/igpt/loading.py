@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, last_line
 from igpt.modules.base import PixelModule
@@ -52,22 +52,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
         module.load_state_dict(state)
         check_colors(module.core.palette.colors, "its palette")
         check_order(module.core.pixel_order)
-        check_finite(state)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
+    check_finite(state.items(), f"checkpoint {path}")
     return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
-
-
-def check_finite(state: dict[str, Any]) -> None:
-    """Raise a UserError that names the first tensor with a value that is not finite: its training diverged."""
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_sparse or not tensor.numel():
-            continue
-        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
-            raise UserError(f"the network has values that are not finite (in {name}); use an earlier checkpoint")
 
 
 def step_of(content: dict[str, Any]) -> int:

@@ -5,10 +5,12 @@
 
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException  # derived from BaseException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -53,24 +55,31 @@ def read_parts(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is not whole, damaged, or holds something other than tensors and plain data.
     """
-    content = read_meta(path)
+    return {**read_meta(path), "state_dict": dict(weights_of(path))}
+
+
+def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of each weight, one after the other.
+
+    Raises:
+        UserError: see `read_parts`.
+    """
     try:
         reader = PlainReader(path)
-        state = {
-            name.removeprefix(WEIGHTS): torch.empty(entry.size, dtype=entry.properties.dtype)
-            for name, entry in reader.read_metadata().state_dict_metadata.items()
-            if name.startswith(WEIGHTS) and isinstance(entry, TensorStorageMetadata)
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that this is one process is meant
-            load({"state_dict": state}, storage_reader=reader, no_dist=True)
+        for key, entry in reader.read_metadata().state_dict_metadata.items():
+            if key.startswith(WEIGHTS) and isinstance(entry, TensorStorageMetadata):
+                name = key.removeprefix(WEIGHTS)
+                held = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that this is one process is meant
+                    load({"state_dict": held}, storage_reader=reader, no_dist=True)
+                yield name, held[name]
     except pickle.UnpicklingError as error:
         raise UserError(f"checkpoint {path} holds something other than tensors and plain data ({error})") from error
     except (Exception, CheckpointException) as error:
         raise UserError(
             f"checkpoint {path} cannot be read: a part is missing or damaged; use an earlier one"
         ) from error
-    return {**content, "state_dict": state}
 
 
 class PlainReader(FileSystemReader):

@@ -3,16 +3,19 @@
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_not_read, check_own
 from igpt.imagefile import BadImageError, decode_rgb
 
 if TYPE_CHECKING:
@@ -44,6 +47,28 @@ def check_format(path: str | Path) -> None:
     """Raise a UserError unless the suffix of --out is one that `save_picture` takes; for use before any work."""
     if Path(path).suffix.lower() not in FORMATS:
         raise UserError(f"--out {path} names no picture format; give a file name that ends in .png")
+
+
+def check_pair(
+    picture: str | Path, made: Callable[[NDArray[np.generic]], bool], read: Iterable[str | Path | None]
+) -> None:
+    """Look whether --out and the array of the same name, ending in .npy, may be written; for use before any work.
+
+    A picture is known by the array beside it.
+
+    Args:
+        picture: that is to be written.
+        made: whether the command writes such arrays.
+        read: files that the command is given.
+
+    Raises:
+        UserError: see `check_format`; or one of the two files is read by this command, or is not of it.
+    """
+    check_format(picture)
+    array = Path(picture).with_suffix(".npy")
+    check_not_read((picture, array), read)
+    for target in (array, picture):
+        check_own(target, lambda _: made(np.load(array, mmap_mode="r")))
 
 
 def save_picture(picture: Tensor, path: str | Path) -> None:

@@ -185,3 +185,14 @@ def test_an_earlier_export_is_replaced(digits_run, igpt, tmp_path):
         code, _, err = igpt("export", "--ckpt", digits_run.checkpoint, "--out", tmp_path / "out", "--format", form)
         assert code == 0, err
     assert not (tmp_path / "out" / "igpt.json").exists()
+
+
+def test_a_folder_from_elsewhere_with_the_same_files_is_not_replaced(digits_run, igpt, tmp_path):
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", "weights"), ("README.md", "# ImageGPT\n")):
+        (folder / name).write_text(text)
+        code, _, err = igpt("export", "--ckpt", digits_run.checkpoint, "--out", folder)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "--out" in err
+    assert (folder / "model.safetensors").read_text() == "weights"

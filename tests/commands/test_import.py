@@ -255,3 +255,15 @@ def test_an_import_brings_its_own_checksum_also_over_a_file_that_had_one(digits_
     code, _, err = igpt("import", "--path", tmp_path / "theirs", "--out", tmp_path / "one" / "model.ckpt")
     assert code == 0, err
     assert not list((tmp_path / "one").glob("*.classes.*"))
+
+
+def test_a_config_of_the_users_own_beside_an_earlier_import_is_not_written_over(igpt, tmp_path):
+    save(theirs("deep"), tmp_path / "theirs")
+    command = ["import", "--path", tmp_path / "theirs", "--out", tmp_path / "x.ckpt"]
+    for _ in range(2):
+        assert igpt(*command)[0] == 0
+    (tmp_path / "x.yaml").write_text("trainer: {max_steps: 7}\n")
+    code, _, err = igpt(*command)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "x.yaml is not of this command" in err
+    assert (tmp_path / "x.yaml").read_text() == "trainer: {max_steps: 7}\n"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from igpt.commands.probe import to_probe_with
+from igpt.files import sha256_of
 from igpt.locks import only_writer
 
 RESULTS = ["low_data.json", "probe.csv", "layers.png", "probe.json"]
@@ -170,3 +172,23 @@ def test_a_store_that_is_finished_serves_any_number_of_probes_at_once(digits_run
         code, printed, err = igpt(*words)
     assert code == 0, err
     assert "reused" in printed
+
+
+def test_a_link_that_leads_elsewhere_during_the_work_changes_nothing_about_what_is_recorded(
+    digits_run, igpt, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(digits_run.folder / "checkpoints", tmp_path / "checkpoints", symlinks=True)
+    link = folder / "last.ckpt"
+    loaded, other = sha256_of(link), folder / "step=0000020.ckpt"
+
+    def moved(data, model):
+        link.unlink()
+        link.symlink_to(other.name)
+        return to_probe_with(data, model)
+
+    monkeypatch.setattr("igpt.commands.probe.to_probe_with", moved)
+    code, _, err = igpt("probe", "--ckpt", link, *QUICK, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert sha256_of(link) == sha256_of(other) != loaded
+    assert record(tmp_path / "out")["checkpoint_sha256"] == loaded
+    assert loaded in "".join(path.read_text() for path in (tmp_path / "store").glob("*.json"))

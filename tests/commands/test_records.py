@@ -186,3 +186,13 @@ def test_a_limit_that_a_config_brings_is_said_and_recorded(runs, digits_run, igp
     assert "--trainer.limit_val_batches 2: these figures are of a part" in err
     assert igpt("validate", *common)[0] == 0
     assert [entry.get("limit_batches") for entry in scores(runs / "mini")] == [2, None]
+
+
+def test_a_likelihood_is_not_written_over_a_table_from_elsewhere(runs, igpt):
+    folder = runs / "mini"
+    table = folder / "likelihood" / "test.csv"
+    table.parent.mkdir()
+    table.write_text("index,grade\n0,A\n")
+    code, _, err = igpt("test", "--config", folder / "config.yaml", "--runs_dir", runs, "--ckpt_path", "last")
+    assert (code, err.count("is not of this command")) == (2, 1), err
+    assert table.read_text() == "index,grade\n0,A\n"

@@ -99,3 +99,15 @@ def test_without_a_run_the_line_says_what_to_give(igpt):
     assert code == 2
     assert "run" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(runs, igpt, tmp_path):
+    for _ in range(2):
+        assert igpt("report", runs[0], "--out", tmp_path / "r.html")[0] == 0
+    (tmp_path / "r.md").write_text("# Notes\n")
+    (runs[0] / "notes.html").write_text("<title>Notes</title>")
+    for out, kept in ((tmp_path / "r.html", tmp_path / "r.md"), (runs[0] / "notes.html", runs[0] / "notes.html")):
+        code, _, err = igpt("report", runs[0], "--out", out)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert f"{kept} is not of this command" in err
+        assert "Notes" in kept.read_text()

@@ -75,3 +75,29 @@ def test_samples_and_completions_of_bert_are_logged_while_it_trains(digits_bert_
     events.Reload()
     assert [event.step for event in events.Images("samples")] == [15, 30]
     assert [event.step for event in events.Images("completions")] == [15, 30]
+
+
+def test_no_file_that_is_read_and_none_of_another_kind_is_written_over(digits_run, igpt, tmp_path):
+    photo, foreign = tmp_path / "photo.png", tmp_path / "faces.npy"
+    Image.new("RGB", (8, 8), 9).save(photo)
+    np.save(foreign, np.zeros((2, 8, 8, 3), np.uint8))
+    (tmp_path / "link.png").symlink_to(photo)
+    before = {path: path.read_bytes() for path in (photo, foreign)}
+    start = ["sample", "--ckpt", digits_run.checkpoint, "--num", 1]
+    for options, out in (
+        (["--complete", photo], photo),
+        (["--complete", photo], tmp_path / "link.png"),
+        (["--rows", 1, "--mask", photo], photo),
+        ([], photo),
+        ([], tmp_path / "faces.png"),
+    ):
+        code, _, err = igpt(*start, *options, "--out", out)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert "--out" in err
+    assert {path: path.read_bytes() for path in (photo, foreign)} == before
+
+
+def test_an_earlier_drawing_is_replaced(digits_run, igpt, tmp_path):
+    for seed in (1, 2):
+        options = ["--num", 1, "--seed", seed, "--out", tmp_path / "s.png"]
+        assert igpt("sample", "--ckpt", digits_run.checkpoint, *options)[0] == 0

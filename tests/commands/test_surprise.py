@@ -69,3 +69,16 @@ def test_the_picture_shows_each_image_beside_its_map_on_one_scale(digits_run, ig
     with Image.open(files[0]) as original:
         np.testing.assert_array_equal(small[1:9, 1:9], np.asarray(original))  # the palette has every grey of the digits
     assert shown[19 * 24 :].min() == 0  # the legend has numbers
+
+
+def test_no_picture_that_is_read_and_no_other_array_is_written_over(digits_run, igpt, tmp_path, pictures):
+    files, _ = pictures
+    np.save(tmp_path / "colours.npy", np.zeros((17, 3), np.float32))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out in (files[1], tmp_path / "colours.png"):
+        code, _, err = igpt("surprise", *files, "--ckpt", digits_run.checkpoint, "--out", out)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert "--out" in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for _ in range(2):
+        assert igpt("surprise", files[0], "--ckpt", digits_run.checkpoint, "--out", tmp_path / "s.png")[0] == 0

@@ -363,3 +363,15 @@ def test_of_two_that_write_one_folder_the_second_is_refused(igpt, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     assert "another igpt writes to" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_own_folder_of_the_unfinished_ones_name_is_left_alone(whole, igpt, tmp_path):
+    shutil.copytree(whole, tmp_path / "whole")
+    for folder, code in ((tmp_path / "whole", 0), (tmp_path / "new", 2)):
+        notes = folder / UNFINISHED / "notes.txt"
+        notes.parent.mkdir(parents=True)
+        notes.write_text("mine")
+        found, _, err = igpt(*DIGITS, "--out", folder, "--shard_images", 20, "--workers", 1)
+        assert found == code, err
+        assert notes.read_text() == "mine"
+        assert code == 0 or (len(err.splitlines()) == 1 and "notes.txt" in err and "--out" in err)

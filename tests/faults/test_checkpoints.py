@@ -18,6 +18,10 @@ READERS = {  # verb: its options, in which CKPT stands for the checkpoint
     "export": ["--ckpt", "CKPT", "--out", "e"],
     "test": ["--config", "CONFIG", "--ckpt_path", "CKPT"],
     "fit": ["--config", "CONFIG", "--model.init_args.start_from", "CKPT"],
+    "fit Joint": [
+        *("--config", "CONFIG", "--model", "igpt.modules.Joint", "--model.num_classes", "10"),
+        *("--model.pretrained", "CKPT"),
+    ],
 }
 
 
@@ -28,6 +32,7 @@ def read_by(refused, digits_run):
     def check(verb, path="bad.ckpt", words=()):
         given = {"CKPT": path, "CONFIG": digits_run.config}
         options = [given.get(option, option) for option in READERS[verb]]
+        verb = verb.partition(" ")[0]
         refused(verb, *options, *([] if verb == "export" else cpu(verb)), words=[path, *words])
 
     return check
@@ -227,7 +232,7 @@ def test_a_flipped_bit_is_found_where_no_checksum_stands_beside_the_file(read_by
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("verb", ["sample", "probe", "surprise", "export", "test"])
+@pytest.mark.parametrize("verb", ["sample", "probe", "surprise", "export", "test", "fit", "fit Joint"])
 def test_a_network_that_diverged_is_said_before_the_work(read_by, changed, verb, value):
     broken = torch.zeros(64, 32)
     broken[5, 3] = value

@@ -48,6 +48,8 @@ def changed(folder, **tensors):
         ({"extra": torch.ones(1)}, ["the tensor extra"]),
         ({"score__weight": torch.ones(10, 23)}, ["score.weight", "(10, 23)"]),
         ({"score__weight": torch.tensor(1.0)}, ["score.weight", "()"]),
+        ({"score__weight": torch.full((10, 24), torch.nan)}, ["not finite (in class head)"]),
+        ({"transformer__ln_f__weight": torch.full((24,), torch.inf)}, ["not finite (in ln_f.weight)"]),
         ({"transformer__ln_f__weight": torch.ones(24, dtype=torch.int8)}, ["transformer.ln_f.weight", "int8"]),
         ({"transformer__h__3__mlp__c_proj__bias": torch.full((24,), torch.nan)}, ["h.3.mlp.c_proj.bias", "not zero"]),
     ],
@@ -239,7 +241,7 @@ def test_what_imagegpt_cannot_hold_is_refused(refused, digits_run, digits_bert_r
 def test_a_folder_of_other_files_is_never_replaced(refused, digits_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    exported(refused, digits_run.checkpoint, words=["--out out", "thesis.tex"])
+    exported(refused, digits_run.checkpoint, words=["out/thesis.tex", "--out"])
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     refused("export", "--ckpt", "gone.ckpt", "--out", "new", words=["gone.ckpt"])
     exported(refused, digits_run.checkpoint, "--format", "onnx", words=["--format"])

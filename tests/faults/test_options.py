@@ -91,6 +91,7 @@ def test_a_sample_with_a_number_off(refused, digits_run, options, word):
         ("trainer.max_epochs", "0"),
         ("trainer.num_nodes", "0"),
         ("trainer.devices", "gpu"),
+        ("trainer.devices", "999"),
         ("trainer.limit_train_batches", "0"),
         ("trainer.limit_train_batches", "2.5"),
         ("trainer.log_every_n_steps", "-1"),

@@ -8,12 +8,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own
 from igpt.modules.autoregressive import Autoregressive
 from igpt.modules.bert import BERT
 from igpt.objectives import NATS_PER_BIT
 
 COLUMNS = ("index", "label", "nats_per_pixel", "bits_per_pixel")
+HEAD = ",".join(COLUMNS).encode()
 
 
 class Likelihood(pl.Callback):
@@ -32,7 +33,11 @@ class Likelihood(pl.Callback):
         self.found: list[tuple[Tensor, Tensor]] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew; say why, where there will be no likelihood."""
+        """Begin anew; say why, where there will be no likelihood.
+
+        Raises:
+            UserError: another file stands where test.csv is to go.
+        """
         self.found = []
         if not trainer.is_global_zero:
             return
@@ -40,6 +45,8 @@ class Likelihood(pl.Callback):
             print("no likelihood of images: BERT's loss is of masked pixels, under the same masks in every test")
         elif isinstance(pl_module, Autoregressive) and trainer.world_size > 1:
             print("no likelihood of each image: it is collected in one process; use --trainer.devices 1")
+        elif isinstance(pl_module, Autoregressive) and self.out is not None:
+            check_own(Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD), option="--name")
 
     def on_test_batch_end(
         self,

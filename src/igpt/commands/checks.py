@@ -1,5 +1,6 @@
 """What is looked at before a run is started, so that what is off costs one line and leaves nothing behind."""
 
+import os
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.commands.device import is_main_process
 from igpt.data import ImageDataModule
 from igpt.errors import UserError, UserErrors
+from igpt.hardware import Compute
 from igpt.modules import Joint, PixelModule
 
 LEAST = {  # of the trainer's numbers
@@ -95,6 +97,21 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     if not trainer.fast_dev_run and trainer.max_steps < 1:
         raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
     data.train_dataloader()
+
+
+def check_devices(devices: Any, compute: Compute) -> None:
+    """Refuse more processes on a CPU than it has cores, before the first is started; two are always allowed.
+
+    Args:
+        devices: as given to the trainer.
+        compute: where the network runs.
+
+    Raises:
+        UserError: as said.
+    """
+    cores = os.cpu_count() or 1
+    if compute.device == "cpu" and str(devices).isdigit() and int(devices) > max(cores, 2):
+        raise UserError(f"--trainer.devices {devices}: this machine has {cores} cores; give at most so many processes")
 
 
 def check_strategy(trainer: pl.Trainer) -> None:

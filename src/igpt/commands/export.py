@@ -15,19 +15,20 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint, write_checkpoint
 from igpt.commands.model_card import Facts, model_card
 from igpt.errors import UserError
-from igpt.files import atomic_folder, lies_in
+from igpt.files import atomic_folder, check_own, lies_in
 from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import check_state
-from igpt.loading import check_finite, check_room, step_of
+from igpt.loading import check_room, step_of
 from igpt.parts import read_parts
 from igpt.spec import header_of
 from igpt.transformer import TransformerConfig
 
 Format = Literal["huggingface", "safetensors", "checkpoint"]
 CHECKPOINT = "model.ckpt"
+MARK = b"Written by igpt "  # in the card of every export
 WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
 WRITTEN |= {CHECKPOINT, f"{CHECKPOINT}.sha256"}
 
@@ -141,9 +142,8 @@ def check_folder(out: str, ckpt: str) -> None:
     folder = Path(out)
     if lies_in(Path(ckpt), folder):
         raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN) if folder.is_dir() else []
-    if others:
-        raise UserError(f"--out {out} holds other files ({others[0]}), which would be lost; name a new folder")
+    if folder.is_dir():
+        check_own(folder, lambda path: MARK in (path / "README.md").read_bytes(), tuple(WRITTEN))
 
 
 def open_contents(ckpt: str) -> Contents:
@@ -159,10 +159,7 @@ def open_contents(ckpt: str) -> Contents:
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
     check_room(model["init_args"], state, ckpt)
     held = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    try:
-        check_finite(held)
-    except UserError as error:
-        raise UserError(f"--ckpt {ckpt}: {error}") from error
+    check_finite(held.items(), f"--ckpt {ckpt}")
     step = step_of(content)
     plain = {"model": model, "data": header.get("data"), "step": step}
     return Contents(plain, core, held, "generative." if joint else "")

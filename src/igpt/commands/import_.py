@@ -8,13 +8,20 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, move_checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from igpt.checkpoint import (
+    CHECKPOINT_KEY,
+    check_finite,
+    move_checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from igpt.commands.alignment import check_score, score
 from igpt.commands.device import ready
 from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own
 from igpt.hardware import Precision, compute_of
 from igpt.interop.alignment import Alignment
 from igpt.interop.huggingface import PROCESSOR, clusters_of, read_huggingface
@@ -88,7 +95,13 @@ def checked_target(out: str) -> Path:
     for file in (target, classes_path(target)):
         if file.exists() and not is_imported(file):
             raise UserError(f"--out {out}: {file} is not of an earlier import and would be lost; choose another name")
+    check_own(target.with_suffix(".yaml"), lambda path: starts_from(path).name == target.name)
     return target
+
+
+def starts_from(config: Path) -> Path:
+    """The checkpoint that an import's config names."""
+    return Path(yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"])
 
 
 def is_imported(file: Path) -> bool:
@@ -112,6 +125,7 @@ def read(path: str, format: str | None) -> Imported:
     if math.isqrt(positions) ** 2 != positions:
         raise UserError(f"{path} has {positions} positions, which is no square; igpt is for square images")
     check_state(imported.state, imported.config, path)
+    check_finite([*imported.state.items(), ("class head", imported.class_head)], path)
     return imported
 
 

@@ -11,7 +11,7 @@ from igpt.commands.device import check_seed
 from igpt.counting import ColorCounts
 from igpt.data import ImageDataModule
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own
 from igpt.palette import Palette, fit_palette, palette_quality
 
 SHOWN = 8  # images in the before/after picture
@@ -30,12 +30,14 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
         seed: of the clustering; the same seed gives the same file.
 
     Raises:
-        UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours.
+        UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours; or a
+            file that would be written over is not of an earlier palette.
     """
     target = Path(out)
     if target.suffix != ".npy":
         raise UserError(f"--out {out} must end in .npy")
     check_seed(seed)
+    check_files(target)
     data.prepare_data()
     counts, examples = count_pixels(data)
     fitted = fit_palette(counts, colors, seed)
@@ -51,6 +53,19 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
         f"; {quality}, {report['unused_colors']} unused\n"
         f"wrote {target}, {target.with_suffix('.json').name}, {target.with_suffix('.png').name}"
     )
+
+
+def check_files(target: Path) -> None:
+    """Raise a UserError unless all three files are free, or of an earlier palette: NAME.json knows NAME.npy."""
+    figures = target.with_suffix(".json")
+
+    def made(_: Path) -> bool:
+        report = json.loads(figures.read_bytes())
+        known = {"k", "seed", "sha256"} <= report.keys()
+        return known and (not target.exists() or Palette.load(target).sha256 == report["sha256"])
+
+    for file in (target, figures, target.with_suffix(".png")):
+        check_own(file, made)
 
 
 def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:

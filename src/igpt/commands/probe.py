@@ -84,7 +84,9 @@ def probe(
     Raises:
         UserError: no such checkpoint, layer or method, the data have no labels, or a store does not fit.
     """
-    loaded = load(ckpt)
+    source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
+    loaded = load(source)  # a link may lead elsewhere before the work is done
+    checksum = sha256_of(source)
     core = loaded.module.core
     core.compile_blocks = compile
     wanted, methods = parse_layers(layers, core.n_layers), parse_methods(method)
@@ -104,11 +106,11 @@ def probe(
     with only_writer(folder, "give another --out"):
         features = None
         if set(methods) != {"sgd"} or few or not asked.changing:
-            features = features_for(asked, ckpt, store, stored_as)
+            features = features_for(asked, source, store, stored_as)
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(name, asked, features) for name in methods]
         report = ProbeReport(
-            {**origin(ckpt, loaded, data), "features": choices},
+            {**origin(ckpt, checksum, loaded, data), "features": choices},
             results,
             [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
             subset_indices(data, few),
@@ -142,12 +144,12 @@ def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModu
     return data
 
 
-def origin(ckpt: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
+def origin(ckpt: str, checksum: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
     """What was probed, for probe.json."""
     return {
         "command": command_line(),
         "checkpoint": str(ckpt),
-        "checkpoint_sha256": sha256_of(ckpt),
+        "checkpoint_sha256": checksum,
         "step": loaded.step,
         "model": type(loaded.module).__name__,
         "objective": type(loaded.module.core).__name__,

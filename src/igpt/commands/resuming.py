@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
 from igpt.commands.device import is_main_process
 from igpt.errors import UserError
-from igpt.loading import check_finite, step_of
-from igpt.parts import read_meta
+from igpt.loading import step_of
+from igpt.parts import read_meta, weights_of
 from igpt.spec import plain
 
 NOT_COMPARED = {
@@ -75,10 +75,10 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         UserError: the checkpoint cannot be read, or holds another network.
     """
     content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
-    try:
-        check_finite(content.get("state_dict") or {})
-    except UserError as error:
-        raise UserError(f"--ckpt_path {path}: {error}") from error
+    if is_main_process():  # of a folder of parts, one process reads all weights
+        state = content.get("state_dict")
+        held = state.items() if isinstance(state, dict) else weights_of(path) if Path(path).is_dir() else ()
+        check_finite(held, f"--ckpt_path {path}")
     header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.commands.device import check_seed, ready
@@ -16,7 +17,7 @@ from igpt.files import atomic_path
 from igpt.hardware import Precision, compute_of
 from igpt.loading import Loaded, load
 from igpt.modules import BERT, GenerativeModule
-from igpt.pictures import check_format, enlarge, grid, open_mask, open_picture, save_picture
+from igpt.pictures import check_pair, enlarge, grid, open_mask, open_picture, save_picture
 from igpt.sampling import check_sampling
 
 MOST = 10**6  # images of one command
@@ -71,12 +72,12 @@ def sample(
             of no use on CUDA, where steps are recorded anyway. Not for BERT.
 
     Raises:
-        UserError: no such checkpoint or picture, or a setting out of range.
+        UserError: no such checkpoint or picture, a setting out of range, or `out` holds what is not of this command.
     """
     check_sampling(temperature, top_k, top_p)
     check_choice(num, complete, rows, keep, mask)
     check_seed(seed)
-    check_format(out)
+    check_pair(out, is_tokens, [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
@@ -145,6 +146,11 @@ def drawn_new(module: GenerativeModule, num: int, how: dict[str, Any]) -> Drawn:
     """So many new images, in a square as far as they go."""
     tokens = module.draw_new(num, **how)
     return Drawn(module.palette.decode(tokens), max(1, round(num**0.5)), tokens, num, tokens.numel())
+
+
+def is_tokens(array: NDArray[np.generic]) -> bool:
+    """Whether `write` makes such arrays: of new images `(N, T)`, or of completions `(B, num, T)`."""
+    return array.dtype == np.int64 and array.ndim in (2, 3)
 
 
 def write(drawn: Drawn, resolution: int, out: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.commands.device import check_seed, ready
@@ -13,7 +14,7 @@ from igpt.hardware import Compute, Precision, compute_of
 from igpt.loading import load
 from igpt.modules import GenerativeModule
 from igpt.objectives import NATS_PER_BIT
-from igpt.pictures import check_format, enlarge, grid, heat, heat_legend, open_picture, save_picture
+from igpt.pictures import check_pair, enlarge, grid, heat, heat_legend, open_picture, save_picture
 
 SIDE = 192  # pixels an image is enlarged to, so that the legend fits below two of them
 BATCH = 16
@@ -47,9 +48,9 @@ def surprise(
         tf32: on CUDA, let float32 products round to TF32.
 
     Raises:
-        UserError: no such checkpoint or picture, or `out` names no picture format.
+        UserError: no such checkpoint or picture, `out` names no picture format, or holds what is not of this command.
     """
-    check_format(out)
+    check_pair(out, is_surprise, [ckpt, *files])
     check_seed(seed)
     if not files:
         raise UserError("--files is empty; name one picture or more")
@@ -68,6 +69,11 @@ def surprise(
     for file, mean in zip(files, nats.double().mean((1, 2)).tolist(), strict=True):
         print(f"{file}: {mean:.4f} nats, {mean / NATS_PER_BIT:.4f} bits per pixel")
     print(f"wrote {out}, {beside.name}")
+
+
+def is_surprise(array: NDArray[np.generic]) -> bool:
+    """Whether `surprise` writes such arrays, `(N, R, R)`."""
+    return array.dtype == np.float32 and array.ndim == 3 and array.shape[1] == array.shape[2]
 
 
 @torch.inference_mode()

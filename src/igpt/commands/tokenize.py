@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from igpt.commands.engines import run_here, run_on_dask
 from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
 from igpt.data import SPLITS, ImageDataModule
 from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, check_own, remove_own
 from igpt.locks import only_writer
 from igpt.palette import Palette
 from igpt.shards.index import NAME, Index, check_shards
@@ -24,6 +23,7 @@ from igpt.shards.writing import stand_ins
 Engine = Literal["local", "dask"]
 TOLD_EVERY = 10  # seconds between two lines about the progress
 REFUSED = "refused"  # file in the unfinished folder: images are to be mended, so what was skipped is read anew
+WORK = ("plan.json", ".plan.*.json", REFUSED, f".{REFUSED}.*", "*-[0-9][0-9][0-9][0-9][0-9].*")  # files of that folder
 
 
 def tokenize(
@@ -124,8 +124,9 @@ def begin(folder: Path, plan: dict[str, Any]) -> bool:
             if not same_plan(index.source, plan):
                 raise UserError(other)
             check_shards(folder, index)
-            shutil.rmtree(work, ignore_errors=True)
+            remove_own(work, WORK)
             return False
+        check_own(work, Path.is_dir, WORK)
         if (work / "plan.json").is_file():
             if not same_plan(json.loads((work / "plan.json").read_bytes()), plan):
                 raise UserError(other)
@@ -222,7 +223,7 @@ def index_of(job: Job, plan: dict[str, Any], shown: NDArray[np.uint8], records: 
 def finish(folder: Path, index: Index) -> None:
     """Write the index, and remove what a killed run would have gone on from."""
     index.write(folder)
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    remove_own(folder / UNFINISHED, WORK)
 
 
 def summary(index: Index, out: str, seconds: float) -> str:

@@ -35,7 +35,7 @@ from igpt.callbacks import (
 from igpt.callbacks.preemption import started_by_another
 from igpt.callbacks.step_checkpoint import stopping_guard
 from igpt.commands import records
-from igpt.commands.checks import check_recipe, check_strategy, preflight
+from igpt.commands.checks import check_devices, check_recipe, check_strategy, preflight
 from igpt.commands.device import is_main_process, ready
 from igpt.commands.loopback import stay_on_this_machine
 from igpt.commands.parsing import CommandParser
@@ -213,6 +213,7 @@ class TrainerCLI(LightningCLI):
         began = self.beginning.precision if self.verb == "fit" else None
         compute = ready(compute_for(config.trainer, began), config.tf32)
         config.trainer.precision = compute.precision
+        check_devices(config.trainer.devices, compute)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
 from igpt.data import ImageDataModule, rng_of
 from igpt.errors import UserError, last_line
 from igpt.features import FeatureOptions, pooling
@@ -326,6 +326,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         state = {name: value for name, value in state.items() if name in module.state_dict()}
+        check_finite(state.items(), f"start_from: checkpoint {path}")
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
         new_order = pixel_order(module.order, module.resolution)
         if len(positions) == len(new_order):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
 from igpt.errors import UserError, last_line
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
@@ -206,4 +206,5 @@ def held_module(pretrained: str | None, generative: GenerativeModule | dict[str,
     except (UserError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"pretrained: checkpoint {pretrained} does not fit the model it names: {reason}") from error
+    check_finite(content["state_dict"].items(), f"pretrained: checkpoint {pretrained}")
     return module
