@@ -137,7 +137,8 @@ def test_prediction_never_replaces_a_folder_of_yours_called_features(digits_run,
     words = ["predict", "--config", digits_run.config, "--runs_dir", tmp_path, "--ckpt_path", "last"]
     code, _, err = igpt(*words)
     assert (code, err.count("\n")) == (2, 1), err
-    assert f"{features} is not of this command and would be lost; move it away, or give another --name" in err
+    lost = features / "mine.npy"
+    assert f"{lost} is not of this command and would be lost; move it away, or give another --name" in err
     assert [path.name for path in features.iterdir()] == ["mine.npy"]
 
 

@@ -121,7 +121,7 @@ def test_the_precision_of_a_likelihood_is_recorded_and_read(runs, igpt):
     code, _, err = igpt("test", "--config", folder / "config.yaml", "--runs_dir", runs, "--ckpt_path", "last",
                         "--trainer.precision", "bf16-mixed")  # fmt: skip
     assert code == 0, err
-    assert read_scores(folder / "scores.json")[0].precision == "bf16-mixed"
+    assert read_scores(folder / "scores.json", pytest.fail)[0].precision == "bf16-mixed"
 
 
 def test_bert_has_no_likelihood_and_the_test_says_so(runs, igpt):

@@ -211,15 +211,15 @@ class TrainerCLI(LightningCLI):
         """Resolve "auto", so that the trainer and config.yaml know the precision itself."""
         config = self.config[self.verb]
         began = self.beginning.precision if self.verb == "fit" else None
-        compute = ready(compute_for(config.trainer, began), config.tf32)
-        config.trainer.precision = compute.precision
-        check_devices(config.trainer.devices, compute)
+        self.compute = ready(compute_for(config.trainer, began), config.tf32)
+        config.trainer.precision = self.compute.precision
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
         config, folder = self.config[self.verb], run_dir(self.config[self.verb])
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             check_place(config)
+        check_devices(config.trainer.devices, self.compute)
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
