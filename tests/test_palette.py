@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 from igpt.counting import ColorCounts, merge_cells
 from igpt.errors import UserError
 from igpt.palette import Palette, fit_palette, palette_quality
+from tests.conftest import REPO
 
 
 def random_palette(k, seed=0):
@@ -226,3 +228,12 @@ def test_the_command_writes_over_its_own_files_and_over_no_others(igpt, tmp_path
     assert f"{name} is not of this command" in err
     assert "--out" in err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_palette_that_comes_with_the_project_is_made_again_over_itself_with_the_same_bytes(igpt, tmp_path):
+    for name in ("digits.npy", "digits.json"):
+        shutil.copy(REPO / "palettes" / name, tmp_path)
+    before = (tmp_path / "digits.npy").read_bytes()
+    code, _, err = igpt("palette", "--data", "Digits", "--colors", 17, "--out", tmp_path / "digits.npy")
+    assert code == 0, err
+    assert (tmp_path / "digits.npy").read_bytes() == before
