@@ -9,7 +9,7 @@ import pytest
 
 from igpt import locks
 from igpt.errors import UserError
-from igpt.locks import in_turn, only_writer
+from igpt.locks import check_unread, in_turn, only_writer, reader
 
 HOLD = """
 import sys, time
@@ -91,3 +91,19 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write beside .*run"), only_writer(tmp_path / "file" / "run", "wait"):
         pass
+
+
+def test_a_folder_that_others_read_is_not_to_be_moved_until_the_last_has_ended_or_was_killed(tmp_path: Path) -> None:
+    run, hold = tmp_path / "run [1]", HOLD.replace('only_writer(sys.argv[1], "wait")', "reader(sys.argv[1])")
+    run.mkdir()
+    words = [sys.executable, "-c", hold.replace("import only_writer", "import reader"), run]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with reader(run), pytest.raises(UserError, match=r"another igpt reads .*run \[1\]; .* or give another --name"):
+            check_unread(run, "give another --name")
+        with pytest.raises(UserError, match="another igpt reads"):
+            check_unread(run, "give another --name")
+        other.kill()
+    check_unread(run, "give another --name")
+    assert [path.name for path in tmp_path.iterdir()] == ["run [1]"]

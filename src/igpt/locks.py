@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,6 +45,45 @@ def in_turn(target: str | Path) -> Iterator[None]:
     taken = f"another igpt has held {target} for {PATIENCE:.0f} s; end it, then try again"
     with _held(Path(target), PATIENCE, taken, "make it a folder that can be written to"):
         yield
+
+
+@contextmanager
+def reader(target: str | Path) -> Iterator[None]:
+    """Keep a folder from being moved while a command reads from it; any number of processes may. See `check_unread`.
+
+    Where no lock can be made, the folder is read all the same.
+    """
+    place = Path(os.path.realpath(target))
+    lock = FileLock(place.with_name(f".{place.name}.{os.getpid()}.reader.lock"))
+    with suppress(OSError, NotImplementedError):
+        lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
+            lock.release()
+
+
+def check_unread(target: str | Path, instead: str) -> None:
+    """Refuse to move a folder that another process reads.
+
+    Raises:
+        UserError: as said.
+    """
+    place = Path(os.path.realpath(target))
+    for file in place.parent.glob(f".{escape(place.name)}.*.reader.lock"):
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another igpt reads {target}; wait until it has ended, or {instead}") from None
+        except (OSError, NotImplementedError):
+            continue
+        with suppress(OSError):  # its process was killed
+            os.unlink(file)
+        lock.release()
 
 
 @contextmanager

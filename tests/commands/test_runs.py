@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from igpt.locks import only_writer
+from igpt.locks import only_writer, reader
 
 FEW = ("--samples.num", 0, "--samples.completions", 0, "--trainer.limit_val_batches", 0)
 
@@ -50,6 +51,33 @@ def test_a_second_training_of_a_run_is_refused_and_the_first_is_untouched(fit, t
         refused(fit("--ckpt_path", "last", steps=4), "another igpt writes to")
     assert content(tmp_path) == before
     assert fit("--ckpt_path", "last", steps=4)[0] == 0
+
+
+def test_a_run_that_is_read_is_not_moved_aside_but_may_go_on(fit, tmp_path):
+    assert fit()[0] == 0
+    before = content(tmp_path)
+    with reader(tmp_path / "mini"):
+        refused(fit(), "another igpt reads", "--name")
+        assert content(tmp_path) == before
+        assert fit("--ckpt_path", "last", steps=4)[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["test", "probe"])
+def test_evaluations_say_that_they_read_a_run_as_long_as_they_do(fit, tmp_path, verb):
+    assert fit()[0] == 0
+    run = tmp_path / "mini"
+    words = ["--config", run / "config.yaml", "--runs_dir", tmp_path, "--ckpt_path", "last"]
+    words = words if verb == "test" else ["--ckpt", run / "checkpoints" / "last.ckpt"]
+    seen = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "igpt", verb, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None:
+            seen += tmp_path.glob(".mini.*.reader.lock")
+            time.sleep(0.005)
+    assert process.returncode == 0
+    assert seen
+    assert not list(tmp_path.glob(".mini.*"))
 
 
 def test_of_two_trainings_started_at_once_one_trains_and_one_says_why_not(digits_run, tmp_path):

@@ -1,6 +1,7 @@
 """`igpt probe`: how much a simple classifier can read from the features of every layer."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from igpt.features import FeatureOptions
 from igpt.files import sha256_of
 from igpt.hardware import Precision, allow_tf32, compute_of
 from igpt.loading import Loaded, load
-from igpt.locks import only_writer
+from igpt.locks import only_writer, reader
 from igpt.probing.protocol import HOW, Method
 from igpt.probing.store import FeatureType
 from igpt.probing.tables import ProbeReport, Written, check_results
@@ -103,7 +104,7 @@ def probe(
     asked = Asked(loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, compute)
     choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": compute.precision}
     check_results(folder)
-    with only_writer(folder, "give another --out"):
+    with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
         features = None
         if set(methods) != {"sgd"} or few or not asked.changing:
             features = features_for(asked, source, store, stored_as)
@@ -218,7 +219,13 @@ def num_classes(data: ImageDataModule) -> int:
 
 def default_folder(ckpt: Path) -> Path:
     """Where the results of a checkpoint go: probe/ of its run for the last one, a folder of its own for others."""
-    if ckpt.absolute().parent.name != "checkpoints":
+    run = run_of(ckpt)
+    if run == ckpt.absolute().parent:
         return ckpt.with_name(f"{ckpt.stem}_probe")
-    folder = ckpt.absolute().parent.parent / "probe"
-    return folder if ckpt.stem == "last" else folder / ckpt.stem
+    return run / "probe" if ckpt.stem == "last" else run / "probe" / ckpt.stem
+
+
+def run_of(ckpt: Path) -> Path:
+    """The run's folder where a checkpoint lies in its `checkpoints`, else the checkpoint's own folder."""
+    folder = ckpt.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder

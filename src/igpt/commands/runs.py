@@ -9,7 +9,9 @@ from igpt.checkpoint import LAST, is_intact, newest_intact, step_checkpoints
 from igpt.commands.device import is_main_process
 from igpt.errors import UserError
 from igpt.files import lies_in
+from igpt.locks import check_unread
 
+OTHER_NAME = "give another --name"
 LONGEST_NAME = 200  # bytes; file systems take 255, and what is written beside a run adds to it
 
 
@@ -70,13 +72,14 @@ def check_place(config: Any) -> None:
     """Look whether a new run can have its folder, from which an earlier run would be moved aside.
 
     Raises:
-        UserError: what is there is not an earlier run and nothing else; a file that the new run begins with lies in
-            there; or `checkpoint.dirpath` holds the checkpoints of another run.
+        UserError: what is there is not an earlier run and nothing else, or another process reads it; a file that the
+            new run begins with lies in there; or `checkpoint.dirpath` holds the checkpoints of another run.
     """
     folder = run_dir(config)
     reason = no_place(folder)
     if reason:
         raise UserError(f"--name: {folder} {reason}; give another --name, or move it away yourself")
+    check_unread(folder, OTHER_NAME)
     for option, file in files_used(config):
         if folder.is_dir() and lies_in(file, folder):
             raise UserError(
@@ -119,9 +122,14 @@ def files_used(config: Any) -> list[tuple[str, Path]]:
 
 
 def move_aside(folder: Path) -> None:
-    """Give an earlier run another name, `NAME.1` or the next that is free, so that starting anew never loses one."""
+    """Give an earlier run another name, `NAME.1` or the next that is free, so that starting anew never loses one.
+
+    Raises:
+        UserError: another process reads it.
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return
+    check_unread(folder, OTHER_NAME)
     number = 1
     while os.path.lexists(aside := folder.with_name(f"{folder.name}.{number}")):
         number += 1

@@ -45,7 +45,7 @@ from igpt.data import ImageDataModule
 from igpt.errors import LOST, UserError
 from igpt.files import atomic_path
 from igpt.hardware import ACCELERATORS, Compute, compute_of
-from igpt.locks import only_writer
+from igpt.locks import only_writer, reader
 from igpt.modules import PixelModule
 from igpt.modules.base import recipe_of
 from igpt.plugins import load_plugins
@@ -287,6 +287,8 @@ class TrainerCLI(LightningCLI):
                 if self.trainer.is_global_zero:
                     print(f"igpt: warning: {line}", file=sys.stderr)
             records.read_scores(folder)  # what is off about the file is said before the work
+        if subcommand != "fit" and folder.is_dir() and self.trainer.is_global_zero:
+            self.held.enter_context(reader(folder))
         if subcommand == "predict" and self.trainer.is_global_zero:
             self.held.enter_context(only_writer(folder / "features", "give another --name"))
         super()._run_subcommand(subcommand)
