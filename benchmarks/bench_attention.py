@@ -3,8 +3,8 @@
     python benchmarks/bench_attention.py [--dtypes float32 bfloat16] [--widths 24 32 64] [--tokens 64 128 ...]
 
 Milliseconds, medians of rounds in turn within one process: forward alone without gradients, and forward with backward.
-"blocks of R" is `igpt.attention.attend_in_blocks`, "fused" PyTorch's kernel. What is quickest here on a kind of CPU
-stands in `igpt.attention.WAYS`. An older kind is emulated by ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+"blocks of R" is `igpt.model.attend_in_blocks`, "fused" PyTorch's kernel. What is quickest here on a kind of CPU
+stands in `igpt.model.attention.WAYS`. An older kind is emulated by ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 MKL_ENABLE_INSTRUCTIONS=AVX2.
 """
 
@@ -19,8 +19,8 @@ from harness import keep_freed_memory
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.attention import attend_in_blocks
-from igpt.hardware import cpu_kind
+from igpt.model import attend_in_blocks
+from igpt.system import cpu_kind
 
 HEADS, POSITIONS = 4, 16384  # positions of all images, times the heads of each
 ROWS = (32, 64, 128, 256, 512)

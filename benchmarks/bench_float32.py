@@ -5,7 +5,7 @@
 For CPUs without bfloat16, which most laptops have. One is emulated, the threads' number apart, by the environment
 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2; the first line says what was run on.
 
-A step is forward, backward and fused AdamW on random tokens. All sides keep freed memory (`igpt.allocator`), as any
+A step is forward, backward and fused AdamW on random tokens. All sides keep freed memory (`igpt.system`), as any
 program can: what is compared is the arithmetic. nanoGPT is `nanogpt.py`; where igpt is compiled, block by block, it is
 compiled as a whole, as its own training does. The other two run as they come. ImageGPT has igpt's weights, and its
 logits, loss and gradient are igpt's; the others have the same dimensions.
@@ -23,8 +23,8 @@ from results import cpu_model, line_of, row
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from igpt.hardware import cpu_kind
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
+from igpt.system import cpu_kind
 
 SIZES = {  # config, images a batch, steps a round
     "digits": (TransformerConfig(6, 96, 4, n_positions=64, vocab_size=17), 64, 5),

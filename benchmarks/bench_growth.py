@@ -17,8 +17,7 @@ import numpy as np
 from harness import apart, arguments, keep_freed_memory, peak_bytes
 from results import circumstances, memory_bytes, save
 
-from igpt.attention import LONG
-from igpt.transformer import PRESETS, TransformerConfig, parameter_count
+from igpt.model import LONG, PRESETS, TransformerConfig, parameter_count
 
 BASE = TransformerConfig(8, 256, 8)
 LIBRARIES = 1.5 * 2**30  # torch, Lightning and the compiler
@@ -40,7 +39,7 @@ class Case:
 
     @property
     def estimate(self) -> float:
-        """Bytes that are needed, on the safe side; logits kept in three copies, softmaxes as in `igpt.attention`."""
+        """Bytes that are needed, on the safe side; logits kept in three copies, softmaxes as in attention."""
         config = self.config
         tokens = self.batch * config.n_positions
         kept = RECOMPUTED if self.recompute else ACTIVATIONS

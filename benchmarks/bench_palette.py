@@ -15,8 +15,7 @@ from harness import Work, arguments, igpt_side, measure, peer_side
 from results import row, save_rows
 from sklearn.datasets import load_sample_images
 
-from igpt.counting import ColorCounts
-from igpt.palette import Palette, fit_palette, palette_quality
+from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
 
 K = 512
 AT_LEAST = 12.0

@@ -19,7 +19,7 @@ from harness import Work, arguments, igpt_side, measure, peer_side
 from results import row, save_rows
 from torch import Tensor
 
-from igpt.probing.lbfgs import fit_probes
+from igpt.probing import fit_probes
 
 LAYERS, IMAGES, WIDTH, CLASSES, STRENGTH = 9, 45_000, 512, 10, 1e-3
 EVERY = 4  # scikit-learn fits one layer after the other; three of the nine stand for its time a layer

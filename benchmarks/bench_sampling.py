@@ -1,4 +1,4 @@
-"""Drawing images of 1024 tokens at the small size: `igpt.sampling.generate` beside `ImageGPT.generate`.
+"""Drawing images of 1024 tokens at the small size: `igpt.model.sampling.generate` beside `ImageGPT.generate`.
 
     python benchmarks/bench_sampling.py [--rounds 2] [--only 1 8] [--device cuda]
 
@@ -19,8 +19,7 @@ from peaks import peaks
 from results import Row, bound_of, row, save_rows
 from torch import Tensor
 
-from igpt.sampling import generate
-from igpt.transformer import PixelTransformer, parameter_count
+from igpt.model import PixelTransformer, generate, parameter_count
 
 CONFIG, _ = SIZES["small"]
 EAGER, GRAPH, PEER = "igpt", "igpt, one graph a token", "ImageGPT.generate"

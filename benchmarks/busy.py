@@ -2,7 +2,7 @@
 
     python benchmarks/busy.py [--seconds 8] [--rounds 3] [--others 0 2]
 
-"igpt" is what the commands set (`igpt.hardware.wait_briefly`). The two others train the same network, with OpenMP's
+"igpt" is what the commands set (`igpt.system.wait_briefly`). The two others train the same network, with OpenMP's
 own default of spinning. The ways are tried in turn; each process sees the environment before it imports torch.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from igpt.hardware import BLOCKTIME, SPINS
+from igpt.system import BLOCKTIME, SPINS
 
 SHAPE = {"n_layers": 4, "d_model": 64, "n_heads": 4, "n_positions": 196, "vocab_size": 64}
 BATCH, FOREVER = 32, 3600
@@ -31,9 +31,8 @@ def train(seconds: float) -> None:
 
     import torch
 
-    from igpt.allocator import keep_freed_memory
-    from igpt.objectives import next_pixel_loss
-    from igpt.transformer import PixelTransformer, TransformerConfig
+    from igpt.model import PixelTransformer, TransformerConfig, next_pixel_loss
+    from igpt.system import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)

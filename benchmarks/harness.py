@@ -57,7 +57,7 @@ class Side:
         name: as the table shows it.
         make: a module's function (or a `partial` of one, so that it can travel) that sets up in the worker one piece of
             work, or several under their names.
-        keeps_memory: call `igpt.allocator.keep_freed_memory` first, as igpt's commands do.
+        keeps_memory: call `igpt.system.allocator.keep_freed_memory` first, as igpt's commands do.
         goes_on: takes part in the further rounds, of those sides alone whose ratio is near 1 and needs more of them.
     """
 
@@ -240,7 +240,7 @@ def serve_piece(pipe: Connection, work: Work) -> None:
 
 def keep_freed_memory() -> None:
     """igpt's own allocator setting; imported here, so that a peer's worker knows nothing of igpt."""
-    from igpt.allocator import keep_freed_memory as keep
+    from igpt.system import keep_freed_memory as keep
 
     keep()
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from plan import Schedule, batch_on, device_bytes, duration, gib, h100_hours, recomputes, shared, step_like, utilisation
 
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CARD = 24  # GB of a large consumer GPU

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
 
 
 class LayerNorm(nn.Module):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.interop.export import huggingface_config, to_huggingface
+from igpt.interop import huggingface_config, to_huggingface
+from igpt.model import TransformerConfig
 from igpt.modules import Autoregressive
-from igpt.transformer import TransformerConfig
 
 SMALL = TransformerConfig(8, 256, 8)
 SIZES = {  # config, images a batch

@@ -23,7 +23,7 @@ device; with FSDP2 two gathers of the weights and a reduce-scatter of the gradie
 from dataclasses import dataclass, replace
 from functools import cache
 
-from igpt.transformer import PRESETS, TransformerConfig, parameter_count
+from igpt.model import PRESETS, TransformerConfig, parameter_count
 
 TRAINING, RECOMPUTING = 3, 4  # forward and backward, in forward passes; and with the forward pass a second time
 PRODUCT = 795e12  # operations a second of a bfloat16 product of 8192^3, measured on an H100 of 80 GB

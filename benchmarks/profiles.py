@@ -55,7 +55,7 @@ def sampling() -> Work:
     import torch
     from networks import SIZES, igpt_module, tokens_of
 
-    from igpt.decoding import Decoder
+    from igpt.model import Decoder
 
     config, _ = SIZES["small"]
     tokens = tokens_of(config, IMAGES)

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import Measured
 
-from igpt.files import atomic_path
+from igpt.system import atomic_path
 
 LIBRARIES = ("torch", "lightning", "numpy", "transformers", "x-transformers", "scikit-learn", "pillow")
 

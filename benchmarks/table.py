@@ -12,7 +12,7 @@ from harness import RESULTS
 from plan import MFU, plan_table
 from results import read
 
-from igpt.files import atomic_path
+from igpt.system import atomic_path
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"

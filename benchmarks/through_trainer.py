@@ -14,10 +14,10 @@ import torch
 from harness import Ask, Tell, Work
 from networks import SIZES
 
-from igpt.commands import trainer as command
 from igpt.data import ImageDataModule, LabelledImages, TensorImages
+from igpt.model import TransformerConfig
 from igpt.palette import Palette
-from igpt.transformer import TransformerConfig
+from igpt.runs import trainer as command
 
 FOREVER = 1_000_000  # steps
 IMAGES = 4096

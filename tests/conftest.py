@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from igpt import palette
 from igpt.cli import main
-from igpt.transformer import PixelTransformer, TransformerConfig
+from igpt.model.transformer import PixelTransformer, TransformerConfig
+from igpt.palette import palette
 
 REPO = Path(__file__).resolve().parents[1]
 

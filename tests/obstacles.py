@@ -5,7 +5,7 @@ import json
 import lightning.pytorch as pl
 
 from igpt.callbacks import StepCheckpoint
-from igpt.files import partial_path
+from igpt.system.files import partial_path
 
 
 class Obstacle(pl.Callback):

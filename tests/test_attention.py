@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.attention import LONG, attend, attend_in_blocks
+from igpt.model.attention import LONG, attend, attend_in_blocks
 
 
 def heads(shape, dtype=torch.float32):

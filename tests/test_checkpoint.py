@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from igpt.callbacks.step_checkpoint import superseded
-from igpt.checkpoint import CHECKPOINT_KEY, checksum_file, newest_intact, read_checkpoint, write_checkpoint
-from igpt.errors import UserError
-from igpt.files import link_last, remove_partial
-from igpt.saving import WholeCheckpoints
+from igpt.checkpoints.format import CHECKPOINT_KEY, checksum_file, newest_intact, read_checkpoint, write_checkpoint
+from igpt.system.errors import UserError
+from igpt.system.files import link_last, remove_partial
+from igpt.training.saving import WholeCheckpoints
 
 HEADER = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
 
@@ -181,8 +181,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from igpt.checkpoint import CHECKPOINT_KEY, write_checkpoint
-from igpt.files import link_last, remove_partial
+from igpt.checkpoints.format import CHECKPOINT_KEY, write_checkpoint
+from igpt.system.files import link_last, remove_partial
 folder, first = Path(sys.argv[1]), int(sys.argv[2])
 remove_partial(folder)
 for step in range(first, first + 10_000):

@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from igpt.commands.trainer import TrainerCLI, run
 from igpt.data import ImageDataModule
-from igpt.loading import load
+from igpt.model.transformer import TransformerConfig
 from igpt.modules import BERT, Autoregressive, Joint, PixelModule
-from igpt.palette import Palette
-from igpt.transformer import TransformerConfig
+from igpt.modules.loading import load
+from igpt.palette.palette import Palette
+from igpt.runs.trainer import TrainerCLI, run
 from tests.conftest import REPO
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))

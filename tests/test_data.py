@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from igpt.data import ImageDataModule, SplitOptions, TensorImages, rng_of, stratified_split
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 100), (0.25, 37), (0.1, 1797), (0.04, 1301)])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from igpt.commands.sample import sample
-from igpt.decoding import Decoder
-from igpt.errors import UserError
-from igpt.sampling import generate
-from igpt.tokengraph import token_step
-from igpt.transformer import PixelTransformer
+from igpt.model.cache import Decoder
+from igpt.model.sampling import generate
+from igpt.model.tokengraph import token_step
+from igpt.model.transformer import PixelTransformer
+from igpt.system.errors import UserError
 from tests.conftest import randomised
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
+from igpt.model.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
+from igpt.system.errors import UserError
 from tests.conftest import REPO
 from tests.reference import numpy_igpt
 

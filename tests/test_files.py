@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from igpt.errors import UserError
-from igpt.files import (
+from igpt.system.errors import UserError
+from igpt.system.files import (
     atomic_folder,
     check_own,
     link_last,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from igpt.fused import Linear, rms_norm
-from igpt.transformer import NORM_EPS, Block, TransformerConfig
+from igpt.model.norm import Linear, rms_norm
+from igpt.model.transformer import NORM_EPS, Block, TransformerConfig
 
 
 def draw(*shape, seed=0, dtype=torch.float32):

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from igpt import hardware
-from igpt.errors import UserError
-from igpt.hardware import Compute, compute_of, device_of
+from igpt.system import hardware
+from igpt.system.errors import UserError
+from igpt.system.hardware import Compute, compute_of, device_of
 
 OLD_CPU = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-CHOSEN = "from igpt.hardware import compute_of; print(compute_of('cpu', 'auto').precision)"
+CHOSEN = "from igpt.system.hardware import compute_of; print(compute_of('cpu', 'auto').precision)"
 
 
 @pytest.fixture(autouse=True)

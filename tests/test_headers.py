@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from igpt.transformer import PRESETS, parameter_count
+from igpt.model.transformer import PRESETS, parameter_count
 from tests.conftest import REPO
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))

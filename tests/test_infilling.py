@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
-from igpt.sampling import STEPS, infill, most_confident, unmasking_schedule
-from igpt.transformer import TransformerConfig
+from igpt.model.sampling import STEPS, infill, most_confident, unmasking_schedule
+from igpt.model.transformer import TransformerConfig
+from igpt.system.errors import UserError
 from tests.conftest import randomised
 from tests.reference import numpy_igpt
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from igpt import locks
-from igpt.errors import UserError
-from igpt.locks import check_unread, in_turn, only_writer, reader
+from igpt.system import locks
+from igpt.system.errors import UserError
+from igpt.system.locks import check_unread, in_turn, only_writer, reader
 
 HOLD = """
 import sys, time
-from igpt.locks import only_writer
+from igpt.system.locks import only_writer
 with only_writer(sys.argv[1], "wait"):
     print("held", flush=True)
     time.sleep(60)

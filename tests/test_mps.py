@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from igpt.loading import load
+from igpt.modules.loading import load
 from igpt.probing.lbfgs import probing_device
 from tests.mps import OnMPS, mac
 

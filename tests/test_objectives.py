@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from igpt.data import rng_of
-from igpt.modules import BERT, Autoregressive, Joint
-from igpt.objectives import (
+from igpt.model.objectives import (
     NATS_PER_BIT,
     covering_masks,
     draw_mask,
@@ -15,7 +14,8 @@ from igpt.objectives import (
     next_pixel_loss,
     pixel_nll,
 )
-from igpt.transformer import TransformerConfig
+from igpt.model.transformer import TransformerConfig
+from igpt.modules import BERT, Autoregressive, Joint
 from tests.conftest import randomised
 from tests.reference import numpy_igpt
 

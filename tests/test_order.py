@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from igpt.errors import UserError
+from igpt.model.order import inverse_order, pixel_order, resize_positions
+from igpt.model.transformer import TransformerConfig
 from igpt.modules import Autoregressive
-from igpt.order import inverse_order, pixel_order, resize_positions
-from igpt.palette import Palette
-from igpt.transformer import TransformerConfig
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
 
 ORDERS = ["raster", "column", "spiral", "random"]
 

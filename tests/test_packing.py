@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from igpt import packing
-from igpt.packing import Packed, add_product_, pack, product, weights_of
+from igpt.model import packing
+from igpt.model.packing import Packed, add_product_, pack, product, weights_of
 from tests.conftest import randomised
 
 with_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.counting import ColorCounts, merge_cells
-from igpt.errors import UserError
-from igpt.palette import Palette, fit_palette, palette_quality
+from igpt.palette.counting import ColorCounts, merge_cells
+from igpt.palette.palette import Palette, fit_palette, palette_quality
+from igpt.system.errors import UserError
 from tests.conftest import REPO
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.distributed.checkpoint import save
 
-from igpt.checkpoint import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
-from igpt.commands.resuming import use_checkpoint
-from igpt.errors import UserError
-from igpt.files import place_folder, remove_partial
-from igpt.parts import read_parts
+from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
+from igpt.checkpoints.sharded import read_parts
+from igpt.runs.resuming import use_checkpoint
+from igpt.system.errors import UserError
+from igpt.system.files import place_folder, remove_partial
 
 STATE = {"transformer.wte": torch.arange(12.0).view(3, 4), "palette.colors": torch.ones(3, dtype=torch.bfloat16)}
 

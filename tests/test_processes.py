@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from igpt.checkpoint import read_checkpoint, step_checkpoints
-from igpt.loading import load
+from igpt.checkpoints.format import read_checkpoint, step_checkpoints
+from igpt.modules.loading import load
 from tests.obstacles import obstacles
 from tests.processes import environment, fit_command, losses, run, write_config
 from tests.stopping import stop

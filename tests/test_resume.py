@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from igpt.checkpoint import read_checkpoint, step_checkpoints
+from igpt.checkpoints.format import read_checkpoint, step_checkpoints
 from tests.stopping import stop
 
 NETWORK = "{n_layers: 1, d_model: 16, n_heads: 2, n_positions: 64, vocab_size: 17"

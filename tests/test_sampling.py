@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from igpt.decoding import Decoder
-from igpt.errors import UserError
-from igpt.sampling import filter_logits, generate
-from igpt.transformer import TransformerConfig
+from igpt.model.cache import Decoder
+from igpt.model.sampling import filter_logits, generate
+from igpt.model.transformer import TransformerConfig
+from igpt.system.errors import UserError
 from tests.conftest import randomised
 
 
@@ -27,7 +27,7 @@ def test_cached_and_uncached_logits_agree(tiny, prefix):
 
 
 def test_cached_and_uncached_logits_agree_where_blocks_attend(tiny, monkeypatch):
-    monkeypatch.setattr("igpt.attention.HALF", (torch.float32,))
+    monkeypatch.setattr("igpt.model.attention.HALF", (torch.float32,))
     test_cached_and_uncached_logits_agree(tiny, 4)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from igpt.errors import UserError
-from igpt.splits import SplitOptions, few_per_class, stratified_split
+from igpt.data.splits import SplitOptions, few_per_class, stratified_split
+from igpt.system.errors import UserError
 
 LABELS = [0, 1, 1, 2] * 25
 

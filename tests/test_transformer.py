@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
-from igpt.objectives import next_pixel_loss
-from igpt.transformer import PRESETS, PixelTransformer, TransformerConfig, parameter_count
+from igpt.model.objectives import next_pixel_loss
+from igpt.model.transformer import PRESETS, PixelTransformer, TransformerConfig, parameter_count
+from igpt.system.errors import UserError
 from tests.conftest import randomised
 from tests.reference import numpy_igpt
 

@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from igpt.data import ImageDataModule, LabelledImages, UserError, collate
+from igpt.data import ImageDataModule, LabelledImages, collate
+from igpt.system.errors import UserError
 from tests.conftest import REPO
 
 R = 32

@@ -8,15 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt.data import (
-    SPLITS,
-    BadImageError,
-    ImageDataModule,
-    LabelledImages,
-    SplitOptions,
-    UserError,
-    stratified_split,
-)
+from igpt.data import SPLITS, BadImageError, ImageDataModule, LabelledImages, SplitOptions, UserError, stratified_split
 from igpt_datamodules.augment import centre_crop_box, random_crop_box, resample
 from igpt_datamodules.checking import bad_images, check_bad
 from igpt_datamodules.classes import (

@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Palette": "igpt.palette",
-    "PixelTransformer": "igpt.transformer",
-    "TransformerConfig": "igpt.transformer",
-    "PRESETS": "igpt.transformer",
-    "next_pixel_loss": "igpt.objectives",
-    "masked_pixel_loss": "igpt.objectives",
-    "generate": "igpt.sampling",
+    "PixelTransformer": "igpt.model",
+    "TransformerConfig": "igpt.model",
+    "PRESETS": "igpt.model",
+    "next_pixel_loss": "igpt.model",
+    "masked_pixel_loss": "igpt.model",
+    "generate": "igpt.model",
     "ImageDataModule": "igpt.data",
     "TensorImages": "igpt.data",
     "LabelledImages": "igpt.data",
@@ -23,8 +23,8 @@ _HOME = {
     "BERT": "igpt.modules",
     "Joint": "igpt.modules",
     "PixelModule": "igpt.modules",
-    "load": "igpt.loading",
-    "UserError": "igpt.errors",
+    "load": "igpt.modules",
+    "UserError": "igpt.system.errors",
 }
 __all__ = sorted(_HOME)
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from igpt.data import ImageDataModule as ImageDataModule
     from igpt.data import LabelledImages as LabelledImages
     from igpt.data import TensorImages as TensorImages
-    from igpt.errors import UserError as UserError
-    from igpt.loading import load as load
+    from igpt.model import PRESETS as PRESETS
+    from igpt.model import PixelTransformer as PixelTransformer
+    from igpt.model import TransformerConfig as TransformerConfig
+    from igpt.model import generate as generate
+    from igpt.model import masked_pixel_loss as masked_pixel_loss
+    from igpt.model import next_pixel_loss as next_pixel_loss
     from igpt.modules import BERT as BERT
     from igpt.modules import Autoregressive as Autoregressive
     from igpt.modules import Joint as Joint
     from igpt.modules import PixelModule as PixelModule
-    from igpt.objectives import masked_pixel_loss as masked_pixel_loss
-    from igpt.objectives import next_pixel_loss as next_pixel_loss
+    from igpt.modules import load as load
     from igpt.palette import Palette as Palette
-    from igpt.sampling import generate as generate
-    from igpt.transformer import PRESETS as PRESETS
-    from igpt.transformer import PixelTransformer as PixelTransformer
-    from igpt.transformer import TransformerConfig as TransformerConfig
+    from igpt.system import UserError as UserError
 
 
 def __getattr__(name: str) -> "Any":

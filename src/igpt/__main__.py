@@ -1,11 +1,45 @@
-"""`python -m igpt` is the `igpt` command."""
+"""`python -m igpt` is the `igpt` command; `python -m igpt --attached VERB ...` ends when whoever started it has ended.
 
-from igpt.search_path import leave_out_current_folder
+The starter of an attached command holds the other end of its standard input and never writes. However the starter
+ends, the system closes the pipe; this needs no signal, and is the same on every system.
+"""
 
-leave_out_current_folder()
+import os
+import sys
 
-import sys  # noqa: E402
 
-from igpt.cli import main  # noqa: E402
+def leave_out_current_folder() -> None:
+    """Undo what `python -m` has done to the search path of this process: the current folder may hold anybody's files.
 
-sys.exit(main())
+    Called before anything is imported that Python has not imported itself.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        return
+    if not sys.flags.safe_path and sys.path[:1] in ([""], [here]):
+        del sys.path[0]
+
+
+def end_with_input() -> None:
+    """Wait until standard input is closed, then end this process at once."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+def main() -> int:
+    """Run the command, attached or not; returns its exit code."""
+    leave_out_current_folder()
+    import threading
+
+    from igpt.cli import main
+
+    if sys.argv[1:2] == ["--attached"]:
+        del sys.argv[1]
+        threading.Thread(target=end_with_input, daemon=True).start()
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

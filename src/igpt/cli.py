@@ -21,13 +21,22 @@ from types import FrameType
 from typing import NoReturn, TextIO, cast
 
 from igpt import __version__
-from igpt.errors import UserError, UserErrors
-from igpt.files import final_name
-from igpt.hardware import fall_back_to_cpu, wait_briefly
-from igpt.plugins import ALLOWED, split_allowed
-from igpt.search_path import keep_it_out
-from igpt.signals import ASKED_TO_END
-from igpt.terminal import OutputError, Shown, complain, in_one_line, lose_output, open_closed_streams
+from igpt.system import (
+    ALLOWED,
+    ASKED_TO_END,
+    OutputError,
+    Shown,
+    UserError,
+    UserErrors,
+    complain,
+    fall_back_to_cpu,
+    final_name,
+    in_one_line,
+    lose_output,
+    open_closed_streams,
+    split_allowed,
+    wait_briefly,
+)
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
@@ -69,7 +78,7 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     if argv is None:
-        keep_it_out()
+        os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts looks for modules in the current folder
         open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     stream = sys.stdout
@@ -205,7 +214,7 @@ def unknown(verb: str) -> str:
 def runner(verb: str) -> Callable[[list[str]], object]:
     """The function that takes the rest of the command line, imported only now."""
     if verb in TRAINER_VERBS:
-        run: Callable[[str, list[str]], object] = import_module("igpt.commands.trainer").run
+        run: Callable[[str, list[str]], object] = import_module("igpt.runs.trainer").run
     else:
         run = import_module("igpt.commands").run
     return lambda rest: run(verb, rest)

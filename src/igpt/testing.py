@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from igpt.checkpoints import build
 from igpt.data import NO_LABEL, SPLITS, ImageDataModule
-from igpt.spec import build
 
 
 def check_data_module(make: Callable[[], ImageDataModule]) -> None:

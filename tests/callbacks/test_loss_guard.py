@@ -8,8 +8,8 @@ import torch
 
 from igpt.callbacks import LossGuard
 from igpt.callbacks.loss_guard import LossWatch
-from igpt.checkpoint import newest_intact
-from igpt.errors import UserError
+from igpt.checkpoints.format import newest_intact
+from igpt.system.errors import UserError
 from tests.stopping import stop
 
 

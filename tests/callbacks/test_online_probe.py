@@ -12,8 +12,8 @@ from igpt import load
 from igpt.callbacks import OnlineProbe
 from igpt.callbacks.online_probe import layer_features, probe_scores, some_images, undisturbed
 from igpt.data import ImageDataModule, TensorImages
-from igpt.errors import UserError
 from igpt.modules import BERT, Joint
+from igpt.system.errors import UserError
 from igpt_datamodules import Digits
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from igpt.checkpoint import read_checkpoint
+from igpt.checkpoints.format import read_checkpoint
 from tests.conftest import REPO
 from tests.stopping import stop
 

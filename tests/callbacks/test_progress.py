@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from igpt.callbacks.progress import ProgressLine, progress_text
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 
 
 class Steps(pl.LightningModule):

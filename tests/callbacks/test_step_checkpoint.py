@@ -1,7 +1,7 @@
 import pytest
 
 from igpt.callbacks import StepCheckpoint
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 from tests.obstacles import obstacles
 from tests.stopping import stop
 

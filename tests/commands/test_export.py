@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import ImageGPTForCausalImageModeling, ImageGPTForImageClassification, ImageGPTImageProcessor
 
 import igpt as api
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoints.format import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoints.spec import build
 from igpt.modules import PixelModule
-from igpt.spec import build
 from igpt_datamodules import Digits
 from tests.interop.models import begun, save, theirs
 

@@ -182,10 +182,10 @@ MEASURE = r'''
 import re, sys
 from pathlib import Path
 import torch
-from igpt.commands.extract import stored_features
+from igpt.probing.extract import stored_features
 from igpt.data import ImageDataModule, LabelledImages, rng_of
-from igpt.features import FeatureOptions
-from igpt.hardware import Compute
+from igpt.model.features import FeatureOptions
+from igpt.system.hardware import Compute
 from igpt.modules import Autoregressive
 
 torch.set_num_threads(1)

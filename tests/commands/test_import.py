@@ -11,12 +11,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import igpt as api
-from igpt.checkpoint import read_checkpoint
+from igpt.checkpoints.format import read_checkpoint
 from igpt.cli import main
-from igpt.errors import UserError
 from igpt.interop.alignment import aligned_nll
-from igpt.palette import Palette
-from igpt.transformer import PixelTransformer, TransformerConfig
+from igpt.model.transformer import PixelTransformer, TransformerConfig
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
 from igpt_datamodules import Digits
 from tests.conftest import REPO
 from tests.interop import bundles

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from igpt.commands import WORDS, parsing
-from igpt.commands.parsing import CommandParser, arrange
-from igpt.errors import UserError
+from igpt.commands import WORDS
+from igpt.parsing import parser as parsing
+from igpt.parsing.parser import CommandParser, arrange
+from igpt.system.errors import UserError
 
 
 def verb(

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from igpt import hardware
-from igpt.checkpoint import read_checkpoint
+from igpt.checkpoints.format import read_checkpoint
+from igpt.system import hardware
 
 
 @pytest.fixture(params=["2.5 times as fast", "12 times slower"])

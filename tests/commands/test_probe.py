@@ -15,8 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import igpt as api
 from igpt.cli import main
-from igpt.files import sha256_of
 from igpt.probing.protocol import window
+from igpt.system.files import sha256_of
 from igpt_datamodules import Digits
 
 CHOSEN = {"lbfgs": "strength", "sgd": "rate", "knn": "k"}

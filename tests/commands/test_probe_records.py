@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from igpt.commands.probe import to_probe_with
-from igpt.files import sha256_of
-from igpt.locks import only_writer
+from igpt.system.files import sha256_of
+from igpt.system.locks import only_writer
 
 RESULTS = ["low_data.json", "probe.csv", "layers.png", "probe.json"]
 QUICK = ["--layers", 1, "--method", "knn"]

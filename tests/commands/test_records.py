@@ -12,8 +12,8 @@ import torch
 import yaml
 
 import igpt as api
-from igpt.commands.records import plain_metrics
 from igpt.report.reading import read_scores
+from igpt.runs.records import plain_metrics
 from tests.reference import numpy_igpt
 
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_null_in_the_scores():
 ADD = """
 import sys
 from pathlib import Path
-from igpt.commands.records import add_command, add_score
+from igpt.runs.records import add_command, add_score
 for number in range(25):
     add_score(Path(sys.argv[1]), {"verb": "test", "number": number})
     add_command(Path(sys.argv[1]), f"igpt test {number}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from igpt.locks import only_writer, reader
+from igpt.system.locks import only_writer, reader
 
 FEW = ("--samples.num", 0, "--samples.completions", 0, "--trainer.limit_val_batches", 0)
 

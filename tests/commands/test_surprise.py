@@ -7,7 +7,7 @@ from PIL import Image
 
 import igpt as api
 from igpt.data import rng_of
-from igpt.objectives import covering_masks, next_pixel_loss
+from igpt.model.objectives import covering_masks, next_pixel_loss
 
 
 @pytest.fixture

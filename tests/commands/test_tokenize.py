@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.commands.engines import run_here
 from igpt.commands.tokenize import index_of
-from igpt.commands.tokenizing import UNFINISHED, Job, plan_of, tasks_of
 from igpt.data import SPLITS, rng_of
-from igpt.errors import UserError
-from igpt.locks import only_writer
-from igpt.palette import Palette
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
+from igpt.system.locks import only_writer
+from igpt.tokenization.engines import run_here
+from igpt.tokenization.tasks import UNFINISHED, Job, plan_of, tasks_of
 from igpt_datamodules import Digits, ImageFolder, TokenShards
 from igpt_datamodules.reading import Stored
 from tests.conftest import REPO

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from igpt.commands.engines import run_on_dask
-from igpt.commands.tokenizing import Job, tasks_of
-from igpt.errors import UserError
-from igpt.palette import Palette
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
+from igpt.tokenization.engines import run_on_dask
+from igpt.tokenization.tasks import Job, tasks_of
 from igpt_datamodules import Digits
 from tests.conftest import REPO
 
@@ -99,7 +99,7 @@ def test_a_task_that_says_what_is_wrong_is_not_run_again(tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_named_in_one_line(igpt, tmp_path, monkeypatch):
-    monkeypatch.setattr("igpt.commands.engines.PATIENCE", 1)
+    monkeypatch.setattr("igpt.tokenization.engines.PATIENCE", 1)
     address = "tcp://127.0.0.1:1"
     code, _, err = igpt(*DIGITS, "--out", tmp_path / "out", "--engine", "dask", "--scheduler", address)
     assert code == 2, err

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import igpt as api
 from igpt.data import SPLITS
-from igpt.objectives import next_pixel_loss
+from igpt.model.objectives import next_pixel_loss
 from igpt_datamodules import Digits
 
 

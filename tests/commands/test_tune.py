@@ -135,9 +135,10 @@ def test_two_at_once_in_one_folder_are_refused(stand_in, config, igpt):
 
 
 ATTACHED = """
-import runpy, time, igpt.cli
+import runpy, sys, time, igpt.cli
 igpt.cli.main = lambda: time.sleep(600)
-runpy.run_module("igpt.attached", run_name="__main__")
+sys.argv[1:] = ["--attached", "fit"]
+runpy.run_module("igpt", run_name="__main__")
 """
 
 

@@ -19,7 +19,7 @@ from igpt.commands.tuning import (
     table,
     tried,
 )
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 
 RATES = [0.01, 0.003, 0.001, 0.0003]
 CONFIG = """# igpt fit --config configs/a.yaml

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import Digits, SamplePhotos
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from igpt.data import rng_of
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import CIFAR10, CIFAR100
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from igpt.data import ImageDataModule, SplitOptions, UserError, rng_of
-from igpt.spec import build
+from igpt.checkpoints.spec import build
+from igpt.data import ImageDataModule, SplitOptions, rng_of
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import ImageFolder, ImageNet, WebImages
 from tests.datamodules.pictures import class_tree, encoded, picture, unreadable_folder

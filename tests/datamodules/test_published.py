@@ -8,7 +8,7 @@ import time
 import pytest
 from torchvision import datasets
 
-from igpt.data import UserError
+from igpt.system.errors import UserError
 from igpt_datamodules import CIFAR10, STL10
 from igpt_datamodules.published import find_or_download
 

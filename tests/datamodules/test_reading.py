@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igpt import imagefile
-from igpt.imagefile import BadImageError, to_rgb
+from igpt.data import imagefile
+from igpt.data.imagefile import BadImageError, to_rgb
 from igpt_datamodules.reading import Stored, read_rgb
 from tests.datamodules import pictures
 

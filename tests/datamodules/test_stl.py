@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from igpt.data import SplitOptions, UserError
+from igpt.data import SplitOptions
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import STL10
 

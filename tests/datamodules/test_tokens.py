@@ -11,9 +11,9 @@ import torch
 
 from igpt.cli import main
 from igpt.data import ShardReader, SplitOptions
-from igpt.errors import UserError
-from igpt.permutation import permuted
-from igpt.shards.index import Index, Shard
+from igpt.data.permutation import permuted
+from igpt.data.shards.index import Index, Shard
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import Digits, TokenShards
 from igpt_datamodules.tokens import PermutedOrder

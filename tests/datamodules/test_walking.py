@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from igpt.data import SplitOptions, UserError
+from igpt.data import SplitOptions
+from igpt.system.errors import UserError
 from igpt_datamodules import ImageFolder, ImageNet, WebImages
 from igpt_datamodules.walking import files_below
 from tests.datamodules.pictures import class_tree, encoded, picture

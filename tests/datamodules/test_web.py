@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from igpt.data import SplitOptions, UserError
+from igpt.data import SplitOptions
+from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import WebImages
 from tests.datamodules.pictures import bad_files, encoded, odd_files, picture, unreadable_folder

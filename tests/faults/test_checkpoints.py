@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoints.format import CHECKPOINT_KEY, read_checkpoint
 from tests.faults.conftest import Payload
 
 READERS = {  # verb: its options, in which CKPT stands for the checkpoint
@@ -172,10 +172,10 @@ CHANGES = {  # a part of a good checkpoint, and what stands in its place; None t
     "arguments of another class": (ARGS, {"a": 1}),
     "a class that is a number": ("igpt/model/class_path", 3),
     "a class from outside": ("igpt/model/class_path", "subprocess.Popen"),
-    "a class of the standard library by way of igpt": ("igpt/model/class_path", "igpt.files.os.system"),
+    "a class of the standard library by way of igpt": ("igpt/model/class_path", "igpt.system.files.os.system"),
     "a program": ("igpt/model/class_path", "igpt.__main__.main"),
     "a module that is not there": ("igpt/model/class_path", "igpt.evil.Model"),
-    "a function": ("igpt/model/class_path", "igpt.loading.load"),
+    "a function": ("igpt/model/class_path", "igpt.modules.loading.load"),
     "a class of another kind": ("igpt/model/class_path", "igpt.palette.Palette"),
     "the base class": ("igpt/model/class_path", "igpt.modules.base.PixelModule"),
     "a billion layers": (f"{CONFIG}/n_layers", 10**9),

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from igpt.cli import main
-from igpt.files import atomic_path, final_name
+from igpt.system.files import atomic_path, final_name
 
 IGPT = [sys.executable, "-m", "igpt"]
 FULL = """

@@ -49,7 +49,7 @@ def lambda_callback(function):
 
 FUNCTIONS = [
     "os.abort",
-    "igpt.files.os.abort",
+    "igpt.system.files.os.abort",
     "subprocess.run",
     "builtins.exec",
     "webbrowser.open",

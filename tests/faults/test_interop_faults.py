@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from igpt.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoints.format import CHECKPOINT_KEY, read_checkpoint
 from tests.interop.models import colors, save, theirs
 
 LAST = "transformer.h.4.mlp.c_proj.weight"

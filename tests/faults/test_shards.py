@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from igpt.shards.index import as_text, digest
+from igpt.data.shards.index import as_text, digest
 from tests.conftest import REPO
 from tests.faults.conftest import Payload
 from tests.shards.test_index import made

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 import igpt as api
-from igpt.checkpoint import read_checkpoint
+from igpt.checkpoints.format import read_checkpoint
 from igpt.probing.protocol import CHOSEN
 from tests.conftest import small_model
 from tests.reads import watched_run

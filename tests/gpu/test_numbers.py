@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from igpt.decoding import Decoder
-from igpt.features import FeatureOptions
+from igpt.model.cache import Decoder
+from igpt.model.features import FeatureOptions
+from igpt.model.sampling import generate
+from igpt.model.transformer import TransformerConfig
 from igpt.modules import BERT, Autoregressive
-from igpt.palette import Palette
-from igpt.sampling import generate
-from igpt.transformer import TransformerConfig
+from igpt.palette.palette import Palette
 from tests.conftest import randomised
 from tests.gpu.networks import COLORS, CPU, KINDS, SIDE, autocast, distance, images, network, on, tokens, training_step
 from tests.reads import Waiting

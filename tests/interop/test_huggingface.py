@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
 from transformers import ImageGPTForImageClassification, ImageGPTImageProcessor, ImageGPTModel
 
-from igpt.errors import UserError
 from igpt.interop.alignment import aligned_nll
 from igpt.interop.export import processor_config, to_huggingface
 from igpt.interop.huggingface import read_huggingface
-from igpt.loading import load
-from igpt.palette import Palette
-from igpt.sampling import generate
-from igpt.transformer import PixelTransformer
+from igpt.model.sampling import generate
+from igpt.model.transformer import PixelTransformer
+from igpt.modules.loading import load
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
 from tests.interop.models import SHAPES, begun, colors, save, theirs
 
 

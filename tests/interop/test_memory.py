@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
-from igpt.transformer import PRESETS, parameter_count
+from igpt.model.transformer import PRESETS, parameter_count
 from tests.interop.models import colors
 
 LIMIT = 8 * 2**30

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
 from igpt.interop.openai import is_openai, read_openai
 from igpt.interop.tensorbundle import TensorBundle
-from igpt.objectives import masked_pixel_loss, next_pixel_loss
-from igpt.transformer import PixelTransformer
+from igpt.model.objectives import masked_pixel_loss, next_pixel_loss
+from igpt.model.transformer import PixelTransformer
+from igpt.system.errors import UserError
 from tests.interop import bundles
 from tests.reference import numpy_openai
 

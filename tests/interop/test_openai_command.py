@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from igpt.interop.crc32c import masked_crc32c
-from igpt.loading import load
+from igpt.modules.loading import load
 from tests.interop import bundles
 from tests.interop.test_tensorbundle import everything
 

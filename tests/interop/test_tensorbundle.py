@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igpt.errors import UserError
 from igpt.interop.leveltable import LARGEST
 from igpt.interop.tensorbundle import TensorBundle
+from igpt.system.errors import UserError
 from tests.interop import bundles
 
 DATA = Path(__file__).parent / "data"

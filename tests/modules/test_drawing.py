@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from igpt.data import rng_of
+from igpt.model.objectives import covering_masks, masked_pixel_loss
+from igpt.model.order import pixel_order
+from igpt.model.transformer import TransformerConfig
 from igpt.modules import BERT, Autoregressive
-from igpt.objectives import covering_masks, masked_pixel_loss
-from igpt.order import pixel_order
-from igpt.palette import Palette
-from igpt.transformer import TransformerConfig
+from igpt.palette.palette import Palette
 from tests.reference import numpy_igpt
 
 ORDERS = ["raster", "spiral"]

@@ -11,9 +11,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import igpt as api
-from igpt.checkpoint import META
+from igpt.checkpoints.format import META
 from igpt.data import rng_of
-from igpt.errors import UserError
+from igpt.system.errors import UserError
 from igpt_datamodules import Digits
 from tests.conftest import REPO
 

@@ -12,17 +12,17 @@ from functools import partial
 import pytest
 import torch
 
-from igpt.checkpoint import CHECKPOINT_KEY
-from igpt.commands.sgd_probe import FILE, sgd_probe
+from igpt.checkpoints.format import CHECKPOINT_KEY
 from igpt.data import SplitOptions, TensorImages
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
-from igpt.hardware import Compute
+from igpt.model.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
-from igpt.modules.layer_probe import LayerProbe
+from igpt.probing.layer_probe import LayerProbe
 from igpt.probing.lbfgs import fit_probes
 from igpt.probing.protocol import accuracy, standardise
 from igpt.probing.sgd import SGDRecipe, group_inputs
+from igpt.probing.sgd_probe import FILE, sgd_probe
+from igpt.system.errors import UserError
+from igpt.system.hardware import Compute
 from igpt_datamodules import Digits
 from tests.conftest import REPO
 

@@ -4,8 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from igpt.errors import UserError
 from igpt.probing.knn import ROWS, Neighbours, knn_layer, vote
+from igpt.system.errors import UserError
 
 
 def digits(noise=1e-3):

@@ -6,8 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
+from igpt.model.features import FeatureOptions
 from igpt.probing.lbfgs import fit_probes
 from igpt.probing.protocol import accuracy
 from igpt.probing.sgd import (
@@ -22,6 +21,7 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
+from igpt.system.errors import UserError
 
 
 def problem(layers=3, images=64, width=5, dtype=torch.float64):

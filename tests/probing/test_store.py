@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
 from igpt.probing.store import FeatureStore, StoreWriter
+from igpt.system.errors import UserError
 
 LAYERS = [0, 2, 5]
 IMAGES = {"train": 13, "val": 4, "test": 6}

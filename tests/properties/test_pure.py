@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igpt.data import few_per_class, stratified_split
-from igpt.features import pooling
 from igpt.interop.crc32c import crc32c
-from igpt.objectives import covering_masks
-from igpt.order import inverse_order, pixel_order
-from igpt.palette import Palette
-from igpt.sampling import filter_logits, unmasking_schedule
-from igpt.schedule import warmup_cosine
+from igpt.model.features import pooling
+from igpt.model.objectives import covering_masks
+from igpt.model.order import inverse_order, pixel_order
+from igpt.model.sampling import filter_logits, unmasking_schedule
+from igpt.palette.palette import Palette
+from igpt.training.schedule import warmup_cosine
 
 ORDERS = st.sampled_from(["raster", "column", "spiral", "random"])
 SIDES = st.integers(1, 20)

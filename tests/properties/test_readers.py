@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as to_safetensors
 
-from igpt.checkpoint import read_checkpoint
-from igpt.commands.configs import check_text
-from igpt.commands.parsing import CommandParser
-from igpt.errors import UserError
+from igpt.checkpoints.format import read_checkpoint
+from igpt.checkpoints.spec import header_of
 from igpt.interop.huggingface import clusters_of, config_of
 from igpt.interop.leveltable import read_table
 from igpt.interop.tensorbundle import TensorBundle
 from igpt.interop.weights import open_weights, shapes_of_safetensors
-from igpt.palette import MAX_COLORS, Palette
+from igpt.palette.palette import MAX_COLORS, Palette
+from igpt.parsing.configs import check_text
+from igpt.parsing.parser import CommandParser
 from igpt.probing.store import read_manifest
-from igpt.spec import header_of
+from igpt.system.errors import UserError
 from igpt_datamodules.reading import SUFFIXES, BadImageError, Stored, read_rgb
 from igpt_datamodules.shards import stored_images
 from tests.datamodules.pictures import encoded, picture

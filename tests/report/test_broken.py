@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from igpt.errors import UserError
 from igpt.report.gather import gather
+from igpt.system.errors import UserError
 from tests.report.folders import pretrained, probe_record, score, write_config, write_probe, write_scores
 
 

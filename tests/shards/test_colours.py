@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from igpt.palette import Palette
-from igpt.shards.writing import stand_ins
+from igpt.palette.palette import Palette
+from igpt.tokenization.writing import stand_ins
 
 
 def test_the_colour_of_a_token_is_the_palettes_own_where_it_leads_back():

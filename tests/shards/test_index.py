@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.errors import UserError
-from igpt.palette import Palette
-from igpt.shards.index import Index, Shard, as_text, check_shards
-from igpt.shards.writing import write_shard
+from igpt.data.shards.index import Index, Shard, as_text, check_shards
+from igpt.palette.palette import Palette
+from igpt.system.errors import UserError
+from igpt.tokenization.writing import write_shard
 
 RESOLUTION = 3
 

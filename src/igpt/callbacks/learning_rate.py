@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor
 
-from igpt.logpoints import at_log_point
+from igpt.training import at_log_point
 
 
 class LearningRate(LearningRateMonitor):

@@ -8,10 +8,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.files import atomic_path, check_own
-from igpt.modules.autoregressive import Autoregressive
-from igpt.modules.bert import BERT
-from igpt.objectives import NATS_PER_BIT
+from igpt.model import NATS_PER_BIT
+from igpt.modules import BERT, Autoregressive
+from igpt.system import atomic_path, check_own
 
 COLUMNS = ("index", "label", "nats_per_pixel", "bits_per_pixel")
 HEAD = ",".join(COLUMNS).encode()

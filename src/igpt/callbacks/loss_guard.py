@@ -9,8 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
-from igpt.files import atomic_path
+from igpt.system import UserError, atomic_path
 
 OFTEN = 50  # steps between two looks where the trainer never logs
 

@@ -10,10 +10,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from igpt.data import ImageDataModule, Split, collate, fetch, rng_of
-from igpt.errors import UserError
-from igpt.modules.base import PixelModule
-from igpt.probing.lbfgs import fit_probes, probing_device
-from igpt.probing.protocol import accuracy, standardise
+from igpt.modules import PixelModule
+from igpt.probing import accuracy, fit_probes, probing_device, standardise
+from igpt.system import UserError
 
 
 class OnlineProbe(pl.Callback):

@@ -14,10 +14,8 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 
 from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps, stopping_guard
-from igpt.checkpoint import LAST
-from igpt.errors import UserError
-from igpt.files import same_file
-from igpt.signals import ASKED_TO_END
+from igpt.checkpoints import LAST
+from igpt.system import ASKED_TO_END, UserError, same_file
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 INTERRUPTED = 130  # exit code: what shells give a command that Ctrl-C has ended

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 
-from igpt.errors import UserError
+from igpt.system import UserError
 
 
 class ProgressLine(ProgressBar):

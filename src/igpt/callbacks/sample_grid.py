@@ -7,10 +7,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from igpt.data import ImageDataModule
-from igpt.errors import UserError
-from igpt.modules.generative import GenerativeModule
-from igpt.pictures import enlarge, grid
+from igpt.data import ImageDataModule, enlarge, grid
+from igpt.modules import GenerativeModule
+from igpt.system import UserError
 
 
 class SampleGrid(pl.Callback):

@@ -13,9 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoint import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
-from igpt.errors import UserError, last_line
-from igpt.files import link_last, partial_path, place_folder, remove_partial, same_file
+from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
+from igpt.system import UserError, last_line, link_last, partial_path, place_folder, remove_partial, same_file
 
 
 class StepCheckpoint(ModelCheckpoint):

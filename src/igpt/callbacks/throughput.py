@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from igpt.logpoints import at_log_point
+from igpt.training import at_log_point
 
 
 class ImagesPerSecond(pl.Callback):

@@ -15,9 +15,8 @@ def run(verb: str, arguments: list[str]) -> None:
     Raises:
         UserError: an option is unknown or its value is off.
     """
-    from igpt.commands.invocation import invoked
-    from igpt.commands.parsing import CommandParser, arrange
-    from igpt.plugins import load_plugins
+    from igpt.parsing import CommandParser, arrange, invoked
+    from igpt.system import load_plugins
 
     load_plugins()
     invoked(verb, arguments)

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from igpt.data import ImageDataModule, rng_of
-from igpt.errors import UserError
-from igpt.hardware import Compute
-from igpt.interop.alignment import Alignment, aligned_nll
-from igpt.loading import load
-from igpt.modules import Autoregressive
-from igpt.modules.base import EVALUATE
-from igpt.transformer import TransformerConfig
+from igpt.interop import Alignment, aligned_nll
+from igpt.model import TransformerConfig
+from igpt.modules import EVALUATE, Autoregressive, load
+from igpt.system import Compute, UserError
 
 SCORED = 64  # test images: enough to tell a wrong import from a right one
 AT_ONCE = 8

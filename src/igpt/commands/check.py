@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from igpt.contract import check_item
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker
-from igpt.errors import UserError
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker, check_item
+from igpt.system import UserError
 
 TOLD_EVERY = 10.0  # seconds between two lines about the progress; on a terminal one line is renewed
 AT_ONCE = 16  # images that a process reads before it answers

@@ -15,16 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint, write_checkpoint
-from igpt.commands.model_card import Facts, model_card
-from igpt.errors import UserError
-from igpt.files import atomic_folder, check_own, lies_in
-from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
-from igpt.interop.imported import check_state
-from igpt.loading import check_room, step_of
-from igpt.parts import read_parts
-from igpt.spec import header_of
-from igpt.transformer import TransformerConfig
+from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_checkpoint, read_parts, write_checkpoint
+from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
+from igpt.model import TransformerConfig
+from igpt.modules import check_room, step_of
+from igpt.report import Facts, model_card
+from igpt.system import UserError, atomic_folder, check_own, lies_in
 
 Format = Literal["huggingface", "safetensors", "checkpoint"]
 CHECKPOINT = "model.ckpt"

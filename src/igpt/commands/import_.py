@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import (
+from igpt.checkpoints import (
     CHECKPOINT_KEY,
     check_finite,
     move_checkpoint,
@@ -17,20 +17,24 @@ from igpt.checkpoint import (
     write_checkpoint,
 )
 from igpt.commands.alignment import check_score, score
-from igpt.commands.device import ready
 from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
-from igpt.errors import UserError
-from igpt.files import atomic_path, check_own
-from igpt.hardware import Precision, compute_of
-from igpt.interop.alignment import Alignment
-from igpt.interop.huggingface import PROCESSOR, clusters_of, read_huggingface
-from igpt.interop.imported import Imported, check_state
-from igpt.interop.openai import is_openai, read_openai
-from igpt.interop.weights import read_json
+from igpt.interop import (
+    PROCESSOR,
+    Alignment,
+    Imported,
+    check_state,
+    clusters_of,
+    is_openai,
+    read_huggingface,
+    read_json,
+    read_openai,
+)
+from igpt.model import pixel_order
 from igpt.modules import BERT, Autoregressive, Joint
-from igpt.order import pixel_order
 from igpt.palette import Palette
+from igpt.system import Precision, UserError, atomic_path, check_own, compute_of
+from igpt.training import ready
 
 CENTERS = "kmeans_centers.npy"  # the palette's file among the released ones
 

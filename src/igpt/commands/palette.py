@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt.commands.device import check_seed
-from igpt.counting import ColorCounts
 from igpt.data import ImageDataModule
-from igpt.errors import UserError
-from igpt.files import atomic_path, check_own
-from igpt.palette import Palette, fit_palette, palette_quality
+from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
+from igpt.system import UserError, atomic_path, check_own
+from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
 

@@ -9,10 +9,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from igpt.commands.device import ready
-from igpt.commands.invocation import command_line
-from igpt.commands.probing import (
+from igpt.data import SPLITS, ImageDataModule
+from igpt.model import FeatureOptions, check_layers
+from igpt.modules import Loaded, load
+from igpt.parsing import command_line
+from igpt.probing import (
+    HOW,
     Asked,
+    FeatureType,
+    Method,
+    ProbeReport,
+    Written,
+    check_results,
     features_for,
     forget_training,
     low_data_row,
@@ -20,17 +28,8 @@ from igpt.commands.probing import (
     subset_indices,
     subsets_of,
 )
-from igpt.data import SPLITS, ImageDataModule
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
-from igpt.files import sha256_of
-from igpt.hardware import Precision, allow_tf32, compute_of
-from igpt.loading import Loaded, load
-from igpt.locks import only_writer, reader
-from igpt.probing.protocol import HOW, Method
-from igpt.probing.store import FeatureType
-from igpt.probing.tables import ProbeReport, Written, check_results
-from igpt.transformer import check_layers
+from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader, sha256_of
+from igpt.training import ready
 
 
 def probe(

@@ -5,13 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from igpt import __version__
-from igpt.errors import UserError
-from igpt.files import atomic_path, check_own
-from igpt.report.gather import gather_all
-from igpt.report.leaving import warn
-from igpt.report.page import page
-from igpt.report.sections import sections
-from igpt.report.text import markdown
+from igpt.report import gather_all, markdown, page, sections, warn
+from igpt.system import UserError, atomic_path, check_own
 
 TITLE = re.compile(rb"(<title>|^# )\d+ runs? of igpt\b")
 NAMED = 8  # runs in the line below the title

@@ -10,15 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.commands.device import check_seed, ready
-from igpt.data import ImageDataModule
-from igpt.errors import UserError
-from igpt.files import atomic_path
-from igpt.hardware import Precision, compute_of
-from igpt.loading import Loaded, load
-from igpt.modules import BERT, GenerativeModule
-from igpt.pictures import check_pair, enlarge, grid, open_mask, open_picture, save_picture
-from igpt.sampling import check_sampling
+from igpt.data import ImageDataModule, check_pair, enlarge, grid, open_mask, open_picture, save_picture
+from igpt.model import check_sampling
+from igpt.modules import BERT, GenerativeModule, Loaded, load
+from igpt.system import Precision, UserError, atomic_path, compute_of
+from igpt.training import check_seed, ready
 
 MOST = 10**6  # images of one command
 

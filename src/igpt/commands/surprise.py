@@ -7,14 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.commands.device import check_seed, ready
-from igpt.errors import UserError
-from igpt.files import atomic_path
-from igpt.hardware import Compute, Precision, compute_of
-from igpt.loading import load
-from igpt.modules import GenerativeModule
-from igpt.objectives import NATS_PER_BIT
-from igpt.pictures import check_pair, enlarge, grid, heat, heat_legend, open_picture, save_picture
+from igpt.data import check_pair, enlarge, grid, heat, heat_legend, open_picture, save_picture
+from igpt.model import NATS_PER_BIT
+from igpt.modules import GenerativeModule, load
+from igpt.system import Compute, Precision, UserError, atomic_path, compute_of
+from igpt.training import check_seed, ready
 
 SIDE = 192  # pixels an image is enlarged to, so that the legend fits below two of them
 BATCH = 16

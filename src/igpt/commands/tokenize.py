@@ -10,15 +10,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.commands.engines import run_here, run_on_dask
-from igpt.commands.tokenizing import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
-from igpt.data import SPLITS, ImageDataModule
-from igpt.errors import UserError
-from igpt.files import atomic_path, check_own, remove_own
-from igpt.locks import only_writer
+from igpt.data import NAME, SPLITS, ImageDataModule, Index, check_shards
 from igpt.palette import Palette
-from igpt.shards.index import NAME, Index, check_shards
-from igpt.shards.writing import stand_ins
+from igpt.system import UserError, atomic_path, check_own, only_writer, remove_own
+from igpt.tokenization import (
+    UNFINISHED,
+    Job,
+    Record,
+    Task,
+    forget_skips,
+    plan_of,
+    run_here,
+    run_on_dask,
+    same_plan,
+    stand_ins,
+    tasks_of,
+)
 
 Engine = Literal["local", "dask"]
 TOLD_EVERY = 10  # seconds between two lines about the progress

@@ -15,10 +15,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from igpt.commands import tuning
-from igpt.commands.configs import check_config
 from igpt.commands.tuning import RateResult
-from igpt.errors import LOST, UserError
-from igpt.files import atomic_path
+from igpt.parsing import check_config
+from igpt.system import LOST, UserError, atomic_path
 
 
 def tune(
@@ -141,7 +140,7 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
 
 def fit(config: Path, log: Path) -> int:
     """Run `igpt fit --config CONFIG` as a process that ends with this one; its output goes to `log`."""
-    command = [sys.executable, "-m", "igpt.attached", "fit", "--config", str(config)]
+    command = [sys.executable, "-m", "igpt", "--attached", "fit", "--config", str(config)]
     environment = {**os.environ, "PYTHONUTF8": "1"}  # so that its words are read here as they were written
     with (
         log.open("w", encoding="utf-8") as file,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from igpt.errors import UserError
+from igpt.system import UserError
 
 GUARD = "igpt.callbacks.LossGuard"
 RATE = "model.init_args.learning_rate"

@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
-from igpt.objectives import pixel_nll
-from igpt.transformer import PixelTransformer
+from igpt.model import PixelTransformer, pixel_nll
+from igpt.system import UserError
 
 Alignment = Literal["igpt", "huggingface"]
 

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
 from igpt.interop.huggingface import NEEDED
 from igpt.interop.names import CLASS_HEAD, TOKENS, bias_shapes, pairs
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
+from igpt.system import UserError
 
 BICUBIC = 3  # Pillow's number of the filter that igpt resizes with
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
 from igpt.interop.imported import Imported, check_shapes
 from igpt.interop.names import BACKBONE, CLASS_HEAD, HEAD, MASKS, TOKENS, bias_shapes, pairs, their_shapes
 from igpt.interop.weights import Weights, open_weights, read_json
+from igpt.model import NORM_EPS, TransformerConfig
 from igpt.palette import check_colors
-from igpt.transformer import NORM_EPS, TransformerConfig
+from igpt.system import UserError
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 SIZES = {"n_layer": 24, "n_embd": 512, "n_head": 8, "n_positions": 1024, "vocab_size": 513}  # with their defaults

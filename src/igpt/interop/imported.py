@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
-from igpt.transformer import PixelTransformer, TransformerConfig
+from igpt.model import PixelTransformer, TransformerConfig
+from igpt.system import UserError
 
 Shape = tuple[int, ...]
 NAMED = 3  # as many names of a long list are shown

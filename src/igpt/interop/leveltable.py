@@ -8,8 +8,8 @@ points at the others. Everything here is checked against the bytes that are ther
 from collections.abc import Iterator
 from pathlib import Path
 
-from igpt.errors import UserError
 from igpt.interop.crc32c import masked_crc32c
+from igpt.system import UserError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48  # bytes: two block handles, padding, the magic number

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from igpt.interop.imported import Shape
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
 
 BACKBONE = "transformer."
 HEAD = "lm_head.weight"

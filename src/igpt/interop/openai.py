@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
 from igpt.interop.imported import Imported, Shape, check_shapes
 from igpt.interop.tensorbundle import TensorBundle, bundle_prefix
-from igpt.transformer import TransformerConfig
+from igpt.model import TransformerConfig
+from igpt.system import UserError
 
 QUERY = "model/h0/attn/q_proj"
 CLASS_HEAD = "model/clf/wclf"  # only there in checkpoints that were fine-tuned

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.errors import UserError
 from igpt.interop.crc32c import masked_crc32c
 from igpt.interop.leveltable import DamagedError, UnsupportedError, fields, integer, messages, read_table
+from igpt.system import UserError
 
 FLOAT, HALF, BFLOAT16 = 1, 19, 14
 # Bytes of a number by TensorFlow's number for the type; the bare ones are float64, int32 and int64.

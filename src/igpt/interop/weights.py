@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from igpt.errors import UserError
 from igpt.interop.imported import Shape
+from igpt.system import UserError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 AGAIN = "download or export it again"

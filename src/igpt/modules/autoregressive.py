@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt.model import generate, next_pixel_loss, pixel_nll
 from igpt.modules.base import Batch
 from igpt.modules.generative import GenerativeModule
-from igpt.objectives import next_pixel_loss, pixel_nll
-from igpt.sampling import generate
 
 
 class Autoregressive(GenerativeModule):

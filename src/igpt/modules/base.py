@@ -9,13 +9,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY
-from igpt.data import ImageDataModule, rng_of
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
-from igpt.loaders import WholeBatches
-from igpt.logpoints import at_log_point, forget_logged
-from igpt.schedule import warmup_constant, warmup_cosine
+from igpt.checkpoints import CHECKPOINT_KEY
+from igpt.data import ImageDataModule, WholeBatches, rng_of
+from igpt.model import FeatureOptions
+from igpt.system import UserError
+from igpt.training import at_log_point, forget_logged, warmup_constant, warmup_cosine
 
 if TYPE_CHECKING:
     from igpt.modules.generative import GenerativeModule

@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from igpt.data import rng_of
-from igpt.errors import UserError
+from igpt.model import Order, TransformerConfig, covering_masks, draw_mask, infill, masked_pixel_loss, pixel_nll
 from igpt.modules.generative import GenerativeModule
-from igpt.objectives import covering_masks, draw_mask, masked_pixel_loss, pixel_nll
-from igpt.order import Order
-from igpt.sampling import infill
-from igpt.transformer import TransformerConfig
+from igpt.system import UserError
 
 
 class BERT(GenerativeModule):

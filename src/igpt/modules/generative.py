@@ -10,17 +10,23 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
+from igpt.checkpoints import CHECKPOINT_KEY, check_finite, read_checkpoint, spec_of
 from igpt.data import ImageDataModule, rng_of
-from igpt.errors import UserError, last_line
-from igpt.features import FeatureOptions, pooling
+from igpt.model import (
+    NATS_PER_BIT,
+    FeatureOptions,
+    Order,
+    PixelTransformer,
+    TransformerConfig,
+    inverse_order,
+    pixel_order,
+    pooling,
+    resize_positions,
+)
 from igpt.modules.base import TRAIN, Batch, PixelModule
-from igpt.objectives import NATS_PER_BIT
-from igpt.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.palette import Palette
-from igpt.sharding import shard
-from igpt.spec import spec_of
-from igpt.transformer import PixelTransformer, TransformerConfig
+from igpt.system import UserError, last_line
+from igpt.training import shard
 
 GREY = 128  # shown where a picture is still to be completed
 

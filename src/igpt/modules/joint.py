@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from igpt.checkpoint import CHECKPOINT_KEY, check_finite, read_checkpoint
-from igpt.errors import UserError, last_line
+from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint, spec_of
+from igpt.data import confusion_figure
+from igpt.model import modal_class
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
-from igpt.objectives import modal_class
-from igpt.pictures import confusion_figure
-from igpt.sharding import shard
-from igpt.spec import build, spec_of
+from igpt.system import UserError, last_line
+from igpt.training import shard
 
 Evaluation = Literal["mode", "mean", "unmasked"]
 

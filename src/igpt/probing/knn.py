@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.errors import UserError
-from igpt.kmeans import faiss_behind_torch
+from igpt.palette import faiss_behind_torch
+from igpt.system import UserError
 
 KS = (1, 5, 10, 20)
 ROWS = 4096  # images that are normalised, looked up and counted at once: what bounds the memory beside the index

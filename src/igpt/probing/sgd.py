@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from igpt.errors import UserError
-from igpt.features import FeatureOptions
-from igpt.schedule import warmup_cosine
+from igpt.model import FeatureOptions
+from igpt.system import UserError
+from igpt.training import warmup_cosine
 
 RATES = (30.0, 10.0, 3.0, 1.0)
 MOMENTUM = 0.9

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.errors import UserError
-from igpt.files import atomic_folder, check_own, sha256_of
+from igpt.system import UserError, atomic_folder, check_own, sha256_of
 
 FeatureType = Literal["float16", "float32"]
 FORMAT = 1

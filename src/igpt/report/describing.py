@@ -10,15 +10,13 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from igpt.checkpoint import CHECKPOINT_KEY, LAST, META, read_checkpoint, step_checkpoints
-from igpt.errors import UserError
-from igpt.files import same_file
+from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, read_checkpoint, read_meta, step_checkpoints
 from igpt.palette import check_colors
-from igpt.parts import read_meta
 from igpt.report.fields import Check, Fields, is_count, is_integer, is_mapping, is_number, is_text, read_text
 from igpt.report.leaving import Say, attempt
 from igpt.report.reading import UNKNOWN, data_of
 from igpt.report.records import Data, Network
+from igpt.system import UserError, same_file
 
 OBJECTIVES = {"Autoregressive": "AR", "BERT": "BERT", "Joint": "Joint"}
 IMPORTED = "checkpoints/last.yaml"  # the config that `igpt import` writes beside its checkpoint

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from igpt.errors import UserError
+from igpt.system import UserError
 
 LARGEST = 10**15  # no figure of a run is larger, and none up to here overflows in what is computed from it
 ROUNDING = 1e-6  # a mean of shares in float32 may be so far above 1

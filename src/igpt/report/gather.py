@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from igpt.checkpoint import step_checkpoints
-from igpt.errors import UserError
+from igpt.checkpoints import step_checkpoints
 from igpt.report.describing import describe, read_config, read_saved
 from igpt.report.events import SHOWN, read_events
 from igpt.report.leaving import Say, attempt, warn
 from igpt.report.pictures import read_picture
 from igpt.report.reading import UNKNOWN, read_aside, read_probes, read_scores
 from igpt.report.records import Data, Events, Picture, Probe, Run, Score
+from igpt.system import UserError
 
 
 def gather_all(folders: list[str], say: Say = warn) -> list[Run]:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from igpt.errors import UserError
-from igpt.terminal import complain, in_one_line
+from igpt.system import UserError, complain, in_one_line
 
 Say = Callable[[str], object]  # takes a line about something that is left out
 Read = TypeVar("Read")

@@ -9,7 +9,7 @@ from igpt.report.content import Column, Commands, Image, Item, Section, Table
 from igpt.report.findings import Evidence, Finding
 from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
 from igpt.report.style import STYLE
-from igpt.terminal import in_one_line
+from igpt.system import in_one_line
 
 LONG = 30  # letters from which on a cell asks for a wider column
 VERDICTS = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}

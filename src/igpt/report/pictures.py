@@ -7,11 +7,11 @@ import torch
 from PIL import Image as Pil
 from torch import Tensor
 
-from igpt.errors import UserError
-from igpt.imagefile import decode_rgb
+from igpt.data import decode_rgb
 from igpt.palette import Palette
 from igpt.report.content import Image
 from igpt.report.records import Picture, Run
+from igpt.system import UserError
 
 BUDGET = 2_500_000  # bytes of all samples and completions together, so that the page stays below 5 MB
 COLUMNS, WIDE = 32, 576  # colours in a row of the palette's picture, and its width in pixels at most

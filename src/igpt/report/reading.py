@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from igpt.errors import UserError
 from igpt.report.fields import (
     Fields,
     again,
@@ -23,6 +22,7 @@ from igpt.report.fields import (
 )
 from igpt.report.leaving import Say, attempt
 from igpt.report.records import Data, LayerScore, Likelihood, LowData, MethodResult, Probe, Protocol, Score
+from igpt.system import UserError
 
 UNKNOWN = Data("unknown data")
 NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data

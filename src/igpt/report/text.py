@@ -5,7 +5,7 @@ import re
 from igpt.report.content import Column, Commands, Image, Item, Section, Table
 from igpt.report.findings import Finding
 from igpt.report.judging import CANNOT
-from igpt.terminal import in_one_line
+from igpt.system import in_one_line
 
 
 def markdown(title: str, subtitle: str, sections: list[Section]) -> str:

@@ -1,0 +1,194 @@
+"""Checkpoint files: read as data, nothing in them executed; written whole, with a checksum beside each."""
+
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igpt.checkpoints.spec import header_of
+from igpt.system import UserError, durable_path, remove_folder, same_file, sha256_of, sync
+
+CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
+LAST = "last.ckpt"  # the link to the newest
+META = "meta.pt"  # what a sharded checkpoint, which is a folder, holds beside weights and moments
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's content as plain data and tensors on the CPU; its checksum must be right, where one is there.
+
+    Under `CHECKPOINT_KEY` stands a header that names a model by class path and arguments (`spec.header_of`).
+
+    Raises:
+        UserError: not there, in parts, damaged, or not a checkpoint of igpt; a pickle with code in it is refused
+            unexecuted. Of a damaged one the newest intact one beside it is named.
+    """
+    path = Path(path)
+    if (path / META).is_file():
+        raise UserError(f"checkpoint {path} is sharded; {to_one_file(path)}")
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .ckpt file")
+    try:
+        if not fits_checksum(path):
+            raise UserError(
+                f"checkpoint {path} is damaged: its sha256 differs from {checksum_file(path)}; {instead_of(path)}"
+            )
+        content = load_plain(path)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} is no plain checkpoint: it holds something other than tensors and plain data, which "
+            "is refused and was not executed; use a file written by igpt"
+        ) from error
+    except Exception as error:  # on foreign bytes torch raises anything, from EOFError to IndexError
+        reason = "it is damaged or cut short"
+        if isinstance(error, OSError) and error.filename is not None:  # it could not be opened
+            reason = error.strerror or reason
+        raise UserError(f"checkpoint {path} cannot be read: {reason}; {instead_of(path)}") from error
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
+        raise UserError(f"checkpoint {path} was not written by igpt; use a file from runs/NAME/checkpoints")
+    return content | {CHECKPOINT_KEY: header_of(content[CHECKPOINT_KEY], path)}
+
+
+def check_finite(state: Iterable[tuple[str, Any]], source: str) -> None:
+    """Refuse the weights of a training that diverged.
+
+    Args:
+        state: names and tensors; anything else is passed over.
+        source: the file, or the option with it, for the complaint.
+
+    Raises:
+        UserError: names the first tensor with a value that is not finite.
+    """
+    for name, tensor in state:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_sparse or not tensor.numel():
+            continue
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise UserError(
+                f"{source}: the network has values that are not finite (in {name}); use an earlier checkpoint"
+            )
+
+
+def load_plain(path: Path) -> Any:
+    """Tensors and plain data of a file; an error where it holds anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about strange pickles; what cannot be read safely is refused
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and its checksum, both or neither; at any moment `path` is the old file or the new one, whole.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to; an older file of that name is still there.
+    """
+    checksum = path.with_name(checksum_name(path))
+    with durable_path(checksum) as sums, durable_path(path) as partial:  # the second gets its name first
+        with partial.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # torch's own words for a write that failed hide the system's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        sums.write_bytes(f"{sha256_of(partial)}  {path.name}\n".encode())
+        sync(sums)  # a disk that has no room for it says so now
+        checksum.unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
+
+
+def checksum_file(path: Path) -> Path:
+    """`NAME.sha256` beside the file that `path` is or links to, in the format of sha256sum."""
+    path = original(path)
+    return path.with_name(checksum_name(path))
+
+
+def original(path: Path) -> Path:
+    """The file that `path` is or links to; `last.ckpt` may also be a second name of a step's file (`link_last`)."""
+    if path.name == LAST and not path.is_symlink():
+        return next((step for step in step_checkpoints(path.parent).values() if same_file(step, path)), path).resolve()
+    return path.resolve()
+
+
+def checksum_name(path: Path) -> str:
+    """What the checksum of a file is called."""
+    return f"{path.name}.sha256"
+
+
+def move_checkpoint(source: Path, target: Path) -> None:
+    """Give a file that `write_checkpoint` wrote, and its checksum, another folder and the same name."""
+    checksum_file(target).unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
+    os.replace(source, target)
+    os.replace(checksum_file(source), checksum_file(target))
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, file or folder, with its checksum; half of one never stands under its name."""
+    checksum_file(path).unlink(missing_ok=True)
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def fits_checksum(path: Path) -> bool:
+    """Whether the file has the checksum that stands beside it; where none does, those within the archive are looked at.
+
+    Raises:
+        BadZipFile: one of these is wrong.
+    """
+    try:
+        expected = checksum_file(path).read_bytes().split()
+    except FileNotFoundError:
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        return True
+    return bool(expected) and sha256_of(path).encode() == expected[0]
+
+
+def check_archive(path: Path) -> None:
+    """Read every member that is stored as it is, as all of torch's are, which compares its CRC-32.
+
+    Raises:
+        BadZipFile: a bit has changed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type == zipfile.ZIP_STORED:
+                with archive.open(member) as file:
+                    while file.read(1 << 20):
+                        pass
+
+
+def step_checkpoints(folder: Path) -> dict[int, Path]:
+    """The files, or folders of parts, `step=NNNNNNN.ckpt` of a folder by their step, the newest step first."""
+    found = {int(m[1]): path for path in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", path.stem))}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest_intact(folder: Path, wanted: Callable[[int], bool] = lambda step: True) -> Path | None:
+    """The checkpoint of the latest of the wanted steps that can be read and fits its checksum, if there is one."""
+    return next((path for step, path in step_checkpoints(folder).items() if wanted(step) and is_intact(path)), None)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint, file or folder of parts, can be read and fits its checksum."""
+    with suppress(Exception):  # whatever is wrong with it
+        return fits_checksum(path) and CHECKPOINT_KEY in load_plain(path / META if path.is_dir() else path)
+    return False
+
+
+def to_one_file(sharded: Path) -> str:
+    """What to do about a checkpoint in parts where a file is needed."""
+    return f"make a file of it: igpt export --ckpt {sharded} --format checkpoint --out FOLDER"
+
+
+def instead_of(damaged: Path) -> str:
+    """What to use in place of a damaged checkpoint."""
+    intact = newest_intact(damaged.resolve().parent)
+    return f"the newest intact one is {damaged.parent / intact.name}" if intact else "use an earlier one"

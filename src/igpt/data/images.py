@@ -1,0 +1,166 @@
+"""Data sets of labelled images, as `igpt.data` offers them to data modules."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from igpt.system import UserError
+
+LOOKED_AT = 16  # images of a split whose pixels tell it from others of equal labels; all would cost a pass over them
+
+
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """Images uint8 `(3, R, R)` with integer labels; `labels` gives all of them without reading an image.
+
+    A data set that augments sets `augments` and overrides `draw`; indexing is for evaluation and never random.
+    """
+
+    labels: Sequence[int] | Tensor
+    augments: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One training image; all randomness comes from `rng`, which belongs to (seed, epoch, index)."""
+        return self[index]
+
+
+class TensorImages(LabelledImages):
+    """Images held in memory: uint8 `(N, 3, R, R)` and labels int64 `(N,)`. Whole batches are one indexing each."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels.to(torch.int64)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch, already collated; the loader's `collate` lets it pass."""
+        assert isinstance(self.labels, Tensor)
+        return self.images[indices], self.labels[indices]
+
+
+class AugmentedImages(TensorImages, ABC):
+    """Images in memory that training sees augmented, a whole batch at a time; a subclass writes `augment_batch`.
+
+    A subclass that overrides `draw` instead augments image by image, as any `LabelledImages` does.
+    """
+
+    augments = True
+
+    @abstractmethod
+    def augment_batch(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Augment images uint8 `(B, 3, R, R)`, on whatever device they are.
+
+        Args:
+            images: not to be changed in place.
+            keys: int64 `(B,)`, where all randomness comes from (`random_ints`), so that an image's augmentation
+                depends neither on the rest of the batch nor on the device.
+        """
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One image, augmented with a key that `rng` draws."""
+        image, label = self[index]
+        key = torch.randint(-(2**63), 2**63 - 1, (1,), generator=rng)
+        return self.augment_batch(image[None], key)[0], label
+
+
+class ChosenImages(LabelledImages):
+    """Some images of a data set, in the order of `indices`, which are kept as int64 `(N,)`."""
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int] | Tensor) -> None:
+        self.base, self.indices = images, torch.as_tensor(indices, dtype=torch.int64)
+        self.labels = torch.as_tensor(images.labels)[self.indices]
+        self.augments = images.augments
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.base[int(self.indices[index])]
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """A batch, as quickly as the data set behind gives it."""
+        return fetch(self.base, self.indices[indices].tolist())
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One training image of the data set behind."""
+        return self.base.draw(int(self.indices[index]), rng)
+
+
+def digest_of(images: LabelledImages, count: int) -> str:
+    """SHA-256 of the labels of the first `count` images and of the pixels of some of these, evenly spaced.
+
+    The same on every machine. An image that cannot be read counts as such.
+    """
+    found = hashlib.sha256(torch.as_tensor(images.labels)[:count].to(torch.int64).numpy().astype("<i8").tobytes())
+    for index in sorted({place * (count - 1) // (LOOKED_AT - 1) for place in range(LOOKED_AT)} if count else ()):
+        try:
+            found.update(images[index][0].numpy().tobytes())
+        except (UserError, OSError):
+            found.update(b"unreadable")
+    return found.hexdigest()
+
+
+def fetch(images: LabelledImages, indices: list[int]) -> Any:
+    """Several images: a batch where the data set can give one, else a list for `igpt.data.workers.collate`."""
+    whole = getattr(images, "__getitems__", None)
+    return whole(indices) if whole else [images[index] for index in indices]
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A data set whose training batches are gathered, and augmented, on the device where its tensors are.
+
+    Args:
+        images: uint8 `(M, 3, R, R)`.
+        labels: int64 `(M,)`.
+        rows: int64 `(N,)` on the CPU: the place in `images` of each image of the data set.
+        augment: of `AugmentedImages.augment_batch`; None where training sees the images as they are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    augment: Callable[[Tensor, Tensor], Tensor] | None
+
+    def to(self, device: torch.device) -> "InMemory":
+        """The same on another device; on their own the tensors are shared."""
+        return InMemory(self.images.to(device), self.labels.to(device), self.rows, self.augment)
+
+    def batch(self, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 `(B, 3, R, R)` and labels int64 `(B,)` at these rows int64 `(B,)`, augmented by their keys."""
+        device = self.images.device
+        rows = rows.to(device, non_blocking=device.type == "cuda")
+        images, labels = self.images.index_select(0, rows), self.labels.index_select(0, rows)
+        if self.augment is not None:
+            images = self.augment(images, keys.to(device, non_blocking=device.type == "cuda"))
+        return images, labels
+
+
+def in_memory(images: LabelledImages) -> InMemory | None:
+    """What a data set is made of, where it is tensors in memory and all its training batches can be gathered at once.
+
+    None for any other, and where a subclass has its own way of giving or drawing an image.
+    """
+    chosen = []
+    while type(images) is ChosenImages:
+        chosen.append(images.indices)
+        images = images.base
+    if not isinstance(images, TensorImages) or not isinstance(images.labels, Tensor):
+        return None
+    kind, augment = type(images), None
+    if (kind.__getitem__, kind.__getitems__) != (TensorImages.__getitem__, TensorImages.__getitems__):
+        return None
+    if images.augments:
+        if not isinstance(images, AugmentedImages) or kind.draw is not AugmentedImages.draw:
+            return None
+        augment = images.augment_batch
+    rows = torch.arange(len(images))
+    for indices in reversed(chosen):
+        rows = rows[indices]
+    return InMemory(images.images, images.labels, rows, augment)

@@ -1,0 +1,163 @@
+"""Training batches: their order, their place in it that a checkpoint keeps, and how the images of a batch are found."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from igpt.data.images import InMemory, LabelledImages, fetch, in_memory
+from igpt.data.keyed import keys_of, rng_of
+from igpt.data.workers import WatchedLoader
+
+
+class TrainingOrder(DistributedSampler[tuple[int, int]]):
+    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone, cut into batches for the processes.
+
+    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. Where
+    it begins within an epoch it runs on into the next. The processes share every global batch, so that the images of a
+    step depend on `batch_size * world_size` only. (A `DistributedSampler`, since Lightning wraps any other.)
+
+    Args:
+        count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
+        batch_size: images a batch and process.
+        seed: of the order.
+        world_size: number of processes.
+        rank: of this process.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0) -> None:
+        super().__init__(range(count), num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.count, self.batch_size = count, batch_size
+        self.global_batch = batch_size * world_size
+        self.batches = count // self.global_batch
+        self.start = 0
+        self._drawn, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for number in range(self.start, self.start + self.batches):
+            epoch, place = divmod(number, self.batches)
+            first = place * self.global_batch + self.rank * self.batch_size
+            for index in self.images_at(epoch, first, first + self.batch_size):
+                yield epoch, index
+
+    def images_at(self, epoch: int, start: int, end: int) -> list[int]:
+        """Indices of the images at these places of an epoch's order."""
+        if epoch != self._drawn:
+            self._drawn, self._order = epoch, torch.randperm(self.count, generator=rng_of(self.seed, epoch))
+        found: list[int] = self._order[start:end].tolist()
+        return found
+
+
+class WholeBatches(DistributedSampler[int]):
+    """Deals the batches of one process out to several, so that together they see each image once, in the same batches.
+
+    (A `DistributedSampler`, since Lightning wraps any other, with one that repeats images to fill up.)
+
+    Args:
+        count: images in the data set.
+        batch_size: images a batch.
+        world_size: number of processes; at most as many as there are batches.
+        rank: of this process.
+    """
+
+    def __init__(self, count: int, batch_size: int, world_size: int, rank: int) -> None:
+        super().__init__(range(count), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        firsts = range(rank * batch_size, count, world_size * batch_size)
+        self.indices = [index for first in firsts for index in range(first, min(first + batch_size, count))]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def number(self, batch: int) -> int:
+        """Which batch of one process this process' batch is."""
+        return batch * self.num_replicas + self.rank
+
+
+class TrainingLoader(WatchedLoader):
+    """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
+
+    What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch
+    and a number of images, so that a run may go on with other batch sizes; Lightning puts it into the checkpoint.
+
+    Args:
+        images: addressed by pairs (epoch, index).
+        order: of the pairs.
+        finish: makes a batch out of what `images` gives, in this process; None where that is a batch already.
+        how: as for a `DataLoader`.
+    """
+
+    def __init__(
+        self,
+        images: Dataset[Any],
+        order: TrainingOrder,
+        finish: Callable[..., tuple[Tensor, Tensor]] | None = None,
+        **how: Any,
+    ) -> None:
+        super().__init__(images, batch_size=order.batch_size, sampler=order, drop_last=True, **how)
+        self.order, self.finish, self.taken = order, finish, 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.order.start = self.taken
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch if self.finish is None else self.finish(*batch)
+
+    def state_dict(self) -> dict[str, int]:
+        """The place behind the last batch taken: epoch, and images of it that all processes have taken."""
+        epoch, place = divmod(self.taken, self.order.batches)
+        return {"epoch": epoch, "images": place * self.order.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on there, or at the beginning of the global batch that the place lies in."""
+        self.taken = state["epoch"] * self.order.batches + state["images"] // self.order.global_batch
+
+
+class Addresses(Dataset[Any]):
+    """Where the images of a batch lie in memory, and the keys of their augmentation: both int64 `(B,)`."""
+
+    def __init__(self, memory: InMemory, seed: int) -> None:
+        self.rows, self.seed = memory.rows, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, draws: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Rows and keys of pairs (epoch, index)."""
+        epochs, indices = torch.tensor(draws).unbind(1)
+        return self.rows[indices], keys_of(self.seed, epochs, indices)
+
+
+class TrainingImages(Dataset[Any]):
+    """A data set as training sees it: addressed by (epoch, index), augmented with a generator of its own for each."""
+
+    def __init__(self, images: LabelledImages, seed: int) -> None:
+        self.base, self.seed = images, seed
+        self.memory = in_memory(images)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitems__(self, draws: list[tuple[int, int]]) -> Any:
+        """A batch, or the list of its items."""
+        if self.memory is not None:
+            return self.memory.batch(*Addresses(self.memory, self.seed).__getitems__(draws))
+        if not self.base.augments:
+            return fetch(self.base, [index for _, index in draws])
+        return [self.base.draw(index, rng_of(self.seed, epoch, index)) for epoch, index in draws]
+
+
+def fits(memory: InMemory, device: torch.device, gib: float) -> bool:
+    """Whether the images take at most so many GiB, and on a GPU at most an eighth of what is free there now."""
+    limit = gib * 2**30
+    if device.type == "cuda":
+        limit = min(limit, torch.cuda.mem_get_info(device)[0] / 8)
+    return memory.images.nbytes <= limit

@@ -1,0 +1,1 @@
+"""Files of palette tokens: their index, and reading them."""

@@ -1,0 +1,182 @@
+"""`index.json`, the table of contents of a folder of token shards; the format stands in docs/shards.md."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igpt.system import UserError, atomic_path, sha256_of, sync
+
+FORMAT = 1
+NAME = "index.json"
+SPLITS = ("train", "val", "test")
+SHARD_NAME = re.compile(r"(train|val|test)-\d{5,}\.npy")
+AGAIN = "delete the folder and run 'igpt tokenize' again"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard file: N images, each in V views (as evaluation sees it, and then the random variants)."""
+
+    file: str
+    images: int
+    views: int
+    bytes: int
+    sha256: str
+
+    def dtype(self, resolution: int) -> np.dtype[Any]:
+        """The file's one record: labels int64 `(N,)`, tokens uint16 `(N, V, T)` in raster order."""
+        shape = (self.images, self.views, resolution**2)
+        return np.dtype([("labels", "<i8", (self.images,)), ("tokens", "<u2", shape)])
+
+
+@dataclass(frozen=True)
+class Index:
+    """What lies in a folder of shards.
+
+    Args:
+        resolution: side R of the images.
+        num_classes: of the data that were tokenised; 0 where there are no labels.
+        class_names: theirs.
+        colors: the palette's, float32 `(k, 3)` in [-1, 1].
+        shown: the 24-bit colour uint8 `(k, 3)` that stands for each token; the palette sends it back to that token.
+        shards: of each split, in the order of its images.
+        skipped: (image, reason) of what could not be read.
+        source: what the tokens were made from, as plain data.
+    """
+
+    resolution: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    colors: NDArray[np.float32]
+    shown: NDArray[np.uint8]
+    shards: dict[str, tuple[Shard, ...]]
+    skipped: tuple[tuple[str, str], ...]
+    source: dict[str, Any]
+
+    @property
+    def palette_sha256(self) -> str:
+        """The palette's name, as `Palette.sha256` makes it."""
+        return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with a checksum of their own."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "resolution": self.resolution,
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "images": {split: sum(shard.images for shard in self.shards[split]) for split in SPLITS},
+            "palette": {
+                "sha256": self.palette_sha256,
+                "colors": self.colors.tolist(),
+                "shown": self.shown.tolist(),
+            },
+            "shards": {split: [asdict(shard) for shard in self.shards[split]] for split in SPLITS},
+            "skipped": [list(one) for one in self.skipped],
+            "source": self.source,
+        }
+        return content | {"sha256": digest(content)}
+
+    def write(self, folder: Path) -> None:
+        """Write `index.json`, whole or not at all, also where the power fails."""
+        with atomic_path(folder / NAME) as path:
+            path.write_bytes(as_text(self.to_dict()).encode())
+            sync(path)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Index":
+        """Read a folder's `index.json`; no shard is looked at yet.
+
+        Raises:
+            UserError: there is none, its format is unknown, it is damaged, or names a file that is no shard.
+        """
+        path = folder / NAME
+        if not os.path.isfile(path):  # a name too long for a file is none, either
+            raise UserError(f"{folder} has no {NAME}; name a folder that 'igpt tokenize' has finished")
+        try:
+            content = json.loads(path.read_bytes())
+            if content["format"] != FORMAT:
+                raise UserError(f"{path} has format {content['format']!r}, not {FORMAT}; update igpt, or {AGAIN}")
+            if content["sha256"] != digest(content):
+                raise ValueError("checksum")
+            index = cls(
+                resolution=int(content["resolution"]),
+                num_classes=int(content["num_classes"]),
+                class_names=tuple(content["class_names"]),
+                colors=_float32(content["palette"]["colors"]),
+                shown=np.array([list(bytes(color)) for color in content["palette"]["shown"]], dtype=np.uint8),
+                shards={split: tuple(Shard(**one) for one in content["shards"][split]) for split in SPLITS},
+                skipped=tuple((str(image), str(reason)) for image, reason in content["skipped"]),
+                source=content["source"],
+            )
+            right = index.to_dict() == content
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror or error}); mend the folder, or {AGAIN}"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise UserError(f"{path} is damaged; {AGAIN}") from error
+        if not right:
+            raise UserError(f"{path} is damaged; {AGAIN}")
+        for shard in (one for split in SPLITS for one in index.shards[split]):
+            if not SHARD_NAME.fullmatch(shard.file):
+                raise UserError(f"{path} names {shard.file!r}, which is no name of a shard; {AGAIN}")
+        return index
+
+
+def _float32(colors: Any) -> NDArray[np.float32]:
+    """Numbers too large become infinite, silently: the index is then not what it was written as."""
+    with np.errstate(over="ignore"):
+        return np.array(colors, dtype=np.float32)
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """A line for each shard and each skipped image; the palette on a line of its own."""
+    lines = [f" {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[\n  " + ",\n  ".join(json.dumps(one) for one in value) + "\n ]"
+    if isinstance(value, dict) and any(
+        isinstance(one, list) and one and isinstance(one[0], dict) for one in value.values()
+    ):
+        rows = [
+            f"  {json.dumps(key)}: [\n   " + ",\n   ".join(map(json.dumps, one)) + "\n  ]" for key, one in value.items()
+        ]
+        return "{\n" + ",\n".join(rows) + "\n }"
+    return json.dumps(value)
+
+
+def digest(content: dict[str, Any]) -> str:
+    """Checksum of an index's content, that of the checksum itself left out."""
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
+    """Look whether the shards are there and whole: their sizes, which is quick, or every byte.
+
+    Raises:
+        UserError: a shard is missing, of another size, a link that leaves the folder, or (every byte) changed.
+    """
+    home = os.path.realpath(folder)
+    for shard in (one for split in SPLITS for one in index.shards[split]):
+        path = folder / shard.file
+        if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != home:
+            raise UserError(f"{path} is a link that leaves the folder; put the file itself there, or {AGAIN}")
+        if not path.is_file():
+            raise UserError(f"{path} is missing; copy the folder whole, or {AGAIN}")
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise UserError(f"{path} has {size} bytes instead of {shard.bytes}; copy it again, or {AGAIN}")
+        if every_byte and sha256_of(path) != shard.sha256:
+            raise UserError(f"{path} is damaged: its checksum is not the index's; copy it again, or {AGAIN}")

@@ -1,0 +1,245 @@
+"""Loader processes that need no shared memory, and whose death ends the run in one line instead of an endless wait.
+
+Torch hands batches over in /dev/shm. Containers often have 64 MiB of it, and where it is full a batch is lost, and its
+loader waits for it for ever. Here batches go through pipes. All that is read of torch's loader by private names (torch
+2.11 to 2.15) is in this file.
+"""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data._utils import signal_handling
+from torch.utils.data._utils.collate import collate as collate_by
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from igpt.system import ASKED_TO_END, UserError
+
+UNSENT = 70  # exit code of a loader process whose batch could not be handed over
+MOMENT = 2.0  # seconds until a process whose pipe has broken is gone, too
+
+CAUSES = {  # how a loader process ended: what that says, and what to do
+    "SIGKILL": "was killed, as the system does when memory runs out; lower --data.init_args.num_workers or batch_size, "
+    "or give the machine or container more memory",
+    "SIGBUS": "had a bus error, as when /dev/shm is full; give the container more (docker run --shm-size 1g), or set "
+    "--data.init_args.num_workers 0",
+    f"{UNSENT}": "could not hand over what it read; --data.init_args.num_workers 0 --debug shows why",
+}
+
+
+class Sent:
+    """Tensors, in whatever lists and tuples, that arrive in another process as they are, through a pipe.
+
+    Args:
+        batch: what arrives.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpacked, (packed(self.batch),)
+
+
+class Bytes:
+    """One tensor as plain bytes."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.dtype, self.shape = tensor.dtype, tuple(tensor.shape)
+        self.content = bytearray(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def tensor(self) -> Tensor:
+        """The tensor again, in memory of its own."""
+        flat = torch.frombuffer(self.content, dtype=self.dtype) if self.content else torch.empty(0, dtype=self.dtype)
+        return flat.view(self.shape)
+
+
+def packed(batch: Any) -> Any:
+    """A batch with its tensors as bytes."""
+    if isinstance(batch, Tensor):
+        return Bytes(batch)
+    if type(batch) in (list, tuple):
+        return type(batch)(map(packed, batch))
+    return batch
+
+
+def unpacked(batch: Any) -> Any:
+    """A batch with its tensors as tensors."""
+    if isinstance(batch, Bytes):
+        return batch.tensor()
+    if type(batch) in (list, tuple):
+        return type(batch)(map(unpacked, batch))
+    return batch
+
+
+def collate(items: Any) -> Any:
+    """Stack items into a batch, unless the data set has already done so; a loader process sends it through a pipe."""
+    batch = items if isinstance(items, tuple) else collate_by(items, collate_fn_map=STACKED)
+    return batch if get_worker_info() is None else Sent(batch)
+
+
+def stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    """Tensors as one, in plain memory: torch would take shared memory for it in a loader process."""
+    return torch.stack(tensors)
+
+
+STACKED = {**default_collate_fn_map, Tensor: stack}
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A DataLoader that ends with a UserError as soon as one of its processes has ended.
+
+    Torch's own waits for ever for a process that ended while it wrote, and leaves a message without an end and locks
+    that nobody frees; what else it notices, it says by an exception at any place of the program.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.num_workers == 0:
+            yield from super().__iter__()
+            return
+        iterator = self._watched(super().__iter__, self._iterator)
+        own_up(iterator)
+        while True:
+            try:
+                batch = self._watched(iterator.__next__, iterator)
+            except StopIteration:
+                return
+            yield batch
+
+    def _watched(self, act: Callable[[], Any], iterator: Any) -> Any:
+        """What `act` gives, which waits for the processes of an iterator, where there are some yet."""
+        if iterator is None:
+            return act()
+        try:
+            with waiting_for(iterator):
+                return act()
+        except StopIteration:
+            raise
+        except Exception as error:
+            ended = ended_process(iterator, MOMENT if isinstance(error, OSError | EOFError) else 0)
+            if ended is None:
+                raise
+            self._iterator = None
+            abandon(iterator)
+            raise UserError(f"data: {ended}") from error
+
+
+WAITED_FOR: list[Any] = []  # the iterators that the main thread is waiting for
+EARLIER: list[Any] = []  # the handler of SIGCHLD that `on_child` has taken the place of
+
+
+@contextmanager
+def waiting_for(iterator: Any) -> Iterator[None]:
+    """Have the end of one of an iterator's processes raise an exception inside the block."""
+    WAITED_FOR.append(iterator)
+    try:
+        check_alive(iterator)
+        yield
+    finally:
+        WAITED_FOR.remove(iterator)
+
+
+def own_up(iterator: Any) -> None:
+    """Take the place of torch's handler of SIGCHLD for these processes: it would raise at any moment."""
+    if not iterator._worker_pids_set or not hasattr(signal, "SIGCHLD"):
+        return
+    signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+    iterator._worker_pids_set = False
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is not on_child:
+        EARLIER[:] = [signal.signal(signal.SIGCHLD, on_child)]
+
+
+def on_child(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGCHLD: breaks off a wait for a process that is no more, then does what was done before."""
+    for iterator in WAITED_FOR:
+        check_alive(iterator)
+    for handler in EARLIER:
+        if callable(handler):
+            handler(number, frame)
+
+
+def check_alive(iterator: Any) -> None:
+    """Raise a UserError where one of an iterator's processes has ended, unless it was told to."""
+    ended = ended_process(iterator)
+    if ended is not None:
+        raise UserError(ended)
+
+
+def ended_process(iterator: Any, within: float = 0) -> str | None:
+    """What is to be said about the first process that has ended; None where there is none.
+
+    Args:
+        within: seconds that one may still need to end.
+    """
+    if iterator._shutdown:
+        return None
+    if within:
+        wait([worker.sentinel for worker in iterator._workers], within)
+    codes = [worker.exitcode for worker in iterator._workers]
+    return next((cause(code) for code in codes if code is not None), None)
+
+
+def cause(code: int) -> str:
+    """Why a process may have ended with an exit code, and what to do."""
+    name = signal.Signals(-code).name if code < 0 else str(code)
+    if name in CAUSES:
+        return f"a loader process {CAUSES[name]}"
+    how = f"by {name}" if code < 0 else f"with exit code {name}"
+    return (
+        f"a loader process ended {how} in the middle of its work; igpt check --data ... finds broken images, and "
+        "--data.init_args.num_workers 0 --debug shows where it ends"
+    )
+
+
+def abandon(iterator: Any) -> None:
+    """Kill what is left of an iterator's processes; torch's own way of ending them may wait for a dead one's locks."""
+    iterator._shutdown = True
+    for worker in iterator._workers:
+        worker.kill()
+    for worker in iterator._workers:
+        worker.join(MOMENT)
+
+
+def begin_worker(worker: int) -> None:
+    """What a loader process does first.
+
+    It leaves signals to its parent: a scheduler or Ctrl-C sends them to all, and the last step needs data. And it ends
+    where it cannot send what it has read: multiprocessing would drop that, and the parent wait for it for ever; and
+    where its parent has ended, also in the middle of a batch that nobody will take.
+    """
+    for number in (*ASKED_TO_END, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(end_unsent)  # type: ignore[attr-defined]
+    threading.Thread(target=end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_the_parent(parent: int) -> NoReturn:
+    """Wait until this process has another parent than that, then end it."""
+    while os.getppid() == parent:
+        time.sleep(MOMENT)
+    os._exit(1)
+
+
+def end_unsent(error: Exception, item: Any) -> NoReturn:
+    """Stand-in for what a queue does with what it cannot send."""
+    os._exit(UNSENT)
+
+
+@atexit.register
+def end_loaders() -> None:
+    """Kill the loader processes that are left at the end: multiprocessing would wait for their answer to a SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

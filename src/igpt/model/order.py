@@ -1,0 +1,53 @@
+"""The order in which the pixels of an image form a sequence; the method allows any (paper, section 2.1: "raster")."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from igpt.system import UserError
+
+Order = Literal["raster", "column", "spiral", "random"]
+
+
+def pixel_order(order: Order, side: int) -> Tensor:
+    """Raster index of each element of the sequence, int64 `(side * side,)`.
+
+    "raster" goes row by row; "column" column by column; "spiral" clockwise from the upper left corner inwards; "random"
+    is one fixed permutation for each side.
+
+    Raises:
+        UserError: there is no such order, which a checkpoint's header may name.
+    """
+    grid = torch.arange(side * side).view(side, side)
+    if order == "column":
+        return grid.T.flatten()
+    if order == "spiral":
+        return _spiral(grid)
+    if order == "random":
+        return torch.randperm(side * side, generator=torch.Generator().manual_seed(side))
+    if order == "raster":
+        return grid.flatten()
+    raise UserError(f"there is no pixel order {order!r}; choose raster, column, spiral or random")
+
+
+def _spiral(grid: Tensor) -> Tensor:
+    parts = []
+    while grid.numel():
+        parts.append(grid[0])
+        grid = grid[1:].T.flip(0)  # turn what is left, so that its right edge becomes the top
+    return torch.cat(parts)
+
+
+def inverse_order(order: Tensor) -> Tensor:
+    """Place of each raster pixel in the sequence: `sequence[inverse]` is in raster order."""
+    return order.argsort()
+
+
+def resize_positions(positions: Tensor, old_order: Tensor, new_order: Tensor) -> Tensor:
+    """Position embeddings `(T, D)` for another resolution, `(T', D)`: bicubic over the image's two dimensions."""
+    old_side, new_side = round(len(old_order) ** 0.5), round(len(new_order) ** 0.5)
+    raster = positions[inverse_order(old_order)].T.reshape(1, -1, old_side, old_side)
+    size = (new_side, new_side)
+    resized = torch.nn.functional.interpolate(raster, size=size, mode="bicubic", align_corners=False, antialias=True)
+    return resized[0].flatten(1).T[new_order]

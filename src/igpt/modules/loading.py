@@ -1,0 +1,94 @@
+"""From a checkpoint to a module ready for use; only known classes are built."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint
+from igpt.data import ImageDataModule
+from igpt.model import TransformerConfig
+from igpt.modules.base import PixelModule
+from igpt.palette import check_colors
+from igpt.system import UserError, allowed_imports, last_line, load_plugins, packages
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module ready for use, the step it was saved at, and its data as plain data (None if it knew none)."""
+
+    module: PixelModule
+    step: int
+    data_spec: dict[str, Any] | None
+
+    def data(self) -> ImageDataModule:
+        """The data module that the checkpoint was trained on.
+
+        Raises:
+            UserError: the checkpoint knows none, or its class is not installed.
+        """
+        if self.data_spec is None:
+            raise UserError("--ckpt: this checkpoint does not say what it was trained on; name the data with --data")
+        data: ImageDataModule = build(self.data_spec, ImageDataModule, packages() | allowed_imports())
+        return data
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
+    """Build the module that a checkpoint holds, with its weights and palette, in evaluation mode.
+
+    Raises:
+        UserError: see `read_checkpoint`; or the weights do not fit the class and arguments that the file names.
+    """
+    load_plugins()
+    content = read_checkpoint(path)
+    header, state = content[CHECKPOINT_KEY], content["state_dict"]
+    check_room(header["model"]["init_args"], state, path)
+    try:
+        module: PixelModule = build(header["model"], PixelModule, {"igpt"} | allowed_imports())
+        module.load_state_dict(state)
+        check_colors(module.core.palette.colors, "its palette")
+        check_order(module.core.pixel_order)
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        reason = last_line(error)
+        raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
+    check_finite(state.items(), f"checkpoint {path}")
+    return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
+
+
+def step_of(content: dict[str, Any]) -> int:
+    """Optimizer steps at which a checkpoint was saved; 0 where it does not say so."""
+    step = content.get("global_step")
+    return step if isinstance(step, int) else 0
+
+
+def check_room(init_args: dict[str, Any], state: Any, source: str | Path) -> None:
+    """Refuse a network of far more weights than the file holds, before memory is taken for it.
+
+    Args:
+        init_args: arguments of the model, or of a Joint that holds it.
+        state: the weights.
+        source: the file, for the complaint.
+
+    Raises:
+        UserError: as said, the weights are no tensors under names, or the arguments describe no network.
+    """
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"checkpoint {source} does not hold tensors under names; use another file")
+    try:
+        config = TransformerConfig.of(init_args.get("generative", {"init_args": init_args})["init_args"]["transformer"])
+        blocks = 12 * config.n_layers * config.d_model**2
+        needed = blocks + config.d_model * (config.n_positions + 2 * config.vocab_size)
+    except (LookupError, TypeError, UserError) as error:
+        raise UserError(f"checkpoint {source} does not say which network it holds ({error}); use another") from error
+    if needed > 2 * sum(tensor.numel() for tensor in state.values()):  # a tensor that is missing is named later
+        raise UserError(f"checkpoint {source}: the weights do not fit the model it names (it has {needed:,})")
+
+
+def check_order(order: Tensor) -> None:
+    """Raise a UserError unless each pixel stands in the sequence once."""
+    if not torch.equal(order.sort().values, torch.arange(len(order))):
+        raise UserError("its order of pixels does not name each pixel once")

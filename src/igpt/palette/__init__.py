@@ -1,0 +1,7 @@
+"""Colours: fit a palette, encode pixels as its indices, decode them again."""
+
+from igpt.palette.counting import ColorCounts
+from igpt.palette.kmeans import faiss_behind_torch
+from igpt.palette.palette import Palette, check_colors, fit_palette, palette_quality
+
+__all__ = ["ColorCounts", "Palette", "check_colors", "faiss_behind_torch", "fit_palette", "palette_quality"]

@@ -1,0 +1,149 @@
+"""Parsers of every verb: no abbreviations, and errors that fit in one line."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+from jsonargparse import Namespace, _paths, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from igpt.parsing.configs import check_config
+from igpt.parsing.trusted import refused_import, restrict_imports
+from igpt.system import UserError, registered, split_allowed
+
+set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
+
+# A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
+_paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
+
+MODELS = ["BERT", "Autoregressive", "Joint"]  # of `igpt.modules`
+LONGEST = 400
+GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
+
+
+class CommandParser(LightningArgumentParser):
+    """jsonargparse's parser, with errors as `UserError`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("usage", "%(prog)s [options]")
+        super().__init__(*args, **kwargs)
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the classes; a UserError of one of them comes out as it is, not wrapped in a parser's message."""
+        try:
+            return super().instantiate(*args, **kwargs)
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            raise cause or error from None
+
+    def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
+        """The name that Lightning still calls `instantiate` by; jsonargparse warns about it."""
+        return self.instantiate(cfg, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line; a group of options that a config gives a bare value is refused."""
+        restrict_imports()
+        words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
+        values = super().parse_args(words, *args[1:], **kwargs)
+        for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
+            for name in GROUPS:
+                if name in part and not isinstance(part[name], Namespace):
+                    self.error(f"--{name} is {part[name]!r}, not a mapping of options to values")
+            seed = part.get("seed_everything")
+            if seed is not None and seed is not True and not 0 <= seed < 2**32:
+                self.error(f"--seed_everything {seed} must lie between 0 and 2^32 - 1")
+        return values
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a config file, once what YAML would let pass has been looked for."""
+        check_config(path)
+        return super().parse_path(path, *args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UserError(one_line(message)) from ex
+
+
+def arrange(arguments: list[str], function: Callable[..., Any], words: str | None) -> list[str]:
+    """The command line as the parser takes it, from what people type.
+
+    Options may be written with dashes (`--labels-per-class`), lists as words (`--labels_per_class 4 25`), and bare
+    words belong to the list option `words`, where the verb has one. Every option takes a value, so a word is bare
+    where no option stands before it.
+    """
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
+    arranged: list[str] = []
+    loose: list[str] = []
+    rest = list(arguments)
+    while rest:
+        head = rest.pop(0)
+        option, equals, value = head.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if words is not None and not is_option(head):
+            loose.append(head)
+        elif equals and option.startswith("--") and name in hints:
+            arranged.append(f"--{name}={as_list([value], hints[name])[0] if is_list(hints[name]) else value}")
+        elif not option.startswith("--") or name not in hints:
+            arranged.append(head)
+            if is_option(option) and not equals and rest and not is_option(rest[0]):
+                arranged.append(rest.pop(0))
+        else:
+            count = next((i for i, word in enumerate(rest) if is_option(word)), len(rest))
+            given = rest[: count if is_list(hints[name]) else 1]
+            del rest[: len(given)]
+            arranged += [f"--{name}", *(as_list(given, hints[name]) if is_list(hints[name]) else given)]
+    return arranged + ([f"--{words}", json.dumps(loose, ensure_ascii=False)] if loose else [])
+
+
+def is_option(word: str) -> bool:
+    """Whether a word begins an option; negative numbers are values."""
+    return word.startswith("-") and not re.match(r"-\.?\d", word)
+
+
+def is_list(hint: Any) -> bool:
+    """Whether a type is a list, or a list or None."""
+    return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
+
+
+def as_list(given: list[str], hint: Any) -> list[str]:
+    """Words as one value that the parser reads as a list; what is written as a list already stays as it is."""
+    if not given or (len(given) == 1 and re.fullmatch(r"\[.*\]", given[0], re.DOTALL)):
+        return given
+    numbers = any(get_args(kind) == (int,) for kind in (hint, *get_args(hint)))
+    values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
+    return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
+
+
+def one_line(message: str) -> str:
+    """A parser's message as one line that begins with the option it is about."""
+    text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
+    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
+    refused = refused_import(text)
+    if refused:
+        return f"{text.partition(':')[0]}: {refused}"
+    wrong_class = re.search(r"Expected a dot import path string: (\S+?)(;|$)", text)
+    if wrong_class:
+        return f"{text.partition(':')[0]}: {no_such_class(text, wrong_class[1])}"
+    text = re.sub(r"<class '(\w+)'>", r"\1", text)
+    text = re.sub(r"^(the following arguments are required: )(.*)$", required, text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
+
+
+def required(match: re.Match[str]) -> str:
+    """Missing options by the names that one types."""
+    names = [f"--{name.rpartition('.')[2]}" for name in match[2].split(", ")]
+    return f"{match[1]}{', '.join(names)}; see --help, or take a file from configs/ with --config"
+
+
+def no_such_class(text: str, name: str) -> str:
+    """The line for a class name that is not known; `text` begins with the option."""
+    known = [point.name for point in registered()] if text.startswith("--data") else MODELS
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no class '{name}'; {hint}choose from {', '.join(known)}, or give the full path of a class"

@@ -1,0 +1,256 @@
+"""Probe results as JSON, CSV, text and a plot."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
+from igpt.system import atomic_path, check_own, move_aside
+
+SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
+NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
+RAW_PIXELS = -1  # in place of a layer
+INDICES = "into the data's labelled training images"
+RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_data.json"
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked.
+
+    `settings` are choices of this method alone that change its numbers.
+    """
+
+    method: Method
+    layers: list[LayerResult]
+    pixels: LayerResult | None = None
+    concat: LayerResult | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `best_layer` is the best on validation."""
+        best = best_layer(self.layers)
+        pixels = self.pixels.row(self.method) if self.pixels else None
+        return {
+            "best_layer": best.layer,
+            "best_test_accuracy": best.test_accuracy,
+            "layers": [result.row(self.method) for result in self.layers],
+            "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
+            "concat": {"method": self.method, **self.concat.row(self.method)} if self.concat else None,
+            "settings": self.settings,
+            "protocol": HOW[self.method],
+        }
+
+    @classmethod
+    def from_dict(cls, method: Method, found: dict[str, Any]) -> "MethodResults":
+        """What `to_dict` gave, as it was."""
+        pixels, concat = found["raw_pixels"], found["concat"]
+        return cls(
+            method,
+            [LayerResult.of(row, method) for row in found["layers"]],
+            LayerResult.of({**pixels, "layer": RAW_PIXELS}, method) if pixels else None,
+            LayerResult.of(concat, method) if concat else None,
+            found.get("settings", {}),
+        )
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """What was asked for: two results of one method that are equal in this are the same measurement."""
+        wide = len(self.concat.layers) if self.concat else None
+        return [result.layer for result in self.layers], wide, self.settings
+
+
+@dataclass(frozen=True)
+class Written:
+    """Names of the files written, and where an earlier record went that they do not go on with."""
+
+    names: list[str]
+    aside: Path | None
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
+
+    protocol: dict[str, Any]
+    results: list[MethodResults]
+    low_data: list[dict[str, Any]] = field(default_factory=list)
+    low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
+
+    def write(self, out: Path) -> Written:
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
+
+        Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
+        these. A record of others, or of one of these methods with other options, is moved to a folder beside `out`.
+        """
+        earlier = earlier_results(out, self)
+        there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
+        aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
+        earlier = earlier or Earlier()
+        own = {results.method for results in self.results}
+        results = self.results + [found for found in earlier.results if found.method not in own]
+        new = {row["labels_per_class"] for row in self.low_data}
+        kept = [row for row in earlier.low_data if row["labels_per_class"] not in new]
+        low_data = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
+        first = self.results[0].to_dict()
+        content = {
+            **self.protocol,
+            "earlier_commands": earlier.commands,
+            "method": self.results[0].method,
+            **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
+            "methods": {one.method: one.to_dict() for one in results},
+            "low_data": low_data,
+        }
+        if low_data:
+            with atomic_path(out / SUBSETS) as path:
+                subsets = {**earlier.indices, **self.low_data_indices}
+                path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n", encoding="utf-8")
+        with atomic_path(out / TABLE) as path:
+            write_csv(results, path)
+        with atomic_path(out / PLOT) as path:
+            plot(results, path)
+        with atomic_path(out / RECORD) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return Written([RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside)
+
+    def text(self) -> str:
+        """The tables that `igpt probe` prints."""
+        parts = [text_table(results) for results in self.results]
+        for results in self.results:
+            best = best_layer(results.layers)
+            beside = f" (raw pixels {results.pixels.test_accuracy:.4f})" if results.pixels else ""
+            parts.append(f"{results.method}: best layer {best.layer}, test accuracy {best.test_accuracy:.4f}{beside}")
+        parts += [
+            f"{row['labels_per_class']:>4} labels a class: test {100 * row['mean_test_accuracy']:.1f} "
+            f"± {100 * row['std_test_accuracy']:.1f} % over {row['subsets']} subsets"
+            for row in self.low_data
+        ]
+        return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier command wrote about the same checkpoint, data and features."""
+
+    commands: list[str] = field(default_factory=list)
+    results: list[MethodResults] = field(default_factory=list)
+    low_data: list[dict[str, Any]] = field(default_factory=list)
+    indices: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+def earlier_results(out: Path, new: ProbeReport) -> Earlier | None:
+    """What stands in `out`, if it is whole and nothing of it would be lost beside the new results; else None."""
+    try:
+        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if not all(found[key] == new.protocol[key] for key in SAME) or how_loaded(found) != how_loaded(new.protocol):
+            return None
+        rows = found["low_data"]
+        earlier = Earlier(
+            [*found["earlier_commands"], found["command"]],
+            [MethodResults.from_dict(method, results) for method, results in found["methods"].items()],
+            rows,
+            json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    asked = {results.method: results.options for results in new.results}
+    asked |= {row["labels_per_class"]: (row["subsets"], row["layers"]) for row in new.low_data}
+    had = {results.method: results.options for results in earlier.results}
+    had |= {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in rows}
+    return earlier if all(had[name] == asked[name] for name in had.keys() & asked.keys()) else None
+
+
+def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the data that may change a figure."""
+    arguments = protocol["data"]["init_args"]
+    return {name: value for name, value in arguments.items() if name not in NOT_COMPARED}
+
+
+def check_results(out: Path) -> None:
+    """Refuse a folder in which a file of the user's has the name of a result.
+
+    Raises:
+        UserError: names the file.
+    """
+
+    def has(name: str, words: tuple[bytes, ...]) -> bool:
+        with (out / name).open("rb") as file:
+            head = file.read(1000)
+        return (out / RECORD).is_file() and all(word in head for word in words)
+
+    check_own(out / RECORD, lambda path: {"checkpoint", "layers", "best_layer"} <= json.loads(path.read_bytes()).keys())
+    check_own(out / TABLE, lambda path: has(TABLE, (b"layer", b"test_accuracy")))
+    check_own(out / PLOT, lambda path: has(PLOT, (b"PNG", b"Matplotlib")))
+    check_own(out / SUBSETS, lambda path: has(SUBSETS, (b'"indices"', b'"subsets"')))
+
+
+def write_csv(all_results: list[MethodResults], path: Path) -> None:
+    """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
+    names = ["method", "layer", *CHOSEN.values(), "val_accuracy", "test_accuracy", "train_accuracy"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        for results in all_results:
+            for result in results.layers:
+                writer.writerow({"method": results.method, **result.row(results.method)})
+            for other in (results.concat, results.pixels):
+                if other is not None:
+                    row = other.row(results.method)
+                    row["layer"] = "-".join(map(str, row.pop("layers", ["pixels"])))
+                    writer.writerow({"method": results.method, **row})
+
+
+def text_table(results: MethodResults) -> str:
+    """One method's table; the best layer by validation accuracy is marked."""
+    best = best_layer(results.layers)
+    chosen = CHOSEN[results.method]
+    lines = [f"  layer   {chosen:>8}   val      test     ({results.method})"]
+
+    number = "8.0e" if results.method == "lbfgs" else "8g"
+
+    def write(name: str, result: LayerResult, mark: str = "") -> str:
+        return f"{name:>7}   {result.chosen:{number}}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+
+    for result in results.layers:
+        lines.append(write(str(result.layer), result, "  <- best on validation" if result is best else ""))
+    if results.concat:
+        lines.append(write(f"{results.concat.layers[0]}-{results.concat.layers[-1]}", results.concat, "  concatenated"))
+    if results.pixels:
+        lines.append(write("pixels", results.pixels))
+    return "\n".join(lines)
+
+
+def plot(all_results: list[MethodResults], path: Path) -> None:
+    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, results in enumerate(all_results):
+        color = f"C{number}"
+        layers = [result.layer for result in results.layers]
+        axes.plot(
+            layers,
+            [100 * r.test_accuracy for r in results.layers],
+            "o-",
+            color=color,
+            label=f"{results.method}, test",
+        )
+        if len(all_results) == 1:
+            axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
+        if results.pixels:
+            label = f"raw pixels, {results.method}"
+            axes.axhline(100 * results.pixels.test_accuracy, color=color, linestyle=":", label=label)
+        best = best_layer(results.layers)
+        star = "best on validation" if number == 0 else "_nolegend_"
+        axes.plot([best.layer], [100 * best.test_accuracy], "*", markersize=15, color="tab:red", label=star)
+    axes.set_xlabel("layer (0: input of the first block)")
+    axes.set_ylabel("probe accuracy, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)

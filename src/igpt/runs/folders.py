@@ -1,0 +1,138 @@
+"""The folder of a run: its name, where its checkpoints are, and what becomes of an earlier run of that name."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from igpt.checkpoints import LAST, is_intact, newest_intact, step_checkpoints
+from igpt.system import UserError, check_unread, lies_in
+from igpt.training import is_main_process
+
+OTHER_NAME = "give another --name"
+LONGEST_NAME = 200  # bytes; file systems take 255, and what is written beside a run adds to it
+
+
+def run_dir(config: Any) -> Path:
+    """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given.
+
+    Raises:
+        UserError: the name is not that of one folder.
+    """
+    files = config.get("config") or []
+    name = Path(str(files[-1])).stem if files else "unnamed"
+    name = name if config.name is None else str(config.name)
+    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError(f"--name {name!r} is not the name of one folder; give a short one, and its place by --runs_dir")
+    return Path(config.runs_dir) / name
+
+
+def checkpoints_dir(config: Any) -> Path:
+    """Where a run saves, whatever its logger: `checkpoint.dirpath`, or the folder `checkpoints` of the run."""
+    given = config.checkpoint.dirpath
+    return Path(given).expanduser() if given else run_dir(config) / "checkpoints"
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """What `--ckpt_path last` stands for: `last.ckpt`, or the newest intact step where that one is of no use.
+
+    Returns:
+        None where the folder holds no checkpoint.
+
+    Raises:
+        UserError: none of those that it holds can be read.
+    """
+    last = folder / LAST
+    if is_intact(last):
+        return last
+    there = os.path.lexists(last)
+    if not there and not step_checkpoints(folder):
+        return None
+    newest = newest_intact(folder)
+    if newest is None:
+        raise UserError(
+            f"--ckpt_path last: no checkpoint in {folder} can be read; leave the option out to start anew, which moves "
+            "that run aside"
+        )
+    if is_main_process():
+        state = "is missing" if not there else "is damaged" if last.exists() else "points to a file that is gone"
+        print(f"{last} {state}; taking {newest.name}, the newest that is intact", file=sys.stderr)
+    return newest
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what only a run holds."""
+    kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt"))
+    return kept or any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def check_place(config: Any) -> None:
+    """Look whether a new run can have its folder, from which an earlier run would be moved aside.
+
+    Raises:
+        UserError: what is there is not an earlier run and nothing else, or another process reads it; a file that the
+            new run begins with lies in there; or `checkpoint.dirpath` holds the checkpoints of another run.
+    """
+    folder = run_dir(config)
+    reason = no_place(folder)
+    if reason:
+        raise UserError(f"--name: {folder} {reason}; give another --name, or move it away yourself")
+    check_unread(folder, OTHER_NAME)
+    for option, file in files_used(config):
+        if folder.is_dir() and lies_in(file, folder):
+            raise UserError(
+                f"--name: {option} {file} lies in {folder}, which would be moved aside as an earlier run; give the "
+                f"new run another name, such as --name {folder.name}_more"
+            )
+    saves = checkpoints_dir(config)
+    if not lies_in(saves, folder) and step_checkpoints(saves):
+        raise UserError(
+            f"--checkpoint.dirpath {saves} holds checkpoints already; give another folder, or go on from them with "
+            "--ckpt_path last"
+        )
+
+
+def no_place(folder: Path) -> str | None:
+    """Why what stands in the place of a new run cannot be moved aside, if so."""
+    if folder.is_symlink():
+        return "is a link"
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return "is a file"
+    inside = list(folder.iterdir())
+    if not inside:
+        return None
+    if os.path.ismount(folder):
+        return "is a disk of its own"
+    if not is_run(folder):
+        return "holds files, but no run of igpt"
+    other = next((child for child in inside if child.is_dir() and is_run(child)), None)
+    return f"holds other runs, such as {other.name}" if other else None
+
+
+def files_used(config: Any) -> list[tuple[str, Path]]:
+    """Options and files that a new run begins with: its configs, and checkpoints that hold its first weights."""
+    used = [("--config", file) for file in config.get("config") or []]
+    given = [(f"--model.{name}", value) for name, value in config.model.items()]
+    used += [(option, value) for option, value in given if option.endswith((".start_from", ".pretrained"))]
+    return [(option, Path(str(file))) for option, file in used if file is not None]
+
+
+def move_aside(folder: Path) -> None:
+    """Give an earlier run another name, `NAME.1` or the next that is free, so that starting anew never loses one.
+
+    Raises:
+        UserError: another process reads it.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    check_unread(folder, OTHER_NAME)
+    number = 1
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.{number}")):
+        number += 1
+    folder.rename(aside)
+    print(
+        f"{folder} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last",
+        file=sys.stderr,
+    )

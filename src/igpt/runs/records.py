@@ -1,0 +1,61 @@
+"""What a run's folder keeps about the commands that were run on it: commands.txt and scores.json."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from igpt.system import UserError, atomic_path, in_turn
+
+
+def add_command(folder: Path, command: str) -> None:
+    """Add one line to commands.txt."""
+    path = folder / "commands.txt"
+    with in_turn(path):
+        earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{earlier}{command}\n", encoding="utf-8")
+
+
+def read_scores(folder: Path) -> list[Any]:
+    """The entries of scores.json; none where there is no file.
+
+    Raises:
+        UserError: the file holds no list.
+    """
+    path = folder / "scores.json"
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON; move it away, and a new one is begun") from error
+    if not isinstance(entries, list):
+        raise UserError(f"{path} does not hold a list of scores; move it away, and a new one is begun")
+    return entries
+
+
+def add_score(folder: Path, entry: dict[str, Any]) -> None:
+    """Add an entry to scores.json.
+
+    Raises:
+        UserError: as `read_scores`.
+    """
+    with in_turn(folder / "scores.json"):
+        entries = [*read_scores(folder), entry]
+        with atomic_path(folder / "scores.json") as path:
+            path.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain_part(spec: dict[str, Any]) -> dict[str, Any]:
+    """Class path and those arguments of a specification that are a number, a word, true, false or null."""
+    arguments = spec["init_args"]
+    plain = {name: arguments[name] for name in arguments if not isinstance(arguments[name], (dict, list))}
+    return {"class_path": spec["class_path"], **plain}
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Metrics as numbers; null where one is not finite, since JSON has no word for that."""
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

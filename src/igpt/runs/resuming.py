@@ -1,0 +1,120 @@
+"""What a resumed run brings along from its checkpoint, and how it differs from what it is given now."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
+from igpt.modules import step_of
+from igpt.system import UserError
+from igpt.training import is_main_process
+
+NOT_COMPARED = {
+    *("palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"),
+    *("batch_size", "num_workers"),  # of the data: the recipe's images_a_step says what matters
+}
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run goes on from, as far as the checkpoint says so.
+
+    Attributes:
+        step: optimizer steps done.
+        precision: that it was trained in.
+        recipe: see `igpt.modules.base.recipe_of`; and where the schedule began.
+        data: what it was trained on, as plain data.
+    """
+
+    step: int = 0
+    precision: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] | None = None
+
+    def schedule_start(self, schedule: str, max_steps: int) -> int:
+        """The step at which the learning rate's schedule began.
+
+        Args:
+            schedule: "continue" the one the run has had, or "restart" it where it was to end at another step. A run
+                that is stopped and resumed many times by one command begins anew only once.
+            max_steps: where it is to end.
+        """
+        if schedule == "restart" and self.recipe.get("max_steps") != max_steps:
+            return self.step
+        return int(self.recipe.get("schedule_start", 0))
+
+    def changes(self, recipe: dict[str, int], data: dict[str, Any]) -> list[str]:
+        """What a resumed run is given otherwise than before, as `name old (now new)`."""
+        found = differences(self.recipe, recipe)
+        if self.data is not None:
+            one, other = ({"class": spec["class_path"], **spec["init_args"]} for spec in (self.data, data))
+            found += [f"data.{text}" for text in differences(one, other)]
+        return found
+
+
+def tell_changes(changes: list[str], schedule: str) -> None:
+    """One line where a run goes on otherwise than it began."""
+    if changes and is_main_process():
+        rate = {"continue": "one cosine to there, on which it may rise again", "restart": "warmed up anew from here"}
+        longer = any(text.startswith("max_steps ") for text in changes)
+        told = f"; learning rate: {rate[schedule]} (--schedule {schedule})" if longer else ""
+        print(f"igpt fit: the run goes on with {', '.join(changes)}{told}", file=sys.stderr)
+
+
+def use_checkpoint(model: Any, path: str) -> Beginning:
+    """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
+
+    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or holds another network.
+    """
+    content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
+    if is_main_process():  # of a folder of parts, one process reads all weights
+        state = content.get("state_dict")
+        held = state.items() if isinstance(state, dict) else weights_of(path) if Path(path).is_dir() else ()
+        check_finite(held, f"--ckpt_path {path}")
+    header = content[CHECKPOINT_KEY]["model"]
+    stored, given = header["init_args"], model.init_args.as_dict()
+    if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
+        raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
+
+    if "generative" in stored:
+        model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
+    network = differences(stored.get("transformer", {}), given.get("transformer") or {})
+    if stored.get("order") != given.get("order"):
+        network.append(f"order {stored.get('order')} (now {given.get('order')})")
+    if network:
+        raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
+    recipe = differences(stored, given)
+    if recipe:
+        rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
+    known = content[CHECKPOINT_KEY]
+    return Beginning(step_of(content), known.get("precision"), known.get("recipe") or {}, known.get("data"))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What has another value, of the names that both know, as `name old (now new)`."""
+    names = sorted(set(old) & set(new) - NOT_COMPARED)
+    return [f"{name} {old[name]} (now {new[name]})" for name in names if plain(old[name]) != plain(new[name])]
+
+
+def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
+    """Have the data's classes stand in the order of the checkpoint that is used, so that labels and splits stay.
+
+    Only where the config leaves the order open, and both are of one class of data modules and one folder.
+
+    Args:
+        data: the config's data module.
+        stored: the checkpoint's.
+    """
+    given = data.get("init_args")
+    if given is None or given.get("classes") != "natural" or not isinstance(stored, dict):
+        return
+    found = stored.get("init_args", {})
+    same = data.class_path.rpartition(".")[2] == str(stored.get("class_path")).rpartition(".")[2]
+    if same and found.get("root") == given.get("root"):
+        given.classes = found.get("classes", "sorted")  # older versions knew no other order

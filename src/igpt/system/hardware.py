@@ -1,0 +1,235 @@
+"""What this machine is good at: device, precision, threads. Nothing else in igpt asks torch about capabilities.
+
+torch is imported by the functions that need it, since `wait_briefly` has to run before that.
+"""
+
+import os
+import time
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from igpt.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]  # as options; "auto" is resolved by `compute_of`
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}  # autocast's type
+SPINS = "10000"  # turns of libgomp's waiting loop, about 0.3 ms; its default of 300,000 is 10 ms
+BLOCKTIME = "1"  # ms; the same of Intel's and LLVM's OpenMP, whose default is 200
+WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+SCOUT, SIZE = 96, 256  # sides of the products that are timed: a small one first, since emulation is slow
+ROUNDS = 8
+CLEAR = 6.0  # times slower in the small product (below 2 with the instructions, above 20 without): that is enough
+WORTH = 0.8  # of float32's time: up to here bfloat16 products pay for the casts around them
+RATIO = "IGPT_CPU_BF16_RATIO"  # the measured ratio, handed to processes that this one starts
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a network runs, and how.
+
+    Args:
+        device: cpu, cuda or mps.
+        precision: as in Lightning, never "auto".
+        reason: why it is not the user who chose this precision; empty where it is.
+    """
+
+    device: str
+    precision: str
+    reason: str = ""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which the network's forward pass runs, where Lightning is not there to make one."""
+        import torch
+
+        if self.precision not in MIXED:
+            return nullcontext()
+        return torch.autocast(self.device, dtype=getattr(torch, MIXED[self.precision]))
+
+
+def compute_of(
+    accelerator: str, precision: str, work: Literal["products", "pixels"] = "products", option: str = "--"
+) -> Compute:
+    """Resolve "auto" to what this machine does quickest.
+
+    Args:
+        accelerator: as in Lightning; what is not known here keeps float32.
+        precision: "auto", or the user's choice, which stands.
+        work: "products" of whole sequences, as in training; or "pixels" drawn one after another, where a CPU reads
+            weights far more than it multiplies, and casts cost more than bfloat16 saves.
+        option: what stands before "accelerator" and "precision" on the command line, for errors.
+
+    Raises:
+        UserError: see `device_of`; or the device has no such precision.
+    """
+    device = device_of(accelerator, option)
+    if precision == "16-mixed" and device != "cuda":
+        raise UserError(f"{option}precision 16-mixed needs an NVIDIA GPU, and this runs on {device}; use auto")
+    if precision != "auto":
+        return Compute(device, precision)
+    if device == "cpu" and work == "pixels":
+        return Compute(device, "32-true", "pixel by pixel, a CPU gains nothing from bfloat16")
+    return Compute(device, *PRECISION_OF[device]())
+
+
+def device_of(accelerator: str, option: str = "--") -> str:
+    """The device, "cpu", "cuda" or "mps", that a Lightning-like accelerator name stands for.
+
+    Raises:
+        UserError: there is no such accelerator, or none here.
+    """
+    if accelerator not in ACCELERATORS:
+        raise UserError(f"{option}accelerator {accelerator}; choose from {', '.join(ACCELERATORS)}")
+    if accelerator == "cpu":
+        return "cpu"
+    cuda, mps = has_cuda(), has_mps()
+    if (accelerator == "cuda" and not cuda) or (accelerator == "gpu" and not (cuda or mps)):
+        raise UserError(f"{option}accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
+    if accelerator == "mps" and not mps:
+        raise UserError(f"{option}accelerator mps: PyTorch sees no Apple GPU here; use cpu")
+    if cuda and accelerator != "mps":
+        return "cuda"
+    return "mps" if mps else "cpu"
+
+
+@cache
+def has_cuda() -> bool:
+    """Whether PyTorch can use an NVIDIA GPU. One that is there but cannot be used is one warning, once."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available and (caught or has_nvidia_driver()):
+        why = (
+            "this PyTorch is built without CUDA"
+            if torch.version.cuda is None
+            else " ".join(str(warning.message) for warning in caught)
+        )
+        warnings.warn(
+            f"there is an NVIDIA GPU, but PyTorch cannot use it, so the CPU is used: "
+            f"{why or 'update its driver, or install a PyTorch for its version of CUDA'}",
+            stacklevel=2,
+        )
+    return available
+
+
+def has_nvidia_driver() -> bool:
+    """Whether a GPU's driver is loaded, by the files that Linux shows of it; False on other systems."""
+    return Path("/proc/driver/nvidia/gpus").is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+
+
+def has_mps() -> bool:
+    """Whether PyTorch can use an Apple GPU."""
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def precision_on_cuda() -> tuple[str, str]:
+    """bfloat16 where the card multiplies it natively, float16 where only that has tensor cores (V100, T4)."""
+    import torch
+
+    name, (major, _) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed", f"{name} multiplies bfloat16 natively"
+    if major >= 7:
+        return "16-mixed", f"{name} has no bfloat16, but tensor cores for float16"
+    return "32-true", f"{name} has tensor cores for neither bfloat16 nor float16"
+
+
+def precision_on_mps() -> tuple[str, str]:
+    """float32."""
+    return "32-true", "the safe choice on Apple's GPUs"
+
+
+def precision_on_cpu() -> tuple[str, str]:
+    """bfloat16 where its products are quicker than float32's, by a measurement."""
+    ratio = bf16_ratio()
+    if ratio <= WORTH:
+        return "bf16-mixed", f"this CPU multiplies bfloat16 {1 / ratio:.1f} times as fast as float32"
+    if ratio < 1.2:
+        return "32-true", "this CPU multiplies bfloat16 no faster than float32"
+    return "32-true", f"this CPU multiplies bfloat16 {ratio:.0f} times slower than float32"
+
+
+PRECISION_OF = {"cpu": precision_on_cpu, "cuda": precision_on_cuda, "mps": precision_on_mps}
+
+
+@cache
+def bf16_ratio() -> float:
+    """Time of a bfloat16 product on this CPU over that of a float32 product; takes 5 to 30 ms, once.
+
+    Processes that this one starts find the ratio in their environment, so that all of a run agree.
+    """
+    if RATIO not in os.environ:
+        ratio = time_ratio(SCOUT)
+        if ratio < CLEAR:  # beyond, a product of the full size would take 50 ms to say the same
+            ratio = time_ratio(SIZE)
+        os.environ[RATIO] = f"{ratio:.3g}"
+    return float(os.environ[RATIO])
+
+
+def time_ratio(side: int) -> float:
+    """The ratio by products of square matrices: the quickest of a few, one thread each, so that load is no matter."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        factors = [torch.ones(side, side, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)]
+        rounds = [[seconds_of(factor) for factor in factors] for _ in range(ROUNDS)]
+    finally:
+        torch.set_num_threads(threads)
+    narrow, wide = (min(times[1:]) for times in zip(*rounds, strict=True))  # the first makes things ready
+    return float(narrow / wide)
+
+
+def seconds_of(factor: "torch.Tensor") -> float:
+    """Seconds of one product with itself."""
+    started = time.perf_counter()
+    factor @ factor
+    return time.perf_counter() - started
+
+
+def cpu_kind() -> str:
+    """Widest vectors that PyTorch computes with on this CPU: "avx2", "avx512", "default" and others."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 products on CUDA may round their factors to TF32's 10 bits, which is several times as fast."""
+    import torch
+
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+
+
+def has_onednn() -> bool:
+    """Whether PyTorch was built with oneDNN, and has its product for packed weights."""
+    import torch
+
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def wait_briefly() -> None:
+    """Have OpenMP's threads wait for work in sleep, after a moment; call it before torch is imported.
+
+    By default they spin for 10 ms. Beside other busy processes, that takes away the time in which those could have
+    finished, so that everybody's steps take twice to three times as long. A user's own setting stands.
+    """
+    if WAITING.isdisjoint(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+        os.environ["KMP_BLOCKTIME"] = BLOCKTIME
+
+
+def fall_back_to_cpu() -> None:
+    """Have operations that PyTorch lacks on Apple's GPU run on the CPU; call it before torch is imported."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

@@ -1,0 +1,67 @@
+"""Finding data modules that other packages provide, and which packages' classes may be named (docs/security.md)."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from igpt.system.errors import UserError
+
+GROUP = "igpt.datamodules"
+ALLOW, ALLOWED = "--allow-imports", "IGPT_ALLOW_IMPORTS"  # the option, and the variable that commands inherit it by
+
+
+def registered() -> list[EntryPoint]:
+    """All entry points of the group, the built-in ones among them: they have no privileged path."""
+    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+
+
+def load_plugins() -> None:
+    """Import every plug-in, so that its classes can be named in configs and, by short name, on the command line.
+
+    One that fails to import is named in a warning; the others work on.
+    """
+    for point in registered():
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:
+            package = point.dist.name if point.dist else "unknown package"
+            problem = f"{type(error).__name__}: {error}".replace("\n", " ")
+            warnings.warn(
+                f"data module {point.name} of {package} cannot be imported ({problem}); it is left out", stacklevel=2
+            )
+
+
+def packages() -> set[str]:
+    """Top-level packages that registered plug-ins come from, with those that hold the classes they pass on."""
+    found = {point.module for point in registered()}
+    for point in registered():
+        kind = getattr(sys.modules.get(point.module), point.attr, None)
+        found.add(getattr(kind, "__module__", point.module))
+    return {module.partition(".")[0] for module in found}
+
+
+def allowed_imports() -> set[str]:
+    """Modules that the user has allowed configs and checkpoints to name, with all below them."""
+    return set(os.environ.get(ALLOWED, "").replace(",", " ").split())
+
+
+def split_allowed(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line without `--allow-imports MODULE`, and the modules.
+
+    Raises:
+        UserError: no module follows, or it is no name of one.
+    """
+    rest, names = [], []
+    given = iter(words)
+    for word in given:
+        option, equals, name = word.partition("=")
+        if option.replace("_", "-") != ALLOW:
+            rest.append(word)
+            continue
+        name = name if equals else next(given, "")
+        if not all(part.isidentifier() for part in name.split(".")) or name.partition(".")[0] == "jsonargparse":
+            raise UserError(f"{ALLOW} {name!r} is no module that can be allowed; give its name, such as my_package")
+        names.append(name)
+    return rest, names

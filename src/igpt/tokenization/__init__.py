@@ -1,0 +1,10 @@
+"""Images to shards of tokens, in one process or on a cluster."""
+
+from igpt.tokenization.engines import run_here, run_on_dask
+from igpt.tokenization.tasks import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
+from igpt.tokenization.writing import stand_ins
+
+__all__ = [
+    "UNFINISHED", "Job", "Record", "Task", "forget_skips", "plan_of", "run_here", "run_on_dask", "same_plan",
+    "stand_ins", "tasks_of",
+]  # fmt: skip

@@ -1,0 +1,219 @@
+"""The work behind `igpt tokenize`: independent tasks, each a range of images in and one shard out, and its record.
+
+A task's output is a function of the data, the palette and the seed alone. Whoever runs it, however often, in whatever
+order, writes the same bytes, so that a killed run goes on by doing what has no record yet.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, Shard, Split, rng_of
+from igpt.palette import Palette
+from igpt.system import UserError, atomic_path
+from igpt.tokenization.writing import write_shard
+
+UNFINISHED = ".unfinished"  # folder inside the output, for the plan, the records, and files that are not whole
+AT_ONCE = 256  # images that are encoded together
+SHARD_BYTES = 1 << 23  # of tokens; a worker holds a few copies of one shard in memory
+LOOKED_AT = 16  # images of each split whose pixels tell whether the data are still the same
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard: the images `start` to `stop` of a split."""
+
+    split: Split
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file."""
+        return f"{self.split}-{self.number:05d}.npy"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of a task: its shard (None if no image could be read), and (index, reason) of what was skipped."""
+
+    task: Task
+    shard: Shard | None
+    skipped: tuple[tuple[int, str], ...]
+
+    def write(self, folder: Path) -> None:
+        """Write the record, whole or not at all."""
+        with atomic_path(folder / f"{self.task.name}.json") as path:
+            path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, task: Task, out: Path) -> "Record | None":
+        """The record of a task that was done before and whose shard is there in its full size, else None."""
+        try:
+            content = json.loads((out / UNFINISHED / f"{task.name}.json").read_bytes())
+            shard = Shard(**content["shard"]) if content["shard"] else None
+            same = content["task"] == asdict(task)
+            skipped = tuple((int(index), str(reason)) for index, reason in content["skipped"])
+            whole = shard is None or (shard.file == task.name and (out / task.name).stat().st_size == shard.bytes)
+            counted = (shard.images if shard else 0) + len(skipped) == task.stop - task.start
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return cls(task, shard, skipped) if same and whole and counted else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks have in common.
+
+    Args:
+        data: whose images.
+        palette: encodes them.
+        out: folder of the shards, which every worker must see.
+        variants: random variants of each image of an augmenting split, besides how evaluation sees it.
+        seed: of the variants.
+    """
+
+    data: ImageDataModule
+    palette: Palette
+    out: str
+    variants: int
+    seed: int
+
+    def views(self, images: LabelledImages) -> int:
+        """How many arrays of tokens each image of a split gets."""
+        return 1 + self.variants if images.augments else 1
+
+    def run(self, task: Task) -> Record:
+        """Read, encode and write one shard, and its record.
+
+        Raises:
+            UserError: the shard cannot be written.
+        """
+        images = self.data.images(task.split)
+        seen = Seen()
+        tokens = np.empty((task.stop - task.start, self.views(images), self.data.resolution**2), dtype=np.uint16)
+        done = 0
+        for part in batches(self._readable(images, task, seen), AT_ONCE):
+            tokens[done : done + len(part)] = self._encode(part)
+            done += len(part)
+        shard = None
+        if done:
+            labels, target = np.array(seen.labels, dtype=np.int64), Path(self.out) / task.name
+            shard = write_shard(target, labels, tokens[:done], self.data.resolution, Path(self.out) / UNFINISHED)
+        record = Record(task, shard, tuple(seen.skipped))
+        record.write(Path(self.out) / UNFINISHED)
+        return record
+
+    def _readable(self, images: LabelledImages, task: Task, seen: "Seen") -> Iterator[Tensor]:
+        """The views of each image that can be read, uint8 `(V, 3, R, R)`; the others are noted."""
+        for index in range(task.start, task.stop):
+            try:
+                image, label = images[index]
+                drawn = range(self.views(images) - 1)
+                more = [images.draw(index, rng_of(self.seed, variant, index))[0] for variant in drawn]
+            except (UserError, OSError) as error:
+                seen.skipped.append((index, " ".join(str(error).split())))
+                continue
+            seen.labels.append(int(label))
+            yield torch.stack([image, *more])
+
+    def _encode(self, views: list[Tensor]) -> NDArray[np.uint16]:
+        """Tokens `(B, V, T)` of B images' views."""
+        tokens = self.palette.encode(torch.cat(views)).numpy()
+        return tokens.reshape(len(views), -1, tokens.shape[1]).astype(np.uint16)
+
+
+class Seen:
+    """What a task notes while it reads: a label for each image, or why it was skipped."""
+
+    def __init__(self) -> None:
+        self.labels: list[int] = []
+        self.skipped: list[tuple[int, str]] = []
+
+
+def batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Items in lists of at most so many."""
+    batch: list[Tensor] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def tasks_of(job: Job, shard_images: int | None) -> list[Task]:
+    """Every split cut into shards of so many images; None is as many as fit into 8 MiB."""
+    tasks = []
+    for split in SPLITS:
+        images = job.data.images(split)
+        fitting = SHARD_BYTES // (2 * job.views(images) * job.data.resolution**2)
+        size = shard_images or max(1, fitting)
+        for number, start in enumerate(range(0, len(images), size)):
+            tasks.append(Task(split, number, start, min(start + size, len(images))))
+    return tasks
+
+
+def plan_of(job: Job, shard_images: int | None) -> dict[str, Any]:
+    """Everything that the shards' bytes depend on, as plain data; how quickly they are made plays no part."""
+    data = job.data.spec()
+    ignored = {"num_workers", "batch_size"}
+    data["init_args"] = {name: value for name, value in data["init_args"].items() if name not in ignored}
+    return {
+        "data": data,
+        "labels": {split: labels_digest(job.data.images(split)) for split in SPLITS},
+        "images": {f"{split} {index}": sha for split in SPLITS for index, sha in some_of(job.data.images(split))},
+        "palette_sha256": job.palette.sha256,
+        "variants": job.variants,
+        "seed": job.seed,
+        "shard_images": shard_images,
+    }
+
+
+def labels_digest(images: LabelledImages) -> str:
+    """Checksum of a split's labels, and so of how many images it has."""
+    return hashlib.sha256(torch.as_tensor(images.labels).to(torch.int64).numpy().tobytes()).hexdigest()
+
+
+def some_of(images: LabelledImages) -> Iterator[tuple[int, str]]:
+    """Index and checksum of some of a split's images, which tell whether the data changed.
+
+    Images that cannot be read are left out, since they may be mended.
+    """
+    for index in sorted(set(torch.linspace(0, len(images) - 1, LOOKED_AT).long().tolist())):
+        try:
+            image = images[index][0]
+        except (UserError, OSError):
+            continue
+        yield index, hashlib.sha256(image.numpy().tobytes()).hexdigest()
+
+
+def same_plan(held: Any, plan: dict[str, Any]) -> bool:
+    """Whether shards of the plan `held` are those of this plan; an image that one of them lacks is no difference."""
+    if not isinstance(held, dict) or not isinstance(held.get("images"), dict):
+        return False
+    known = held["images"]
+    if any(known.get(name, sha) != sha for name, sha in plan["images"].items()):
+        return False
+    return held | {"images": {}} == plan | {"images": {}}
+
+
+def forget_skips(work: Path) -> None:
+    """Remove the records of shards that lack images, so that these are read anew."""
+    for path in work.glob("*.npy.json"):
+        try:
+            whole = json.loads(path.read_bytes())["skipped"] == []
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            path.unlink()

@@ -1,0 +1,51 @@
+"""How the trainer's checkpoints reach the disk."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from igpt.checkpoints import META, remove_checkpoint, to_one_file, write_checkpoint
+from igpt.system import UserError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint whole and durably, with its checksum (`igpt.checkpoints.format.write_checkpoint`).
+
+    A write that fails is one line and not the end: days of training are worth more than one of many checkpoints, the
+    previous one is untouched, and the next is tried at its time. Who depends on a certain one looks whether it is
+    there, as `StepCheckpoint` does at the end. (Only the main process writes; an error of its own would also leave the
+    others waiting for it.)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write, or say why that was not possible."""
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(checkpoint, path)
+        except OSError as error:
+            print(
+                f"igpt: {path} could not be written ({error.strerror or error}); earlier checkpoints are untouched and "
+                "training goes on; make room before the next one",
+                file=sys.stderr,
+            )
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a file; a folder of parts is for the strategy that wrote it.
+
+        Raises:
+            UserError: it is such a folder.
+        """
+        if (Path(path) / META).is_file():
+            raise UserError(
+                f"--ckpt_path {path} is sharded, and --trainer.strategy is not the one that wrote it; use that one, or "
+                f"{to_one_file(Path(path))}"
+            )
+        content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint with its checksum."""
+        remove_checkpoint(Path(path))
