@@ -1,11 +1,12 @@
-"""`igpt check`: every image of any data module read once, in parallel, and what is broken listed."""
+"""`igpt check`: reads every image of a data module once, in parallel, and lists what is broken."""
 
 import hashlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import Dataset
@@ -13,12 +14,12 @@ from torch.utils.data import Dataset
 from igpt.data import SPLITS, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker, check_item
 from igpt.system import UserError
 
-TOLD_EVERY = 10.0  # seconds between two lines about the progress; on a terminal one line is renewed
 AT_ONCE = 16  # images that a process reads before it answers
+T = TypeVar("T")
 
 
 class Seen(NamedTuple):
-    """One image that was looked at: what is wrong with it, or an empty string, and a checksum of its pixels."""
+    """What is wrong with an image (nothing: an empty string), and the checksum of its pixels."""
 
     problem: str
     digest: bytes
@@ -33,9 +34,6 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     Args:
         data: whose images, such as ImageFolder, WebImages or a plug-in's class.
         workers: processes; as many as there are cores if left out.
-
-    Raises:
-        UserError: the data are missing, or some images are broken.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 0:
@@ -45,19 +43,12 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     started, total = time.monotonic(), sum(data.size(name) for name in SPLITS)
     broken = [f"{path}: {reason}" for path, reason in data.damaged]
     known: dict[bytes, Split] = {}
-    repeated: dict[tuple[Split, Split], int] = {}
-    progress = Progress(total)
-    for split in SPLITS:
-        fresh: dict[bytes, Split] = {}
-        for seen in progress.counted(looked_at(data.images(split), split, data.resolution, workers)):
-            if seen.problem:
-                broken.append(seen.problem)
-            elif seen.digest in known:
-                pair = split, known[seen.digest]
-                repeated[pair] = repeated.get(pair, 0) + 1
-            else:
-                fresh[seen.digest] = split
-        known |= fresh
+    repeated: Counter[tuple[Split, Split]] = Counter()
+    for split, seen in with_progress(looked_at(data, workers), total, "images"):
+        if seen.problem:
+            broken.append(seen.problem)
+        elif (first := known.setdefault(seen.digest, split)) != split:
+            repeated[split, first] += 1
     for problem in broken:
         print(problem)
     for (split, earlier), count in repeated.items():
@@ -90,37 +81,26 @@ class Looks(Dataset[Seen]):
         return Seen("", hashlib.sha256(item[0].contiguous().numpy().tobytes()).digest()[:16])
 
 
-def looked_at(images: LabelledImages, split: Split, resolution: int, workers: int) -> Iterator[Seen]:
-    """Each image of a split, looked at in so many processes."""
-    loader = WatchedLoader(
-        Looks(images, split, resolution),
-        batch_size=AT_ONCE,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=begin_worker if workers else None,
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        yield from batch
+def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen]]:
+    """Each image of every split, looked at in so many processes."""
+    for split in SPLITS:
+        loader = WatchedLoader(
+            Looks(data.images(split), split, data.resolution),
+            batch_size=AT_ONCE,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=begin_worker if workers else None,
+            generator=torch.Generator(),
+        )
+        yield from ((split, seen) for batch in loader for seen in batch)
 
 
-class Progress:
-    """A line about how many images have been read, on stderr."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.renewed = total, 0, sys.stderr.isatty()
-        self.told = time.monotonic()
-
-    def counted(self, seen: Iterator[Seen]) -> Iterator[Seen]:
-        """The same, counted; a terminal's line is renewed twice a second."""
-        for one in seen:
-            self.done += 1
-            if time.monotonic() - self.told > (0.5 if self.renewed else TOLD_EVERY):
-                self.told = time.monotonic()
-                self.tell()
-            yield one
-
-    def tell(self) -> None:
-        """Write the line."""
-        line = f"igpt check: {self.done:,} of {self.total:,} images"
-        print(f"\r{line}" if self.renewed else line, end="" if self.renewed else "\n", file=sys.stderr, flush=True)
+def with_progress(items: Iterator[T], total: int, what: str) -> Iterator[T]:
+    """The same items, counted on stderr: a terminal's line is renewed, a file gets a line every ten seconds."""
+    every, start, end = (0.5, "\r", "") if sys.stderr.isatty() else (10.0, "", "\n")
+    shown = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown > every:
+            shown = time.monotonic()
+            print(f"{start}{done:,} of {total:,} {what}", end=end, file=sys.stderr, flush=True)
