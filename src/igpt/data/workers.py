@@ -9,10 +9,12 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from types import FrameType
@@ -24,6 +26,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from igpt.system import ASKED_TO_END, UserError
 
@@ -98,42 +101,69 @@ def stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
 STACKED = {**default_collate_fn_map, Tensor: stack}
 
 
-class WatchedLoader(DataLoader[Any]):
-    """A DataLoader that ends with a UserError as soon as one of its processes has ended.
+class WatchedIterator(_MultiProcessingDataLoaderIter):
+    """One loader's processes: a UserError as soon as one of them has ended, and an end of them that waits for no lock.
 
     Torch's own waits for ever for a process that ended while it wrote, and leaves a message without an end and locks
-    that nobody frees; what else it notices, it says by an exception at any place of the program.
+    that nobody frees; what else it notices, it says by an exception at any place of the program. To end its processes
+    it takes such locks, also where an iterator is garbage that a forked process, which inherited it, collects.
     """
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if self.num_workers == 0:
-            yield from super().__iter__()
-            return
-        iterator = self._watched(super().__iter__, self._iterator)
-        own_up(iterator)
-        while True:
-            try:
-                batch = self._watched(iterator.__next__, iterator)
-            except StopIteration:
-                return
-            yield batch
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._owner = os.getpid()
+        super().__init__(loader)
+        own_up(self)
 
-    def _watched(self, act: Callable[[], Any], iterator: Any) -> Any:
-        """What `act` gives, which waits for the processes of an iterator, where there are some yet."""
-        if iterator is None:
-            return act()
+    def __next__(self) -> Any:
+        return self._watched(super().__next__)
+
+    def _reset(self, loader: DataLoader[Any], first_iter: bool = False) -> None:
+        again = partial(super()._reset, loader, first_iter)
+        again() if first_iter else self._watched(again)
+
+    def _watched(self, act: Callable[[], Any]) -> Any:
+        """What `act` gives, which waits for the processes."""
         try:
-            with waiting_for(iterator):
+            with waiting_for(self):
                 return act()
         except StopIteration:
             raise
         except Exception as error:
-            ended = ended_process(iterator, MOMENT if isinstance(error, OSError | EOFError) else 0)
+            ended = ended_process(self, MOMENT if isinstance(error, OSError | EOFError) else 0)
             if ended is None:
                 raise
-            self._iterator = None
-            abandon(iterator)
+            self._shutdown_workers()
             raise UserError(f"data: {ended}") from error
+
+    def _shutdown_workers(self) -> None:
+        """Kill the processes, which only read; called at the end of a pass or of training, and by `__del__`."""
+        if self._shutdown or os.getpid() != self._owner or sys.is_finalizing():
+            return
+        self._shutdown = True
+        if hasattr(self, "_pin_memory_thread"):  # first, since a killed process may leave it half a message
+            self._pin_memory_thread_done_event.set()
+            self._worker_result_queue.put((None, None))
+            self._pin_memory_thread.join(MOMENT)
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.join(MOMENT)
+        for queue in (self._worker_result_queue, *self._index_queues):
+            queue.cancel_join_thread()
+            queue.close()
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A DataLoader whose processes are watched, and killed where they are no longer needed (`WatchedIterator`)."""
+
+    def _get_iterator(self) -> Any:
+        return WatchedIterator(self) if self.num_workers else super()._get_iterator()
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if getattr(self._iterator, "_shutdown", False):  # persistent processes that have ended
+            self._iterator = None
+        iterator = super().__iter__()
+        yield from iterator
 
 
 WAITED_FOR: list[Any] = []  # the iterators that the main thread is waiting for
@@ -201,15 +231,6 @@ def cause(code: int) -> str:
         f"a loader process ended {how} in the middle of its work; igpt check --data ... finds broken images, and "
         "--data.init_args.num_workers 0 --debug shows where it ends"
     )
-
-
-def abandon(iterator: Any) -> None:
-    """Kill what is left of an iterator's processes; torch's own way of ending them may wait for a dead one's locks."""
-    iterator._shutdown = True
-    for worker in iterator._workers:
-        worker.kill()
-    for worker in iterator._workers:
-        worker.join(MOMENT)
 
 
 def begin_worker(worker: int) -> None:
