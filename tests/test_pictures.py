@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from igpt.data.imagefile import decode_rgb
-from igpt.data.pictures import open_mask, open_picture
+from igpt.data.imagefile import open_mask, open_picture
 
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
 

@@ -1,4 +1,4 @@
-"""Training batches: their order, their place in it that a checkpoint keeps, and how the images of a batch are found."""
+"""Training batches: their order, the place in it that a checkpoint keeps, and how the images of a batch are found."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,16 +9,16 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from igpt.data.images import InMemory, LabelledImages, fetch, in_memory
-from igpt.data.keyed import keys_of, rng_of
+from igpt.data.randomness import keys_of, rng_of
 from igpt.data.workers import WatchedLoader
 
 
 class TrainingOrder(DistributedSampler[tuple[int, int]]):
     """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone, cut into batches for the processes.
 
-    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. Where
-    it begins within an epoch it runs on into the next. The processes share every global batch, so that the images of a
-    step depend on `batch_size * world_size` only. (A `DistributedSampler`, since Lightning wraps any other.)
+    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. The
+    processes share every global batch, so that the images of a step depend on `batch_size * world_size` only. (A
+    `DistributedSampler`, since Lightning wraps any other.)
 
     Args:
         count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
@@ -58,12 +58,6 @@ class WholeBatches(DistributedSampler[int]):
     """Deals the batches of one process out to several, so that together they see each image once, in the same batches.
 
     (A `DistributedSampler`, since Lightning wraps any other, with one that repeats images to fill up.)
-
-    Args:
-        count: images in the data set.
-        batch_size: images a batch.
-        world_size: number of processes; at most as many as there are batches.
-        rank: of this process.
     """
 
     def __init__(self, count: int, batch_size: int, world_size: int, rank: int) -> None:
@@ -85,8 +79,8 @@ class WholeBatches(DistributedSampler[int]):
 class TrainingLoader(WatchedLoader):
     """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
 
-    What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch
-    and a number of images, so that a run may go on with other batch sizes; Lightning puts it into the checkpoint.
+    `state_dict` keeps the place as an epoch and a number of images, so that a run may go on with other batch sizes;
+    Lightning puts it into the checkpoint.
 
     Args:
         images: addressed by pairs (epoch, index).

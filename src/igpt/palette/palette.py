@@ -67,8 +67,8 @@ class Palette(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Digest of the float32 little-endian bytes of the colours: the palette's name in checkpoints and shards."""
-        return hashlib.sha256(self.colors.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+        """Digest of the colours: the palette's name in checkpoints and shards."""
+        return sha256_of_colors(self.colors.detach().cpu().numpy())
 
     @classmethod
     def load(cls, path: str | Path) -> "Palette":
@@ -138,6 +138,11 @@ class Palette(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._table = None  # other colours may come in
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def sha256_of_colors(colors: NDArray[np.float32]) -> str:
+    """Digest of colours `(k, 3)` as little-endian float32."""
+    return hashlib.sha256(colors.astype("<f4").tobytes()).hexdigest()
 
 
 def check_colors(colors: Tensor, name: str) -> Tensor:

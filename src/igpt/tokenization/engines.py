@@ -1,4 +1,4 @@
-"""Where the tasks of `igpt tokenize` run: processes of this machine, or a Dask cluster that is there already."""
+"""Where the tasks of `igpt tokenize` run: processes of this machine, or the workers of a Dask cluster."""
 
 import multiprocessing
 import os
