@@ -33,7 +33,7 @@ TESTS = {
     "objectives": f"test_objectives.py {PURE}covering_masks_hide_every_position_once",
     "sampling": f"test_sampling.py test_infilling.py {PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
     "order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
-    "permutation": "test_permutation.py",
+    "data/randomness": "test_permutation.py test_data.py datamodules/test_augment.py",
     "splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
     f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
     "kmeans": "test_palette.py",
@@ -47,7 +47,7 @@ TESTS = {
     "decoding": "test_decoding.py test_sampling.py",
     "checkpoint": "test_checkpoint.py",
     "shards/index": "shards faults/test_shards.py",
-    "shards/reading": "shards faults/test_shards.py datamodules/test_tokens.py",
+    "shards/reader": "shards faults/test_shards.py datamodules/test_tokens.py",
     "shards/writing": "shards datamodules/test_tokens.py",
 }
 OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")

@@ -16,9 +16,8 @@ from igpt.data import (
     UserError,
     stratified_split,
 )
-from igpt_datamodules.augment import ShiftedImages
-from igpt_datamodules.published import find_or_download
-from igpt_datamodules.resize import resize_all
+from igpt_datamodules.augment import ShiftedImages, resize_all
+from igpt_datamodules.files import find_or_download
 
 
 class STL10(ImageDataModule):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from igpt.data import SPLITS, Split, UserError
-from igpt_datamodules.reading import shown
-from igpt_datamodules.walking import Skipped, files_below, left_out, refuse_folder, unreadable_name
+from igpt_datamodules.files.stored import shown
+from igpt_datamodules.files.walking import Skipped, files_below, left_out, refuse_folder, unreadable_name
 
 ClassOrder = Literal["natural", "sorted"] | list[str]
 
