@@ -34,21 +34,21 @@ TESTS = {
     "sampling": f"test_sampling.py test_infilling.py {PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
     "order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
     "data/randomness": "test_permutation.py test_data.py datamodules/test_augment.py",
-    "splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
+    "data/splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
     f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
-    "kmeans": "test_palette.py",
+    "palette/kmeans": "test_palette.py",
     "probing/knn": "probing/test_knn.py",
     "probing/sgd": "probing/test_sgd.py",
     "probing/lbfgs": "probing/test_lbfgs.py",
     "probing/protocol": "probing/test_protocol.py probing/test_lbfgs.py",
     "attention": "test_attention.py test_transformer.py",
     "transformer": "test_transformer.py test_attention.py",
-    "palette": "test_palette.py",
+    "palette/palette": "test_palette.py",
     "decoding": "test_decoding.py test_sampling.py",
     "checkpoint": "test_checkpoint.py",
-    "shards/index": "shards faults/test_shards.py",
-    "shards/reader": "shards faults/test_shards.py datamodules/test_tokens.py",
-    "shards/writing": "shards datamodules/test_tokens.py",
+    "data/shards/index": "shards faults/test_shards.py",
+    "data/shards/reader": "shards faults/test_shards.py datamodules/test_tokens.py",
+    "tokenization/writing": "shards datamodules/test_tokens.py",
 }
 OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")
 GPU_ONLY = ("is_cuda", "Recorded", '"cuda"')  # what stands on or under such a line runs on a GPU alone

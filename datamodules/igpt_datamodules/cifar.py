@@ -47,11 +47,7 @@ class CIFAR10(ImageDataModule):
         self.augment = augment
 
     def prepare_data(self) -> None:
-        """Find the files, or download them.
-
-        Raises:
-            UserError: they are not there and cannot be had; says where to put which file.
-        """
+        """Find the files, or download them."""
         self._read()
 
     def load(self) -> Mapping[str, LabelledImages]:

@@ -77,14 +77,6 @@ class ImageFolder(files.StoredModule):
         """Leave no image out."""
         self.on_error = "raise"
 
-    def prepare_data(self) -> None:
-        """Find the images, and say in one line what is left out, and which are in two splits.
-
-        Raises:
-            UserError: a folder is missing or empty, or too many files are bad.
-        """
-        self.say()
-
     def load(self) -> Mapping[str, LabelledImages]:
         """The parts that have folders of their own; else the test split, drawn from the one tree."""
         root = Path(self.root)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from igpt.data import LabelledImages, Split, SplitOptions, UserError
+from igpt.data import LabelledImages, SplitOptions, UserError
 from igpt_datamodules import files
 
 MEND = (
@@ -43,18 +43,13 @@ class ImageNet(files.StoredModule):
         self.root = root
         self.augment = augment
 
-    def prepare_data(self) -> None:
-        """Find the folders, and say in one line which files are left out.
-
-        Raises:
-            UserError: train/ or val/ is missing; says which archives to unpack.
-        """
-        self._folders()
-        self.say()
-
     def load(self) -> Mapping[str, LabelledImages]:
         """Lists of the files; the images are read when needed. `class_names` are the WordNet ids, sorted."""
-        folders = self._folders()
+        root = Path(self.root)
+        folders = files.split_folders(root) if root.is_dir() else {}
+        for name in ("train", "val"):
+            if name not in folders:
+                raise UserError(f"ImageNet has no folder {root / name}; {MEND}")
         self.class_names, train = files.training_files(folders["train"])
         self.num_classes = len(self.class_names)
         test = files.labelled_files(folders["val"], self.class_names)
@@ -63,11 +58,3 @@ class ImageNet(files.StoredModule):
             "train": files.StoredImages(map(files.Stored, train.files), train.labels, self.resolution, self.augment),
             "test": files.StoredImages(map(files.Stored, test.files), test.labels, self.resolution),
         }
-
-    def _folders(self) -> dict[Split, Path]:
-        root = Path(self.root)
-        folders = files.split_folders(root) if root.is_dir() else {}
-        for name in ("train", "val"):
-            if name not in folders:
-                raise UserError(f"ImageNet has no folder {root / name}; {MEND}")
-        return folders

@@ -57,12 +57,8 @@ class WebImages(files.StoredModule):
         self._good = files.StoredList([])
 
     def prepare_data(self) -> None:
-        """Find and decode every image, say in one line what was skipped, and write the report.
-
-        Raises:
-            UserError: the folder is missing or has no images, too many are bad, or the report cannot be written.
-        """
-        self.say()
+        """Find and decode every image, say in one line what was skipped, and write the report."""
+        super().prepare_data()
         if self.report is not None:
             write_report(Path(self.report), self.skipped)
 

@@ -29,11 +29,7 @@ class Labelled(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders inside a folder, sorted; what is hidden or of the system is left out.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
+    """Names of the folders inside a folder, sorted; what is hidden or of the system is left out."""
     try:
         return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not left_out(entry.name)))
     except OSError as error:
@@ -42,11 +38,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """The folders of a root that are named after splits: Train, training, valid, TEST and so on.
-
-    Raises:
-        UserError: two folders are named after one split, or the root cannot be read.
-    """
+    """The folders of a root that are named after splits: Train, valid, TEST and so on; only one for each split."""
     found: dict[Split, Path] = {}
     for name in class_folders(root):
         for split in SPLITS:
@@ -81,8 +73,7 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
     """The images in FOLDER/CLASS/..., sorted by path, and their labels, the places of their classes in `classes`.
 
     Raises:
-        UserError: the folder is missing, has no class folders or images, holds one that cannot be read, or has a class
-            that is not in `classes`.
+        UserError: the folder is missing, has no class folders or images, or has a class that is not in `classes`.
     """
     if not folder.is_dir():
         raise UserError(f"{no_folder(folder)}; put class folders with images into it")
@@ -107,11 +98,7 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
 
 
 def training_files(folder: Path, order: ClassOrder = "sorted") -> tuple[tuple[str, ...], Labelled]:
-    """The classes of a training folder in the order of their labels, and its images.
-
-    Raises:
-        UserError: the folder is missing, a class has no images, or `order` lists other classes.
-    """
+    """The classes of a training folder in the order of their labels, and its images; see `labelled_files`."""
     classes = ordered(class_folders(folder) if folder.is_dir() else (), order)
     found = labelled_files(folder, classes)
     if empty := sorted(set(range(len(classes))) - set(found.labels)):

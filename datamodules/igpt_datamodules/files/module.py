@@ -47,13 +47,13 @@ class StoredImages(LabelledImages):
 
 
 class StoredModule(ImageDataModule):
-    """A data module whose images are files: what is not used is kept in `skipped`, and said once, in one line."""
+    """A data module whose images are files; what is left out is kept in `skipped`."""
 
     beside: Sequence[str] = ()  # names of folders that are not used
     _said = False
 
-    def say(self) -> None:
-        """Print how many images there are where something about them should be known, once."""
+    def prepare_data(self) -> None:
+        """Find the images, and say once, in one line, what is left out and which are in two splits."""
         self.setup()
         if self._said:
             return
@@ -61,19 +61,15 @@ class StoredModule(ImageDataModule):
         clauses = [summary(self.skipped)] if self.skipped else []
         if self.beside:
             clauses.append(f"folders beside the splits that are not used: {', '.join(self.beside)}")
-        clauses.append(self._repeated())
+        if self.total() <= MOST:
+            stored: dict[str, StoredList] = {name: stored_of(self.images(name)) for name in SPLITS}
+            clauses.append(said(twins(stored), {name: self.size(name) for name in SPLITS}))
         if any(clauses):
             print(f"{type(self).__name__}: {self.total():,} images; {'; '.join(filter(None, clauses))}")
 
     def total(self) -> int:
         """Images of all splits, each counted once."""
         return sum(self.size(name) for name in SPLITS) - self.split.fold_validation * self.size("val")
-
-    def _repeated(self) -> str:
-        """The clause about pictures that are in two splits."""
-        if self.total() > MOST:
-            return ""
-        return said(twins({name: stored_of(self.images(name)) for name in SPLITS}), {n: self.size(n) for n in SPLITS})
 
 
 def check_shares(test_share: float, max_bad_share: float) -> None:

@@ -29,7 +29,7 @@ from igpt.data.plots import confusion_figure, enlarge, grid, heat, heat_legend
 from igpt.data.randomness import permuted, random_ints, rng_of
 from igpt.data.shards import NAME, Index, Shard, ShardReader, check_shards
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
-from igpt.data.workers import WatchedLoader, begin_worker, collate
+from igpt.data.workers import WatchedLoader, begin_worker, collate, end_with_the_parent
 from igpt.system import UserError, atomic_path
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "ImageDataModule", "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages",
     "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled",
     "atomic_path", "begin_worker", "check_item", "check_pair", "check_shards", "collate", "confusion_figure",
-    "decode_rgb", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint", "grid", "heat",
-    "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted", "pixel_sha256",
-    "random_ints", "rng_of", "save_picture", "stratified_split",
+    "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint",
+    "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted",
+    "pixel_sha256", "random_ints", "rng_of", "save_picture", "stratified_split",
 ]  # fmt: skip

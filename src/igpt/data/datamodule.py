@@ -85,11 +85,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three splits once; Lightning calls this in every process.
-
-        Raises:
-            UserError: see `load`; or what it gives breaks the contract, as far as that shows at a glance.
-        """
+        """Make the three splits once, in every process, after a look at what `load` gives."""
         if self._splits:
             return
         loaded = self._whole = self._loaded()

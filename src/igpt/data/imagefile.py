@@ -227,7 +227,8 @@ def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.
         with open(path, "rb") as stream:
             whole = decode_rgb(stream).convert(mode)
     except (OSError, BadImageError) as error:
-        raise UserError(f"{wrong} ({error}); give a PNG or JPEG file") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{wrong} ({why}); give a PNG or JPEG file") from error
     side = min(whole.size)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
     square = whole.resize((resolution, resolution), resampling, box=(left, top, left + side, top + side))

@@ -136,19 +136,12 @@ def fetch(images: LabelledImages, indices: list[int]) -> Any:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A data set whose training batches are gathered, and augmented, on the device where its tensors are.
+    """A data set whose training batches are gathered, and augmented, on the device where its tensors are."""
 
-    Args:
-        images: uint8 `(M, 3, R, R)`.
-        labels: int64 `(M,)`.
-        rows: int64 `(N,)` on the CPU: the place in `images` of each image of the data set.
-        augment: of `AugmentedImages.augment_batch`; None where training sees the images as they are.
-    """
-
-    images: Tensor
-    labels: Tensor
-    rows: Tensor
-    augment: Callable[[Tensor, Tensor], Tensor] | None
+    images: Tensor  # uint8 (M, 3, R, R)
+    labels: Tensor  # int64 (M,)
+    rows: Tensor  # int64 (N,) on the CPU: the place in `images` of each image of the data set
+    augment: Callable[[Tensor, Tensor], Tensor] | None  # `AugmentedImages.augment_batch`
 
     def to(self, device: torch.device) -> "InMemory":
         """The same on another device; on their own the tensors are shared."""

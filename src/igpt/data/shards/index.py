@@ -137,22 +137,8 @@ def _float32(colors: Any) -> NDArray[np.float32]:
 
 
 def as_text(content: dict[str, Any]) -> str:
-    """A line for each shard and each skipped image; the palette on a line of its own."""
-    lines = [f" {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return "[\n  " + ",\n  ".join(json.dumps(one) for one in value) + "\n ]"
-    if isinstance(value, dict) and any(
-        isinstance(one, list) and isinstance((one or [0])[0], dict) for one in value.values()
-    ):
-        rows = [
-            f"  {json.dumps(key)}: [\n   " + ",\n   ".join(map(json.dumps, one)) + "\n  ]" for key, one in value.items()
-        ]
-        return "{\n" + ",\n".join(rows) + "\n }"
-    return json.dumps(value)
+    """JSON with a line for each key."""
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()) + "\n}\n"
 
 
 def digest(content: dict[str, Any]) -> str:
