@@ -60,6 +60,12 @@ def test_the_gradient_vanishes_at_the_solution():
     assert bias.grad.abs().max() < 1e-6
 
 
+def test_twenty_steps_come_within_a_millionth_of_the_optimum_since_steps_are_remembered():
+    features, labels = problem()
+    assert fit_probes(features, labels, [1e-1, 1e-3, 1e-6], 4, tolerance=1e-6).steps < 25  # 39 remembering one
+    assert fit_probes(features, labels, [1e-3], 4, tolerance=1e9).steps == 1
+
+
 def test_layers_do_not_influence_one_another():
     features, labels = problem()
     together = fit_probes(features, labels, [1e-2], 4)
