@@ -33,6 +33,7 @@ PALETTE = (  # those that cluster no photos and run no command
     "as_many_colors_as_occur_is_lossless",
     "fewer_different_colors_than_k_is_an_error_that_counts_them",
     "weights_count_as_repeated_pixels",
+    "one_color_is_the_mean_of_all_pixels",
     "tokens_are_in_raster_order",
     "ties_go_to_the_lower_index",
     "the_file_is_the_released_format_and_comes_back_the_same",
@@ -50,6 +51,8 @@ CHECKPOINT = (  # those that train nothing and end no process
     "a_second_name_of_a_checkpoint_has_its_checksum",
     "where_no_other_is_intact_none_is_offered",
     "a_checkpoint_without_a_checksum_is_read_as_it_is",
+    "a_checkpoint_in_another_protocol_of_pickle_is_read_without_a_warning",
+    "a_checkpoint_and_its_checksum_are_on_the_disk_before_it_gets_its_name",
     "a_file_of_another_program_is_refused",
     "a_changed_bit_is_noticed_without_a_checksum_beside",
     "the_steps_of_a_folder_are_its_files_and_folders_of_that_name_the_newest_first",
@@ -80,7 +83,7 @@ TESTS = {
     "shards/writing": "shards/test_index.py shards/test_colours.py",
 }
 OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")
-GPU_ONLY = ("is_cuda", "Recorded", '"cuda"')  # what stands on or under such a line runs on a GPU alone
+GPU_ONLY = ("is_cuda", "Recorded", "self.recorded", "'cuda'")  # what stands on or under such a line runs on a GPU alone
 SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,

@@ -97,6 +97,32 @@ def test_a_checkpoint_without_a_checksum_is_read_as_it_is(tmp_path):
     assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
 
 
+def test_a_checkpoint_in_another_protocol_of_pickle_is_read_without_a_warning(tmp_path):
+    torch.save(content(3.0), tmp_path / "old.ckpt", pickle_protocol=3)
+    with pytest.warns(UserWarning, match="pickle protocol 3"):
+        torch.load(tmp_path / "old.ckpt", weights_only=True)
+    assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
+
+
+def test_a_checkpoint_and_its_checksum_are_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    synced, renamed, sync, rename = {}, [], os.fsync, os.replace
+
+    def noted(descriptor):
+        sync(descriptor)
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    def placed(source, target):
+        partial = list(tmp_path.glob(".*.partial"))
+        renamed.append((target.name, all(synced.get(path.stat().st_ino) == path.stat().st_size for path in partial)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", placed)
+    write_checkpoint(content(), tmp_path / "a.ckpt")
+    assert renamed == [("a.ckpt", True), ("a.ckpt.sha256", True)]
+
+
 @pytest.mark.parametrize(
     ("held", "words"),
     [
@@ -145,6 +171,8 @@ def test_a_moved_checkpoint_has_its_checksum_and_replaces_what_stood_there(tmp_p
     assert names(tmp_path / "here") == []
     assert names(tmp_path / "there") == ["a.ckpt", "a.ckpt.sha256"]
     assert read_checkpoint(tmp_path / "there" / "a.ckpt")["state_dict"]["w"][0] == 1
+    move_checkpoint(tmp_path / "there" / "a.ckpt", tmp_path / "here" / "a.ckpt")  # where nothing stands
+    assert names(tmp_path / "here") == ["a.ckpt", "a.ckpt.sha256"]
 
 
 def test_a_removed_checkpoint_takes_its_checksum_with_it(tmp_path):

@@ -1,9 +1,14 @@
 """Clustering by parts, against plain NumPy; what it makes of photos is in tests/test_palette.py."""
 
+import itertools
+import os
+import sys
+
 import numpy as np
 import pytest
 
-from igpt.kmeans import lloyd, nearest_of, plus_plus_start, respend, weighted_kmeans
+from igpt import kmeans
+from igpt.kmeans import faiss_behind_torch, lloyd, nearest_of, plus_plus_start, respend, weighted_kmeans
 
 
 def floats(values):
@@ -117,6 +122,36 @@ def test_a_split_has_to_gain_more_than_the_drop_costs(width, pays):
     assert (not np.array_equal(moves(points, floats([1, 1, 1, 1]), centroids), centroids)) == pays
 
 
+def test_losing_a_centroid_costs_what_its_points_are_farther_from_the_next():
+    """The points 5 to either side of the first cost 2 (34 - 25) = 18: less than the split gains, 0.7 x 2 x 64 = 90."""
+    points = floats([[-5, 0], [5, 0], [0, 3], [92, 0], [108, 0]])
+    moved = moves(points, floats([1, 1, 3, 1, 1]), floats([[0, 0], [0, 3], [100, 0]]))
+    assert sorted(moved[[0, 2], 0].tolist()) == pytest.approx([93.6, 106.4])
+    np.testing.assert_array_equal(moved[1], [0, 3])
+
+
+def test_moves_are_the_same_in_other_units_of_length_and_weight():
+    points, weights = scattered(400)
+    centroids = lloyd(points, weights, points[:20], 2)
+    moved = moves(points, weights, centroids)
+    assert not np.array_equal(moved, centroids)
+    unit = np.float32(2.0**-12)
+    np.testing.assert_allclose(moves(points * unit, weights, centroids * unit), moved * unit, rtol=1e-4)
+    np.testing.assert_allclose(moves(points, weights * unit, centroids), moved, rtol=1e-4)
+
+
+def test_where_no_cluster_is_wide_no_centroid_moves():
+    centroids = floats([[9, 9], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(moves(floats([[0, 0], [9, 9]]), floats([1, 1]), centroids), centroids)
+
+
+def test_few_points_are_clustered_without_a_word(capfd):
+    points = floats([[0, 0], [0, 2], [9, 9]])
+    found = lloyd(points, floats([1, 1, 1]), points[[0, 2]], 2)
+    np.testing.assert_array_equal(found, [[0, 1], [9, 9]])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_several_centroids_move_at_once_and_none_twice():
     """Each costs what losing it alone would, so that both of a pair may go; the cheapest goes to the widest cluster."""
     points = floats([[0, 0], [0, 1], [0, 50], [0, 52], [90, 0], [110, 0], [480, 0], [520, 0]])
@@ -126,6 +161,17 @@ def test_several_centroids_move_at_once_and_none_twice():
     assert sorted(moved[[0, 5], 0].tolist()) == pytest.approx([484, 516])
     assert sorted(moved[[1, 4], 0].tolist()) == pytest.approx([92, 108])
     np.testing.assert_array_equal(moved[2], centroids[2])
+
+
+def test_a_centroid_that_was_split_is_not_moved_again_though_it_costs_little():
+    """The widest cluster, around (100, 50), costs 18 to lose, as its points have another centroid at their side."""
+    centroids = floats([[0, 0], [0, 1], [100, 50], [103, 50], [200, 50], [50, 200]])
+    wide = [[100, 30], [100, 70], [200, 35], [200, 65], [50, 188], [50, 212]]
+    points = floats([[0, 0], [0, 1], [103, 50], *wide])
+    moved = moves(points, floats([1, 2, 10, *[1] * 6]), centroids)
+    for halves, across, middle, deviation in (((0, 2), 100, 50, 20), ((1, 4), 200, 50, 15), ((3, 5), 50, 200, 12)):
+        found = sorted(moved[list(halves)].tolist())
+        assert found == [[across, pytest.approx(middle + side * deviation)] for side in (-0.8, 0.8)]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -148,3 +194,36 @@ def test_sweeps_never_make_the_error_greater_than_rounds_of_lloyd_alone():
         start = plus_plus_start(points, weights, 30, np.random.default_rng(seed))
         alone = distances(points, lloyd(points, weights, start, 4)).min(1) @ weights
         assert distances(points, weighted_kmeans(points, weights, 30, seed)).min(1) @ weights < alone
+
+
+def test_sweeps_end_where_they_gain_little_and_the_best_of_them_is_returned(monkeypatch):
+    points, weights = scattered(3000)
+    made = []
+
+    def noted(*arguments):
+        made.append(lloyd(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(kmeans, "lloyd", noted)
+    found = weighted_kmeans(points, weights, 30, 0)
+    errors = [distances(points, centroids).min(1) @ weights for centroids in made]
+    assert 2 < len(made) < 20
+    np.testing.assert_array_equal(found, made[int(np.argmin(errors))])
+    gains = [1 - after / before for before, after in itertools.pairwise(errors)]
+    assert min(gains[:-1]) > 2e-3 > gains[-1]
+
+
+def test_where_torch_and_faiss_bring_an_openmp_each_both_are_let_in_with_one_thread(monkeypatch):
+    faiss = faiss_behind_torch()
+    before = faiss.omp_get_max_threads()
+    monkeypatch.delenv("KMP_DUPLICATE_LIB_OK", raising=False)
+    try:
+        faiss.omp_set_num_threads(2)
+        faiss_behind_torch()
+        assert (faiss.omp_get_max_threads(), "KMP_DUPLICATE_LIB_OK" in os.environ) == (2, False)
+        monkeypatch.setattr(sys, "platform", "darwin")
+        faiss_behind_torch()
+        assert (faiss.omp_get_max_threads(), os.environ["KMP_DUPLICATE_LIB_OK"]) == (1, "TRUE")
+    finally:
+        faiss.omp_set_num_threads(before)
+        os.environ.pop("KMP_DUPLICATE_LIB_OK", None)

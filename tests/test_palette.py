@@ -81,10 +81,12 @@ def test_a_palette_to_be_filled_is_blank_until_a_state_dict_comes_and_builds_its
     assert not palette.has_table
 
 
-@pytest.mark.parametrize("colors", [0, -1, (1 << 15) + 1])
-def test_a_number_of_colors_that_no_palette_has_is_refused(colors):
-    with pytest.raises(UserError, match=f"--colors {colors} is out of range"):
-        fit_palette(counted([[0, 0, 0]]), colors)
+def test_a_number_of_colors_that_no_palette_has_is_refused():
+    for colors in (0, -1, (1 << 15) + 1):
+        with pytest.raises(UserError, match=f"--colors {colors} is out of range"):
+            fit_palette(counted([[0, 0, 0]]), colors)
+    with pytest.raises(UserError, match="have only 1 different colours"):
+        fit_palette(counted([[0, 0, 0]]), 1 << 15)
 
 
 def test_ties_go_to_the_lower_index():
@@ -177,6 +179,12 @@ def test_weights_count_as_repeated_pixels():
     pixels = np.array([[10, 10, 10]] * 30 + [[20, 10, 10]] + [[200, 0, 0]] * 5, dtype=np.uint8)
     rgb = fit_palette(counted(pixels), 2).rgb()
     assert sorted(rgb.tolist()) == [[10, 10, 10], [200, 0, 0]]
+
+
+def test_one_color_is_the_mean_of_all_pixels():
+    pixels = random_colors(300).numpy()
+    mean = fit_palette(counted(pixels), 1).colors.numpy() * 127.5 + 127.5
+    np.testing.assert_allclose(mean, pixels.astype(np.float64).mean(0, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", [2, 4])
