@@ -167,6 +167,12 @@ def test_asking_for_some_layers_gives_the_same_features_as_asking_for_all(tiny):
         torch.testing.assert_close(model.features(tokens, [3, 1], causal=True), everything[[3, 1]])
 
 
+@pytest.mark.parametrize(("layers", "words"), [([-1], "-1"), ([0, 4, 3, 9], "4,9"), ([], "")])
+def test_layers_that_a_model_has_not_are_named(tiny, layers, words):
+    with pytest.raises(UserError, match=f"^--layers {words}: this model has layers 0 to 3$"):
+        randomised(tiny).features(tokens_for(tiny), layers, causal=True)
+
+
 def test_compiled_blocks_keep_the_state_dict_keys(tiny):
     model = PixelTransformer(tiny)
     keys = list(model.state_dict())
