@@ -1,4 +1,4 @@
-"""Resizing, and the published augmentation (paper, section 3.1) as pure functions of images and their randomness.
+"""Resizing, and the augmentation of the paper (section 3.1), as pure functions of images and their randomness.
 
 One filter serves everywhere: bicubic with antialiasing (`Image.Resampling.BICUBIC`, whose support grows with the cell).
 The paper resizes, crops 224x224 and then goes down to the model's resolution; here the part of the source that the crop

@@ -1,4 +1,4 @@
-"""Training from what `igpt tokenize` wrote: palette tokens on disk instead of pictures."""
+"""`TokenShards`: training on the shards that `igpt tokenize` wrote."""
 
 from collections.abc import Mapping
 from functools import cached_property

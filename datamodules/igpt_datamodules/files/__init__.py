@@ -1,4 +1,4 @@
-"""Pictures that are files: found, listed, read, checked and downloaded."""
+"""Image files on disk and in tars: finding, listing, reading, checking and downloading them."""
 
 from igpt_datamodules.files.checking import bad_images, check_bad
 from igpt_datamodules.files.classes import (

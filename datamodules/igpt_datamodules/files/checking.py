@@ -1,4 +1,4 @@
-"""Decoding every picture once before training, to find those that are broken."""
+"""Decodes every image once before training, to find those that are broken."""
 
 import torch
 from torch.utils.data import Dataset

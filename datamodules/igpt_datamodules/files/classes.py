@@ -1,4 +1,4 @@
-"""Classes and splits that are folders: how they are found, named, ordered and read."""
+"""Splits and classes given by folders: finding, ordering and reading them."""
 
 import os
 import re

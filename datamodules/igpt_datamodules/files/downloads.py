@@ -1,4 +1,4 @@
-"""Downloads of data sets that torchvision knows, one process at a time, with one-line errors."""
+"""Downloads through torchvision, one process at a time, with one-line errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,4 +1,4 @@
-"""The same picture in two splits, byte for byte: evaluation would then ask for what training has seen."""
+"""Duplicates across splits, byte for byte: test images that training has seen."""
 
 import hashlib
 import os

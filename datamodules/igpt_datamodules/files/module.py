@@ -1,4 +1,4 @@
-"""Data sets and data modules whose images are files."""
+"""`StoredImages` and `StoredModule`, for images that are read from files one at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Images stored as files or inside tars: where they are, and their RGB pixels."""
+"""`Stored`, an image file or a member of a tar; memory-saving lists of them."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence

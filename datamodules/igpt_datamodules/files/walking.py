@@ -1,4 +1,4 @@
-"""Finding the pictures in folder trees and inside tars, in one order on every machine; what is left out, and why."""
+"""Walks folder trees and tars for image files, in the same order on every machine; says what is left out and why."""
 
 import heapq
 import os

@@ -1,4 +1,4 @@
-"""What igpt relies on in the images and labels of a data module, as quick checks."""
+"""Checks that the splits, images and labels of a data module have the types, shapes and values igpt relies on."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The base class of every data module: it makes splits and loaders out of the images that a plug-in's `load` gives.
+"""`ImageDataModule`, the base class of every data module: splits and loaders out of what a plug-in's `load` gives.
 
 A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), labels int64 (B,))`.
 """

@@ -1,4 +1,4 @@
-"""Picture files: from the bytes of any to RGB pixels, the same wherever pictures are read, and back to a PNG."""
+"""Image files: decoding any format to RGB, opening the pictures and masks that a user names, and saving."""
 
 import os
 import warnings

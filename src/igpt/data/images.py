@@ -1,4 +1,4 @@
-"""Data sets of labelled images, as `igpt.data` offers them to data modules."""
+"""Map-style datasets of labelled images: in memory, augmented, subsets; and their fingerprints."""
 
 import hashlib
 from abc import ABC, abstractmethod

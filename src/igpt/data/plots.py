@@ -1,4 +1,4 @@
-"""Pictures to look at: grids of small images with every pixel a crisp square, heat maps and confusion matrices."""
+"""Image grids, heat maps and confusion matrices."""
 
 import math
 from io import BytesIO

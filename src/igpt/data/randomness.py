@@ -1,4 +1,4 @@
-"""Randomness that belongs to a key, such as (seed, epoch, index): the same whatever the device, batch and process.
+"""Keyed randomness: numbers and orders that are a function of a key, such as (seed, epoch, index), on every device.
 
 `rng_of` makes a generator for one key. `keys_of` and `random_ints` give the numbers of a whole batch at once, and
 `permuted` the places of a random order one by one, all by SplitMix64 (Steele, Lea and Flood, 2014) in int64 arithmetic,

@@ -1,4 +1,4 @@
-"""Loader processes that need no shared memory, and whose death ends the run in one line instead of an endless wait.
+"""DataLoader workers that need no shared memory, and whose death ends the run with one line instead of a hang.
 
 Torch hands batches over in /dev/shm. Containers often have 64 MiB of it, and where it is full a batch is lost, and its
 loader waits for it for ever. Here batches go through pipes. All that is read of torch's loader by private names (torch
@@ -81,11 +81,11 @@ class WatchedLoader(DataLoader[Any]):
 
 
 class WatchedIterator(_MultiProcessingDataLoaderIter):
-    """A pass over a loader's batches: a UserError as soon as a process has ended, and an end that waits for no lock.
+    """Raises a UserError as soon as a worker has died, and kills its workers without waiting for a lock.
 
-    Torch's own waits for ever for a process that ended while it wrote, and leaves a message without an end and locks
-    that nobody frees; what else it notices, it says by an exception at any place of the program. To end its processes
-    it takes such locks, also where a forked process collects an iterator that it has inherited as garbage.
+    Torch's own iterator waits for ever for a worker that died while it wrote; what else it notices, it raises at any
+    place of the program. To end its workers it sets an event, whose lock a dead worker may hold for ever, and it does
+    so in every forked process, too, that inherits an iterator and collects it as garbage.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Colours: fit a palette, encode pixels as its indices, decode them again."""
+"""The colour palette: fitting, encoding pixels as tokens, decoding tokens."""
 
 from igpt.palette.counting import ColorCounts
 from igpt.palette.kmeans import faiss_behind_torch

@@ -1,4 +1,4 @@
-"""How often each of the 2^24 colours occurs, in memory that does not grow with the number of images."""
+"""A histogram of all 2^24 colours, in memory that does not grow with the number of images."""
 
 from collections.abc import Iterator
 

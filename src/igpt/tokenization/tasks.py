@@ -1,7 +1,7 @@
-"""The work behind `igpt tokenize`: independent tasks, each a range of images in and one shard out, and its record.
+"""The work behind `igpt tokenize`: independent tasks, each of which encodes a range of images into one shard.
 
-A task's output is a function of the data, the palette and the seed alone. Whoever runs it, however often, in whatever
-order, writes the same bytes, so that a killed run goes on by doing what has no record yet.
+A task's output is a function of the data, the palette and the seed alone: whoever runs it, however often, writes the
+same bytes, and a killed run goes on with the tasks that have no record yet.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Shards, which are files of palette tokens: their index, and reading them."""
+"""Shards, the files of palette tokens that `igpt tokenize` writes: their index and their reader."""
 
 from igpt.data.shards.index import NAME, Index, Shard, check_shards
 from igpt.data.shards.reader import ShardReader

@@ -1,4 +1,4 @@
-"""`index.json`, the table of contents of a folder of shards; the format stands in docs/shards.md."""
+"""`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
 import hashlib
 import json
