@@ -1,6 +1,5 @@
 """`igpt check`: reads every image of a data module once, in parallel, and lists what is broken."""
 
-import hashlib
 import os
 import sys
 import time
@@ -11,7 +10,16 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch.utils.data import Dataset
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker, check_item
+from igpt.data import (
+    SPLITS,
+    ImageDataModule,
+    LabelledImages,
+    Split,
+    WatchedLoader,
+    begin_worker,
+    check_item,
+    pixel_sha256,
+)
 from igpt.system import UserError
 
 AT_ONCE = 16  # images that a process reads before it answers
@@ -22,7 +30,7 @@ class Seen(NamedTuple):
     """What is wrong with an image (nothing: an empty string), and the checksum of its pixels."""
 
     problem: str
-    digest: bytes
+    digest: str
 
 
 def check(data: ImageDataModule, workers: int | None = None) -> None:
@@ -42,7 +50,7 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     data.prepare_data()
     started, total = time.monotonic(), sum(data.size(name) for name in SPLITS)
     broken = [f"{path}: {reason}" for path, reason in data.damaged]
-    known: dict[bytes, Split] = {}
+    known: dict[str, Split] = {}
     repeated: Counter[tuple[Split, Split]] = Counter()
     for split, seen in with_progress(looked_at(data, workers), total, "images"):
         if seen.problem:
@@ -77,8 +85,8 @@ class Looks(Dataset[Seen]):
         except Exception as error:  # a plug-in's images may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             named = isinstance(error, UserError) and reason.startswith("image ")
-            return Seen(reason if named else f"{self.split} image {index}: {reason}", b"")
-        return Seen("", hashlib.sha256(item[0].contiguous().numpy().tobytes()).digest()[:16])
+            return Seen(reason if named else f"{self.split} image {index}: {reason}", "")
+        return Seen("", pixel_sha256(item[0]))
 
 
 def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen]]:
@@ -89,7 +97,7 @@ def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen
             batch_size=AT_ONCE,
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=begin_worker if workers else None,
+            worker_init_fn=begin_worker,
             generator=torch.Generator(),
         )
         yield from ((split, seen) for batch in loader for seen in batch)

@@ -1,4 +1,4 @@
-"""From tokens to the bytes of a shard, and the colours that stand for tokens."""
+"""Writing a shard, and the 24-bit colour that stands for each token."""
 
 import os
 import uuid

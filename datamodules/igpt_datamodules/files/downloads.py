@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows how to find, check and download, with one-line errors."""
+"""Downloads through torchvision, one process at a time, with one-line errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

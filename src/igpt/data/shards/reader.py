@@ -1,4 +1,4 @@
-"""Reading token shards: memory-mapped files, opened when first needed."""
+"""Reading shards: memory-mapped files, opened when first needed."""
 
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ Mapped = tuple[NDArray[np.int64], NDArray[np.uint16]]
 
 class ShardReader:
     """The images of some splits, one after another, as tokens or as the colours that stand for them.
-
-    Nothing is held in memory but what the operating system keeps of the files.
 
     Args:
         folder: of the shards.
