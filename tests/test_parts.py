@@ -12,7 +12,7 @@ from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_ch
 from igpt.checkpoints.sharded import read_parts
 from igpt.runs.resuming import use_checkpoint
 from igpt.system.errors import UserError
-from igpt.system.files import place_folder, remove_partial
+from igpt.system.files import remove_partial, take_place
 
 STATE = {"transformer.wte": torch.arange(12.0).view(3, 4), "palette.colors": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -75,16 +75,16 @@ def test_an_unfinished_folder_is_never_the_newest(folder):
 
 
 def test_a_folder_takes_the_place_of_one_of_its_name_and_leaves_nothing(folder):
-    written = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    written = folder.parent / f".{folder.stem}.{os.getpid()}.partial.ckpt"
     written.mkdir()
     (written / "new").touch()
-    place_folder(written, folder)
+    take_place(written, folder, durable=True)
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_folders_of_killed_writers_are_removed(tmp_path):
-    left = tmp_path / ".step=0000005.ckpt.999999999.partial"
+    left = tmp_path / ".step=0000005.999999999.partial.ckpt"
     left.mkdir()
     (left / "__0_0.distcp").touch()
     remove_partial(tmp_path)

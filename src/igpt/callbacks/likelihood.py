@@ -19,9 +19,9 @@ HEAD = ",".join(COLUMNS).encode()
 class Likelihood(pl.Callback):
     """Writes `test.csv` for AR: -log p(x) / T of each image, in nats and in bits (paper, section 2.1).
 
-    The x of p(x) are **palette tokens**, not bytes of RGB: bits compare models of one palette and resolution, and are
-    not the bits per dimension of models of RGB. A row an image, in the loader's order; their mean is `test/loss`. BERT
-    gives no likelihood and several processes would each see a part: then there is no file, and a line says so.
+    x are **palette tokens**: bits compare models of one palette and resolution, and are not bits per dimension of RGB.
+    A row an image, in the loader's order; their mean is `test/loss`. BERT gives no likelihood, and several processes
+    would each see a part: then there is no file, and a line says so.
 
     Args:
         out: folder for test.csv; None keeps the values in memory only.
@@ -47,15 +47,7 @@ class Likelihood(pl.Callback):
         elif isinstance(pl_module, Autoregressive) and self.out is not None:
             check_own(Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD), option="--name")
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Keep one batch's nats per pixel and labels."""
         if isinstance(pl_module, Autoregressive) and trainer.world_size == 1:
             self.found.append((outputs["nats"].float().cpu(), outputs["labels"].cpu()))

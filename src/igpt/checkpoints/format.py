@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from igpt.checkpoints.spec import header_of
-from igpt.system import UserError, durable_path, remove_folder, same_file, sha256_of, sync
+from igpt.system import UserError, remove_folder, replacing, same_file, sha256_of, sync
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
 LAST = "last.ckpt"  # the link to the newest
@@ -91,7 +91,10 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         OSError: the disk is full, or the folder cannot be written to; an older file of that name is still there.
     """
     checksum = path.with_name(checksum_name(path))
-    with durable_path(checksum) as sums, durable_path(path) as partial:  # the second gets its name first
+    with (
+        replacing(checksum, durable=True) as sums,
+        replacing(path, durable=True) as partial,
+    ):  # the second gets its name first
         with partial.open("wb") as file:
             try:
                 torch.save(content, file)

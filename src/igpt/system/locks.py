@@ -1,8 +1,7 @@
-"""One writer at a time: locks that the operating system frees when their process ends, however it ends.
+"""File locks, which the operating system frees when their process ends, however it ends.
 
-The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On
-disks shared over a network it is as good as their locks are: NFS and most others keep them between machines; a system
-that has none is named in a warning.
+The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On a
+network disk it is as good as that disk's locks; one without locks is named in a warning.
 """
 
 import os

@@ -1,12 +1,15 @@
-"""What reaches the terminal, and what happens where nothing can (standard library only)."""
+"""Standard streams and signals: what reaches the terminal, and what happens where nothing can."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
 READER_GONE = 141  # exit code where nobody reads the output any more: what a shell gives a program ended by SIGPIPE
 KEPT = "\n\r\t"
+ASKED_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+"""The signals by which a scheduler, or Ctrl-C, asks a run to end in good order; Windows knows no SIGUSR1."""
 
 
 def shown(text: str) -> str:
@@ -22,15 +25,11 @@ def in_one_line(text: str) -> str:
 
 
 class OutputError(Exception):
-    """Standard output cannot be written to; its cause is the operating system's error."""
+    """Standard output cannot be written to: nobody reads it any more, or its disk is full. See `__cause__`."""
 
 
 class Shown:
-    """Standard output that takes whatever is printed, and passes it on as `shown`, in letters that its encoding has.
-
-    Raises:
-        OutputError: nobody reads it any more, or its disk is full.
-    """
+    """Standard output that passes on what is printed as `shown`, in letters that its encoding has."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
