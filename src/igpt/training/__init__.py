@@ -13,6 +13,7 @@ from igpt.training.lightning_internals import (
     saves_sharded,
     settle_loops,
     share_no_sigterm,
+    trainer_of,
     validate_now,
     validation_is_due,
     write_plainly,
@@ -23,6 +24,6 @@ from igpt.training.saving import WholeCheckpoints
 __all__ = [
     "PrecisionInput", "SilentExperiment", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
     "checkpoint_content", "epoch_ends", "forget_logged", "is_accumulating", "is_main_process", "quiet_trainer",
-    "ready", "saves_sharded", "settle_loops", "share_no_sigterm", "validate_now", "validation_is_due",
+    "ready", "saves_sharded", "settle_loops", "share_no_sigterm", "trainer_of", "validate_now", "validation_is_due",
     "warmup_constant", "warmup_cosine", "write_plainly",
 ]  # fmt: skip

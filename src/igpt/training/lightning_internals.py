@@ -16,6 +16,11 @@ __all__ = ["PrecisionInput", "SilentExperiment"]  # the type of `precision`; a l
 LOGGED_ANEW = ("training_step", "on_train_batch_end")  # hooks whose values a step logs after it has begun
 
 
+def trainer_of(module: pl.LightningModule) -> pl.Trainer | None:
+    """The trainer that a module is attached to, if it is (`module.trainer` raises an error where it is not)."""
+    return module._trainer
+
+
 def is_accumulating(trainer: pl.Trainer) -> bool:
     """Whether the last batch did not end an optimizer step, so that there are gradients which no checkpoint holds."""
     return trainer.fit_loop._should_accumulate()
