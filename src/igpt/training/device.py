@@ -1,4 +1,4 @@
-"""Where and how a command runs its network."""
+"""Device, seed and trainer of a command that runs a network."""
 
 import logging
 from typing import Any
