@@ -1,6 +1,5 @@
 """The exact likelihood of every test image, collected while `trainer.test` runs."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from igpt.model import NATS_PER_BIT
 from igpt.modules import BERT, Autoregressive
 from igpt.system import atomic_path, check_own
 
-COLUMNS = ("index", "label", "nats_per_pixel", "bits_per_pixel")
-HEAD = ",".join(COLUMNS).encode()
+HEAD = "index,label,nats_per_pixel,bits_per_pixel"
 
 
 class Likelihood(pl.Callback):
@@ -45,7 +43,9 @@ class Likelihood(pl.Callback):
         elif isinstance(pl_module, Autoregressive) and trainer.world_size > 1:
             print("no likelihood of each image: it is collected in one process; use --trainer.devices 1")
         elif isinstance(pl_module, Autoregressive) and self.out is not None:
-            check_own(Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD), option="--name")
+            check_own(
+                Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD.encode()), option="--name"
+            )
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Keep one batch's nats per pixel and labels."""
@@ -82,8 +82,9 @@ class Likelihood(pl.Callback):
 
 def write_rows(path: Path, nats: Tensor, labels: Tensor) -> None:
     """One row an image; 9 digits hold a float32 exactly."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        for index, (value, label) in enumerate(zip(nats.tolist(), labels.tolist(), strict=True)):
-            rows.writerow([index, label, f"{value:.9g}", f"{value / NATS_PER_BIT:.9g}"])
+    rows = [
+        f"{index},{label},{value:.9g},{value / NATS_PER_BIT:.9g}"
+        for index, (value, label) in enumerate(zip(nats.tolist(), labels.tolist(), strict=True))
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes("".join(f"{row}\r\n" for row in (HEAD, *rows)).encode())

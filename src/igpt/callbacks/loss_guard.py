@@ -24,18 +24,19 @@ class LossWatch:
     def __init__(self, factor: float, margin: float, patience: int) -> None:
         self.factor, self.margin, self.patience = factor, margin, patience
         self.minimum, self.above = math.inf, 0
+        self.wrong_from = 0  # the step of the first of the losses that count as above
 
-    def see(self, loss: float) -> str | None:
-        """The reason to stop after this loss, or None; `above` then counts the losses that led to it."""
-        if not math.isfinite(loss):
-            self.above += 1
-            return f"the training loss became {loss}"
-        limit = max(self.factor * self.minimum, self.minimum + self.margin)
-        self.above = self.above + 1 if loss > limit else 0
-        self.minimum = min(self.minimum, loss)
-        if self.above < self.patience:
+    def see(self, loss: float, step: int = 0) -> str | None:
+        """The reason to stop after the loss of this step, or None."""
+        finite, limit = math.isfinite(loss), max(self.factor * self.minimum, self.minimum + self.margin)
+        if finite and not loss > limit:
+            self.minimum, self.above = min(self.minimum, loss), 0
             return None
-        return f"the training loss rose to {loss:.4g} from {self.minimum:.4g}"
+        self.wrong_from = self.wrong_from if self.above else step
+        self.above += 1
+        if not finite:
+            return f"the training loss became {loss}"
+        return f"the training loss rose to {loss:.4g} from {self.minimum:.4g}" if self.above >= self.patience else None
 
 
 class LossGuard(pl.Callback):
@@ -81,8 +82,7 @@ class LossGuard(pl.Callback):
         self.val_loss: float | None = None
         self.val_step: int | None = None
         self._watch = LossWatch(self.factor, self.margin, self.patience)
-        self._unseen: list[Tensor] = []
-        self._steps: list[int] = []  # steps done before each loss that has counted as above, or is yet unseen
+        self._unseen: list[tuple[int, Tensor]] = []  # steps done before each loss, and the loss
         self._steps_before = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -91,15 +91,17 @@ class LossGuard(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """All that later decisions depend on, so that a resumed run is stopped where the whole one would be."""
-        watch = {"minimum": self._watch.minimum, "above": self._watch.above}
-        unseen = together(self._unseen).tolist()
-        return {**watch, "unseen": unseen, "steps": self._steps, "val_loss": self.val_loss, "val_step": self.val_step}
+        watch, unseen = self._watch, together(self._unseen)
+        steps = [watch.wrong_from] * bool(watch.above) + [step for step, _ in self._unseen]
+        state = {"minimum": watch.minimum, "above": watch.above, "unseen": unseen, "steps": steps}
+        return state | {"val_loss": self.val_loss, "val_step": self.val_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on watching from there."""
-        self._watch.minimum, self._watch.above = state_dict["minimum"], state_dict["above"]
-        self._unseen = [torch.tensor(loss) for loss in state_dict["unseen"]]
-        self._steps = list(state_dict["steps"])
+        watch, steps, unseen = self._watch, state_dict["steps"], state_dict["unseen"]
+        watch.minimum, watch.above = state_dict["minimum"], state_dict["above"]
+        watch.wrong_from = steps[0] if watch.above else 0
+        self._unseen = list(zip(steps[len(steps) - len(unseen) :], map(torch.tensor, unseen), strict=True))
         self.val_loss, self.val_step = state_dict["val_loss"], state_dict["val_step"]
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -109,8 +111,7 @@ class LossGuard(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Keep the loss on its device; look at the kept ones now and then."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self._unseen.append(loss.detach().float())
-        self._steps.append(self._steps_before)
+        self._unseen.append((self._steps_before, loss.detach().float()))
         every = self.every_n_steps or trainer.log_every_n_steps or OFTEN  # type: ignore[attr-defined]
         if trainer.global_step > self._steps_before and trainer.global_step % every == 0:
             self.look(trainer)
@@ -134,20 +135,15 @@ class LossGuard(pl.Callback):
             trainer.should_stop = True
 
     def _look(self) -> str | None:
-        losses: list[float] = together(self._unseen).tolist()
+        seen, losses = self._unseen, together(self._unseen)
         self._unseen = []
-        steps = self._steps
-        for number, loss in enumerate(losses, len(steps) - len(losses) + 1):
-            reason = self._watch.see(loss)
-            self._steps = steps[number - self._watch.above : number]
-            if reason:
-                return reason
-        return None
+        reasons = (self._watch.see(loss, step) for (step, _), loss in zip(seen, losses, strict=True))
+        return next(filter(None, reasons), None)
 
     @property
     def wrong_from(self) -> int:
         """Of a stopped run: the first step whose weights gave a loss that led to the stop."""
-        return self._steps[0] if self._steps else 0
+        return self._watch.wrong_from
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the result, on the main process."""
@@ -162,6 +158,7 @@ class LossGuard(pl.Callback):
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def together(losses: list[Tensor]) -> Tensor:
-    """Losses as one tensor `(N,)`, so that they are read at once; those of a checkpoint go where the newest one is."""
-    return torch.stack([loss.to(losses[-1].device) for loss in losses]) if losses else torch.empty(0)
+def together(unseen: list[tuple[int, Tensor]]) -> list[float]:
+    """The losses as numbers, which are read from the device at once; those of a checkpoint first go there."""
+    losses = [loss.to(unseen[-1][1].device) for _, loss in unseen]
+    return torch.stack(losses).tolist() if losses else []

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from igpt.callbacks.step_checkpoint import StepCheckpoint, stopping_guard
 from igpt.checkpoints import LAST
-from igpt.system import ASKED_TO_END, UserError, same_file
+from igpt.system import ASKED_TO_END, UserError, complain, same_file
 from igpt.training import is_accumulating, share_no_sigterm
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
@@ -110,10 +109,9 @@ class Preemption(Checkpoint):
             raise UserError(f"stopped by {by} at step {step}, but it could not be saved; {saver.to_go_on()}")
         last = path.parent / LAST
         saved, word = (last, "last") if same_file(last, path) else (path, path)  # it could not be linked
-        print(
+        complain(
             f"igpt fit: stopped by {by} at step {step}; saved {saved}; to go on, run the same command with "
-            f"--ckpt_path {word}",
-            file=sys.stderr,
+            f"--ckpt_path {word}"
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints at regular steps, at named steps and at the end; `last.ckpt` always points to the newest."""
 
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
 from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
-from igpt.system import UserError, last_line, link_last, partial_path, remove_partial, same_file, take_place
+from igpt.system import UserError, complain, last_line, link_last, partial_path, remove_partial, same_file, take_place
 from igpt.training import checkpoint_content, is_accumulating, saves_sharded
 
 
@@ -106,7 +105,7 @@ class StepCheckpoint(ModelCheckpoint):
         if guard := stopping_guard(trainer):
             if trainer.is_global_zero:
                 good = newest_intact(self.folder, lambda step: step < guard.wrong_from and self.owns(step))
-                print(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}", file=sys.stderr)
+                complain(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}")
             return
         if self.save(trainer) is None and trainer.is_global_zero:
             path = step_path(self.folder, trainer.global_step)
@@ -146,10 +145,9 @@ class StepCheckpoint(ModelCheckpoint):
             for old in superseded(self.folder, self.keep, self.at_steps or [], self.owns):
                 remove_checkpoint(old)
         except OSError as error:
-            print(
+            complain(
                 f"igpt: {path} is written, but {LAST} could not be linked to it or older ones not removed "
-                f"({error.strerror or error}); training goes on",
-                file=sys.stderr,
+                f"({error.strerror or error}); training goes on"
             )
 
     def _save_sharded(self, trainer: pl.Trainer, path: Path) -> None:
@@ -166,7 +164,7 @@ class StepCheckpoint(ModelCheckpoint):
         )
         if failure is not None and trainer.is_global_zero:
             shutil.rmtree(written, ignore_errors=True)
-            print(f"igpt: {path} could not be written ({failure}); training goes on", file=sys.stderr)
+            complain(f"igpt: {path} could not be written ({failure}); training goes on")
 
     def to_go_on(self) -> str:
         """What to do after a failed write."""

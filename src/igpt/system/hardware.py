@@ -7,6 +7,7 @@ import ctypes
 import os
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -35,17 +36,11 @@ LARGEST, LARGEST_FORMERLY = 2**31 - 1, 32 << 20  # bytes that mallopt takes; as 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where a network runs, and how.
+    """Where a network runs, and how."""
 
-    Args:
-        device: cpu, cuda or mps.
-        precision: as in Lightning, never "auto".
-        reason: why it is not the user who chose this precision; empty where it is.
-    """
-
-    device: str
-    precision: str
-    reason: str = ""
+    device: str  # cpu, cuda or mps
+    precision: str  # as in Lightning, never "auto"
+    reason: str = ""  # for a precision that the user did not choose
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network's forward pass runs, where Lightning is not there to make one."""
@@ -86,16 +81,13 @@ def device_of(accelerator: str, option: str = "--") -> str:
     """The device, "cpu", "cuda" or "mps", of an accelerator's name; a UserError where there is none of it here."""
     if accelerator not in ACCELERATORS:
         raise UserError(f"{option}accelerator {accelerator}; choose from {', '.join(ACCELERATORS)}")
-    if accelerator == "cpu":
-        return "cpu"
-    cuda, mps = has_cuda(), has_mps()
-    if (accelerator == "cuda" and not cuda) or (accelerator == "gpu" and not (cuda or mps)):
-        raise UserError(f"{option}accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
-    if accelerator == "mps" and not mps:
-        raise UserError(f"{option}accelerator mps: PyTorch sees no Apple GPU here; use cpu")
-    if cuda and accelerator != "mps":
-        return "cuda"
-    return "mps" if mps else "cpu"
+    present: dict[str, Callable[[], bool]] = {"cuda": has_cuda, "mps": has_mps, "cpu": lambda: True}
+    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
+    for device in wanted:
+        if present[device]():
+            return device
+    kind = "Apple GPU" if accelerator == "mps" else "GPU"
+    raise UserError(f"{option}accelerator {accelerator}: PyTorch sees no {kind} here; use cpu")
 
 
 @cache
@@ -111,10 +103,7 @@ def has_cuda() -> bool:
         if torch.version.cuda is None:
             why = "this PyTorch is built without CUDA"
         why = why or "update its driver, or install a PyTorch for its version of CUDA"
-        warnings.warn(
-            f"there is an NVIDIA GPU, but PyTorch cannot use it, so the CPU is used: {why}",
-            stacklevel=2,
-        )
+        warnings.warn(f"there is an NVIDIA GPU, but PyTorch cannot use it, so the CPU is used: {why}", stacklevel=2)
     return available
 
 
@@ -182,7 +171,7 @@ def time_ratio(side: int) -> float:
 
 
 def seconds_of(factor: "torch.Tensor") -> float:
-    """Of one product with itself."""
+    """Seconds of one product with itself."""
     started = time.perf_counter()
     factor @ factor
     return time.perf_counter() - started

@@ -1,13 +1,12 @@
 """Lightning's checkpoint IO: how checkpoints of a training reach the disk."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from igpt.checkpoints import META, remove_checkpoint, to_one_file, write_checkpoint
-from igpt.system import UserError
+from igpt.system import UserError, complain
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -25,10 +24,9 @@ class WholeCheckpoints(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(checkpoint, path)
         except OSError as error:
-            print(
+            complain(
                 f"igpt: {path} could not be written ({error.strerror or error}); earlier checkpoints are untouched and "
-                "training goes on; make room before the next one",
-                file=sys.stderr,
+                "training goes on; make room before the next one"
             )
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
