@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from igpt.probing.lbfgs import fit_probes
+from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes
 from igpt.probing.protocol import LayerResult, accuracy, best_layer, probe_layers, standardise
 
 
@@ -58,6 +58,47 @@ def test_the_gradient_vanishes_at_the_solution():
     loss.backward()
     assert weight.grad.abs().max() < 1e-6
     assert bias.grad.abs().max() < 1e-6
+
+
+def test_twenty_steps_come_within_a_millionth_of_the_optimum_since_steps_are_remembered():
+    features, labels = problem()
+    assert fit_probes(features, labels, [1e-1, 1e-3, 1e-6], 4, tolerance=1e-6).steps < 25  # 39 remembering one
+    assert fit_probes(features, labels, [1e-3], 4, tolerance=1e9).steps == 1
+
+
+def test_what_is_remembered_is_the_dense_bfgs_matrix_of_the_last_pairs_with_positive_curvature():
+    """The second problem refuses every third step; the fourth step of all is zero, and the sixth rises."""
+    rng, size, pairs = np.random.default_rng(0), 5, 14
+    hessian = np.diag(np.arange(1.0, size + 1)) + 0.5
+    steps = rng.normal(size=(pairs, 2, size))
+    steps[3] = 0
+    changes = steps @ hessian
+    changes[5] *= -1
+    memory, kept = _Memory(2, size, torch.empty(0, dtype=torch.float64)), ([], [])
+    for number, (step, change) in enumerate(zip(steps, changes, strict=True)):
+        accept = [True, number % 3 != 0]
+        memory.add(torch.tensor(accept), torch.from_numpy(step), torch.from_numpy(change))
+        for problem in (0, 1):
+            if accept[problem] and number not in (3, 5):
+                kept[problem].append((step[problem], change[problem]))
+    gradient = rng.normal(size=(2, size))
+    found = memory.apply(torch.from_numpy(gradient), lambda q: 3 * q).numpy()
+    for problem in (0, 1):
+        inverse = 3 * np.eye(size)
+        for step, change in kept[problem][-HISTORY:]:
+            shift = np.eye(size) - np.outer(step, change) / (step @ change)
+            inverse = shift @ inverse @ shift.T + np.outer(step, step) / (step @ change)
+        np.testing.assert_allclose(found[problem], inverse @ gradient[problem], rtol=1e-9)
+
+
+def test_in_other_units_of_the_features_the_same_steps_reach_the_same_objective():
+    features, labels = problem()
+    probes = fit_probes(features, labels, [1e-1, 1e-4], 4)
+    unit = 2.0**-12
+    smaller = fit_probes(features * unit, labels, [1e-1 * unit**2, 1e-4 * unit**2], 4)
+    assert smaller.steps == probes.steps
+    torch.testing.assert_close(smaller.objective, probes.objective)
+    torch.testing.assert_close(smaller.weight * unit, probes.weight, rtol=1e-3, atol=1e-6)
 
 
 def test_layers_do_not_influence_one_another():

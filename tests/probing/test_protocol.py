@@ -87,3 +87,16 @@ def test_standardising_lets_a_small_feature_speak_that_a_great_one_drowned(metho
     (without,) = probe_layers(splits, [(0,)], 2, method, standardised=False)
     assert with_it.test_accuracy == 1.0
     assert without.test_accuracy < 0.9
+
+
+def test_the_method_that_was_asked_for_gives_its_penalty_or_its_number_of_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 2
+    features = torch.randn(1, 30, 3, generator=generator) + labels[None, :, None]
+    splits = dict.fromkeys(("train", "val", "test"), (features, labels))
+    (fitted,) = probe_layers(splits, [(0,)], 2, "lbfgs")
+    assert fitted.chosen in STRENGTHS
+    assert fitted.train_accuracy == fitted.test_accuracy  # the images are the same
+    (counted,) = probe_layers(splits, [(0,)], 2, "knn")
+    assert counted.chosen >= 1
+    assert counted.train_accuracy is None
