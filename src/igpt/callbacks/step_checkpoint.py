@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
+from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints, step_path
 from igpt.system import UserError, complain, last_line, link_last, partial_path, remove_partial, same_file, take_place
 from igpt.training import checkpoint_content, is_accumulating, saves_sharded
 
@@ -196,11 +196,6 @@ def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | Non
     if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
         return None
     return trainer.strategy.broadcast(reason) or "another process could not write its part"
-
-
-def step_path(folder: Path, step: int) -> Path:
-    """What the checkpoint of a step is called."""
-    return folder / f"step={step:07d}.ckpt"
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -87,10 +87,8 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         OSError: the disk is full, or the folder cannot be written to.
     """
     checksum = beside(path)
-    with (
-        replacing(checksum, durable=True) as sums,
-        replacing(path, durable=True) as partial,
-    ):  # the second gets its name first
+    # The second gets its name first.
+    with replacing(checksum, durable=True) as sums, replacing(path, durable=True) as partial:
         with partial.open("wb") as file:
             try:
                 torch.save(content, file)
@@ -142,25 +140,22 @@ def fits_checksum(path: Path) -> bool:
     """
     try:
         expected = checksum_file(path).read_bytes().split()
+        return bool(expected) and sha256_of(path).encode() == expected[0]
     except FileNotFoundError:
         if zipfile.is_zipfile(path):
-            check_archive(path)
+            with zipfile.ZipFile(path) as archive:
+                if wrong := archive.testzip():
+                    raise zipfile.BadZipFile(wrong) from None
         return True
-    return bool(expected) and sha256_of(path).encode() == expected[0]
 
 
-def check_archive(path: Path) -> None:
-    """Read every uncompressed member, as all of torch's are, which compares its CRC-32: BadZipFile if it differs."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type == zipfile.ZIP_STORED:
-                with archive.open(member) as file:
-                    while file.read(1 << 20):
-                        pass
+def step_path(folder: Path, step: int) -> Path:
+    """What the checkpoint of a step is called."""
+    return folder / f"step={step:07d}.ckpt"
 
 
 def step_checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints `step=NNNNNNN.ckpt` of a folder, sharded ones too, by their step, the newest step first."""
+    """The checkpoints of a folder, sharded ones too, by their step, the newest first; see `step_path`."""
     found = {int(m[1]): path for path in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", path.stem))}
     return dict(sorted(found.items(), reverse=True))
 
