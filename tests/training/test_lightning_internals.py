@@ -77,8 +77,8 @@ class Watch(pl.Callback):
 
     def save(self, trainer):
         """What a checkpoint would hold now, as it is and settled."""
-        raw, settled = internals.checkpoint_content(trainer), internals.checkpoint_content(trainer)
-        internals.settle_loops(trainer, settled, ended=False)
+        raw, settled = internals.dump_checkpoint(trainer), internals.dump_checkpoint(trainer)
+        internals.normalise_loops(trainer, settled, ended=False)
         settled["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].pop(
             "is_last_batch"
         )  # Lightning sets it anew
@@ -149,7 +149,7 @@ def test_a_whole_validation_runs_before_the_first_step_and_training_goes_on(tmp_
 
     class Early(pl.Callback):
         def on_train_start(self, trainer, *args):
-            internals.validate_now(trainer)
+            internals.run_validation(trainer)
             assert trainer.training
 
         def on_validation_batch_end(self, trainer, *args):
@@ -165,7 +165,7 @@ def test_the_content_of_a_checkpoint_is_what_lightning_writes(tmp_path):
     trainer, _ = fitted(tmp_path, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     written = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    content = internals.checkpoint_content(trainer)
+    content = internals.dump_checkpoint(trainer)
     assert content.keys() == written.keys()
     assert repr(content) == repr(written)
 
@@ -181,7 +181,7 @@ def test_a_strategy_that_writes_a_folder_is_known(sharded):
 def test_processes_do_not_ask_each_other_about_sigterm_at_every_step():
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     assert "self._broadcast_sigterm_tensor()" in inspect.getsource(_TrainingEpochLoop.advance)
-    internals.share_no_sigterm(trainer)
+    internals.disable_sigterm_broadcast(trainer)
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
 
 
@@ -189,7 +189,7 @@ def test_tables_are_plain_text_where_rich_is_installed(monkeypatch):
     for module in (internals.callback_connector, internals.evaluation_loop):
         assert hasattr(module, "_RICH_AVAILABLE")
         monkeypatch.setattr(module, "_RICH_AVAILABLE", True)
-    internals.write_plainly()
+    internals.disable_rich()
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     assert not [one for one in trainer.callbacks if isinstance(one, (RichModelSummary, RichProgressBar))]
     assert [one for one in trainer.callbacks if isinstance(one, ModelSummary)]
@@ -204,7 +204,7 @@ def test_a_module_without_a_trainer_has_none_and_with_one_has_it(tmp_path):
 
 
 def test_a_silent_experiment_takes_anything_and_precisions_are_named():
-    experiment = internals.SilentExperiment()
+    experiment = internals.DummyExperiment()
     experiment.add_scalar("a", 1.0, 0)
     experiment.add_image(name="a")
     assert {"bf16-mixed", "32-true"} <= {name for part in internals.PrecisionInput.__args__ for name in part.__args__}

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from igpt.callbacks.step_checkpoint import StepCheckpoint, stopping_guard
 from igpt.checkpoints import LAST
 from igpt.system import ASKED_TO_END, UserError, complain, same_file
-from igpt.training import is_accumulating, share_no_sigterm
+from igpt.training import disable_sigterm_broadcast, is_accumulating
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 INTERRUPTED = 130  # exit code: what shells give a command that Ctrl-C has ended
@@ -53,7 +53,7 @@ class Preemption(Checkpoint):
         self._listen()
         if self.asked is None and trainer.received_sigterm:
             self._note(signal.SIGTERM, None)
-        share_no_sigterm(trainer)
+        disable_sigterm_broadcast(trainer)
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():

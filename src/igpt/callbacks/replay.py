@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from igpt.training import epoch_ends, settle_loops, validate_now, validation_is_due
+from igpt.training import epoch_ends, normalise_loops, run_validation, validation_is_due
 
 UNFINISHED = "unfinished_step"  # its key in the checkpoint
 
@@ -47,7 +47,7 @@ class ReplayHooks(pl.Callback):
             named = trainer.callback_metrics.items()
             losses = {name: float(value) for name, value in named if name.startswith("train/")}
         checkpoint[UNFINISHED] = {"losses": losses, "validation": self._validation, "epoch_end": self._epoch_end}
-        settle_loops(trainer, checkpoint, self._ended)
+        normalise_loops(trainer, checkpoint, self._ended)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -64,7 +64,7 @@ class ReplayHooks(pl.Callback):
             logger.log_metrics(left["losses"], step=trainer.global_step - 1)  # where Lightning puts them, from 0
         self._validation, self._epoch_end = left["validation"], left["epoch_end"]
         if self._validation:
-            validate_now(trainer)
+            run_validation(trainer)
         if self._epoch_end:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 callback.on_train_epoch_end(trainer, pl_module)

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from igpt.callbacks.loss_guard import LossGuard
 from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints, step_path
 from igpt.system import UserError, complain, last_line, link_last, partial_path, remove_partial, same_file, take_place
-from igpt.training import checkpoint_content, is_accumulating, saves_sharded
+from igpt.training import dump_checkpoint, is_accumulating, saves_sharded
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -156,7 +156,7 @@ class StepCheckpoint(ModelCheckpoint):
         Wherever it happens, all processes go on together, and what stood under the name before is untouched.
         """
         written = Path(trainer.strategy.broadcast(str(partial_path(path))))
-        content = checkpoint_content(trainer)
+        content = dump_checkpoint(trainer)
         failure = (
             failure_of_any(trainer, lambda: written.mkdir(parents=True, exist_ok=True))
             or failure_of_any(trainer, lambda: trainer.strategy.save_checkpoint(content, written))

@@ -49,7 +49,7 @@ from igpt.system import (
     only_writer,
     reader,
 )
-from igpt.training import PrecisionInput, SilentExperiment, WholeCheckpoints, is_main_process, ready, write_plainly
+from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
 
 KEYWORDS = ("best", "hpc", "registry")
 
@@ -57,7 +57,7 @@ KEYWORDS = ("best", "hpc", "registry")
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
-    write_plainly()
+    disable_rich()
     TrainerCLI.verb = verb
     with TrainerCLI.held:
         return (cli or TrainerCLI)(
@@ -92,7 +92,7 @@ class RunLogger(TensorBoardLogger):
     @property
     def experiment(self) -> Any:
         """The writer of events, or one that writes nothing."""
-        return super().experiment if self.begun else SilentExperiment()
+        return super().experiment if self.begun else DummyExperiment()
 
     def save(self) -> None:
         """Bring what was logged to the disk."""

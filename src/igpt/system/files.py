@@ -210,13 +210,12 @@ def check_own(
     target = Path(target)
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return
-    try:
+    own = False
+    with suppress(Exception):  # on another program's file, anything
         own = made(target)
-    except (OSError, EOFError, UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        own = False
     lost = foreign_entry(target, names) if names and target.is_dir() else None
-    lost = lost or (None if own else target)
-    if lost is not None:
+    if lost or not own:
+        lost = lost or target
         raise UserError(f"{lost} is not of this command and would be lost; move it away, or give another {option}")
 
 

@@ -3,27 +3,27 @@
 from igpt.training.device import check_seed, is_main_process, quiet_trainer, ready
 from igpt.training.fsdp import apply_fsdp
 from igpt.training.lightning_internals import (
+    DummyExperiment,
     PrecisionInput,
-    SilentExperiment,
     at_log_point,
-    checkpoint_content,
+    disable_rich,
+    disable_sigterm_broadcast,
+    dump_checkpoint,
     epoch_ends,
     forget_logged,
     is_accumulating,
+    normalise_loops,
+    run_validation,
     saves_sharded,
-    settle_loops,
-    share_no_sigterm,
     trainer_of,
-    validate_now,
     validation_is_due,
-    write_plainly,
 )
 from igpt.training.optimizers import warmup_constant, warmup_cosine
 from igpt.training.saving import WholeCheckpoints
 
 __all__ = [
-    "PrecisionInput", "SilentExperiment", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
-    "checkpoint_content", "epoch_ends", "forget_logged", "is_accumulating", "is_main_process", "quiet_trainer",
-    "ready", "saves_sharded", "settle_loops", "share_no_sigterm", "trainer_of", "validate_now", "validation_is_due",
-    "warmup_constant", "warmup_cosine", "write_plainly",
+    "DummyExperiment", "PrecisionInput", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed", "disable_rich",
+    "disable_sigterm_broadcast", "dump_checkpoint", "epoch_ends", "forget_logged", "is_accumulating",
+    "is_main_process", "normalise_loops", "quiet_trainer", "ready", "run_validation", "saves_sharded", "trainer_of",
+    "validation_is_due", "warmup_constant", "warmup_cosine",
 ]  # fmt: skip

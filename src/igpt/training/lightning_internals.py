@@ -7,11 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.connector import _PRECISION_INPUT as PrecisionInput  # type: ignore[attr-defined]  # noqa: N811
-from lightning.fabric.loggers.logger import _DummyExperiment as SilentExperiment
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.trainer.connectors import callback_connector
 
-__all__ = ["PrecisionInput", "SilentExperiment"]  # the type of `precision`; a logger's writer that writes nothing
+__all__ = ["DummyExperiment", "PrecisionInput"]  # the type of `precision`; a logger's writer that writes nothing
 
 LOGGED_ANEW = ("training_step", "on_train_batch_end")  # hooks whose values a step logs after it has begun
 
@@ -59,7 +59,7 @@ def epoch_ends(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
-def validate_now(trainer: pl.Trainer) -> None:
+def run_validation(trainer: pl.Trainer) -> None:
     """Run a whole validation in the middle of training, as Lightning does between two steps."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     loop.restarting = False
@@ -68,9 +68,10 @@ def validate_now(trainer: pl.Trainer) -> None:
     trainer.training = True
 
 
-def settle_loops(trainer: pl.Trainer, checkpoint: dict[str, Any], ended: bool) -> None:
-    """Write a checkpoint's loop state as it is in `on_train_batch_end`, whichever hook saves: Lightning resumes others
-    differently, and in some loses count of epochs or logged steps.
+def normalise_loops(trainer: pl.Trainer, checkpoint: dict[str, Any], ended: bool) -> None:
+    """Set a checkpoint's loop state to that of `on_train_batch_end`, whichever hook saves.
+
+    Lightning resumes the states of other hooks differently, and in some loses count of epochs or logged steps.
 
     Args:
         checkpoint: changed in place.
@@ -90,7 +91,7 @@ def settle_loops(trainer: pl.Trainer, checkpoint: dict[str, Any], ended: bool) -
     state["epoch_loop.state_dict"]["_batches_that_stepped"] = logged
 
 
-def checkpoint_content(trainer: pl.Trainer) -> dict[str, Any]:
+def dump_checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
     """What `trainer.save_checkpoint` writes. That waits for all processes, also for one that failed to write."""
     content: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return content
@@ -101,15 +102,12 @@ def saves_sharded(trainer: pl.Trainer) -> bool:
     return bool(getattr(trainer.strategy, "_save_distributed_checkpoint", False))
 
 
-def share_no_sigterm(trainer: pl.Trainer) -> None:
-    """Keep several processes from telling each other at every step about SIGTERM, which waits for the device."""
+def disable_sigterm_broadcast(trainer: pl.Trainer) -> None:
+    """Have several processes not agree on SIGTERM at every step, which would wait for the device."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def write_plainly() -> None:
-    """Have Lightning write tables as plain text, also where `rich` came along with another package.
-
-    Logs then look the same everywhere, and their figures can be read by programs.
-    """
+def disable_rich() -> None:
+    """Have Lightning write tables as plain text, also where `rich` is installed, so that programs can read them."""
     for module in (callback_connector, evaluation_loop):
         module._RICH_AVAILABLE = False  # type: ignore[attr-defined]
