@@ -1,4 +1,4 @@
-"""The exact likelihood of every test image, collected while `trainer.test` runs."""
+"""Exact likelihood of every test image, collected during `igpt test`."""
 
 from pathlib import Path
 from typing import Any

@@ -159,6 +159,6 @@ class LossGuard(pl.Callback):
 
 
 def together(unseen: list[tuple[int, Tensor]]) -> list[float]:
-    """The losses as numbers, which are read from the device at once; those of a checkpoint first go there."""
+    """The losses as numbers, read from the device at once; those of a checkpoint are moved there first."""
     losses = [loss.to(unseen[-1][1].device) for _, loss in unseen]
     return torch.stack(losses).tolist() if losses else []

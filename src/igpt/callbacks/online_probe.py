@@ -106,7 +106,7 @@ def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tu
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every part's mode and the global random numbers are as before."""
+    """Evaluation mode without gradients; the modes of all submodules and the RNG state are restored afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         with isolate_rng(), torch.no_grad():

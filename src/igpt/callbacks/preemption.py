@@ -1,4 +1,4 @@
-"""Ends a run in good order when a scheduler, or Ctrl-C, asks it to."""
+"""Preemption: on a signal a run finishes its step, saves and exits, so that it can be resumed."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ class Preemption(Checkpoint):
             os._exit(128 + number)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop behind a whole step."""
+        """Stop after a whole step."""
         self._stop_if_asked(trainer, trainer.global_step)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -115,7 +115,7 @@ class Preemption(Checkpoint):
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier = {}

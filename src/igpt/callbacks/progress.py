@@ -1,4 +1,4 @@
-"""A progress line that is refreshed by time and not by step, so that it costs the same however quick the steps are."""
+"""Progress line, refreshed by time and not by step, so that its cost does not depend on how quick the steps are."""
 
 import math
 import shutil

@@ -96,7 +96,7 @@ class StepCheckpoint(ModelCheckpoint):
             self.save(trainer)
 
     def on_validation_end(self, *args: Any) -> None:
-        """Nothing: the steps decide."""
+        """Save nothing: `ModelCheckpoint` would."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end, which rarely falls on a multiple of the interval; without it the run was for nothing."""
@@ -199,7 +199,7 @@ def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | Non
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file, or folder, from another that had its name before; None where there is none."""
+    """Inode and modification time, which tell a file or folder from an earlier one of its name; None without one."""
     if not path.exists():
         return None
     found = path.stat()
