@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: first beside their place, then renamed."""
+"""Atomic writes: a file or folder is written beside its place, then renamed; and checks against overwriting."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def replacing(target: Path, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """`replacing` for a file that the user names, with one-line errors.
+    """`replacing` for a file that the user names: its folder is made, and errors are one line.
 
     Raises:
         UserError: the folder cannot be made or written to, or `target` is a folder.
@@ -78,7 +78,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _explained(target: Path, other: str) -> Iterator[None]:
-    """The operating system's complaint as one line."""
+    """OSError as a UserError of one line."""
     try:
         yield
     except OSError as error:
@@ -119,12 +119,12 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def final_name(text: str) -> str:
-    """A path, or a message with paths, with the final names of the files that this process writes."""
+    """A path, or a message with paths, with final names in place of this process' temporary ones."""
     return re.sub(rf"(?<![\w.])\.([^/\\]+?)\.{os.getpid()}(\.partial|\.old)?(?!\w)", r"\1", text)
 
 
 def remove_partial(folder: Path, name: str | None = None) -> None:
-    """Remove what processes that have ended left half-written in a folder: of the file or folder `name`, or of all."""
+    """Remove temporary files of processes that have ended from a folder: those of the file or folder `name`, or all."""
     for left in folder.glob(".*"):
         found = re.fullmatch(r"\.(.+)\.(\d+)\.(?:partial|old)(\.[^.]*)?", left.name)
         if found and name in (None, found[1] + (found[3] or "")) and not is_running(int(found[2])):
@@ -158,7 +158,7 @@ def is_running(process: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names where the system can do that, are on the disk."""
+    """fsync: wait until a file's bytes, or a folder's names where the system can do that, are on the disk."""
     folder = path.is_dir()
     try:
         descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # Windows brings only what is written there

@@ -1,4 +1,4 @@
-"""File locks, which the operating system frees when their process ends, however it ends.
+"""File locks: one writer at a time. The operating system frees a lock when its process ends, however it ends.
 
 The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On a
 network disk it is as good as that disk's locks; one without locks is named in a warning.

@@ -1,4 +1,4 @@
-"""Standard streams and signals: what reaches the terminal, and what happens where nothing can."""
+"""Standard streams and signals: escaping what is printed, and streams that are closed, full or read by nobody."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ ASKED_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "S
 
 
 def shown(text: str) -> str:
-    """A text with its control characters written out, which may come from names that strangers chose."""
+    """A text with its control characters escaped; names of files that strangers chose may have some."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in KEPT else ascii(one)[1:-1] for one in text)
 
 
 def in_one_line(text: str) -> str:
-    """The same, with line breaks and tabs written out as well."""
+    """The same, with line breaks and tabs escaped as well."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
@@ -29,7 +29,7 @@ class OutputError(Exception):
 
 
 class Shown:
-    """Standard output that passes on what is printed as `shown`, in letters that its encoding has."""
+    """Standard output that escapes control characters (`shown`) and what its encoding does not have."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

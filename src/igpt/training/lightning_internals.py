@@ -48,7 +48,7 @@ def forget_logged(trainer: pl.Trainer) -> None:
 
 
 def validation_is_due(trainer: pl.Trainer) -> bool:
-    """In `on_train_batch_end`: whether Lightning validates behind this batch."""
+    """In `on_train_batch_end`: whether Lightning validates after this batch."""
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
     return trainer.num_val_batches != [0] and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
@@ -92,7 +92,7 @@ def normalise_loops(trainer: pl.Trainer, checkpoint: dict[str, Any], ended: bool
 
 
 def dump_checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
-    """What `trainer.save_checkpoint` writes. That waits for all processes, also for one that failed to write."""
+    """What `trainer.save_checkpoint` writes, without its barrier, which a process that failed to write would miss."""
     content: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return content
 
@@ -103,7 +103,7 @@ def saves_sharded(trainer: pl.Trainer) -> bool:
 
 
 def disable_sigterm_broadcast(trainer: pl.Trainer) -> None:
-    """Have several processes not agree on SIGTERM at every step, which would wait for the device."""
+    """Keep several processes from sharing at every step whether one got SIGTERM, which waits for the device."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
