@@ -9,8 +9,6 @@ from igpt.system.files import (
     atomic_folder,
     check_own,
     link_last,
-    partial_path,
-    place_folder,
     remove_partial,
     same_file,
     take_place,
@@ -88,20 +86,20 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path):
 
 def test_a_placed_folder_removes_the_old_one(tmp_path):
     old, new = folder(tmp_path / "step", "old"), folder(tmp_path / "written", "new")
-    place_folder(new, old)
+    take_place(new, old, durable=True)
     assert (old / "file").read_text() == "new"
     assert os.listdir(tmp_path) == ["step"]
 
 
 def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path):
     old, new = folder(tmp_path / "step", "old"), folder(tmp_path / "written", "new")
-    folder(partial_path(tmp_path / "step.old"), "in the way")
+    folder(tmp_path / f".step.{os.getpid()}.old", "in the way")
     with pytest.raises(OSError, match="not empty"):
-        place_folder(new, old)
+        take_place(new, old)
     assert (old / "file").read_text() == "old"
     assert (new / "file").read_text() == "new"
     with pytest.raises(FileNotFoundError):
-        take_place(tmp_path / "nothing", old, tmp_path / "aside")
+        take_place(tmp_path / "nothing", old)
     assert (old / "file").read_text() == "old"
 
 
