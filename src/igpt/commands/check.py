@@ -1,11 +1,10 @@
 """`igpt check`: reads every image of a data module once, in parallel, and lists what is broken."""
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -20,10 +19,9 @@ from igpt.data import (
     check_item,
     pixel_sha256,
 )
-from igpt.system import UserError
+from igpt.system import UserError, with_progress
 
 AT_ONCE = 16  # images that a process reads before it answers
-T = TypeVar("T")
 
 
 class Seen(NamedTuple):
@@ -101,14 +99,3 @@ def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen
             generator=torch.Generator(),
         )
         yield from ((split, seen) for batch in loader for seen in batch)
-
-
-def with_progress(items: Iterator[T], total: int, what: str) -> Iterator[T]:
-    """The same items, counted on stderr: a terminal's line is renewed, a file gets a line every ten seconds."""
-    every, start, end = (0.5, "\r", "") if sys.stderr.isatty() else (10.0, "", "\n")
-    shown = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        if time.monotonic() - shown > every:
-            shown = time.monotonic()
-            print(f"{start}{done:,} of {total:,} {what}", end=end, file=sys.stderr, flush=True)
