@@ -13,13 +13,8 @@ from igpt.modules import Joint, PixelModule
 from igpt.system import Compute, UserError, UserErrors
 from igpt.training import is_main_process
 
-ABOVE_ZERO = (  # Lightning would train nothing, or divide by 0
-    "accumulate_grad_batches",
-    "check_val_every_n_epoch",
-    "limit_train_batches",
-    "max_epochs",
-    "val_check_interval",
-)
+ABOVE_ZERO = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "max_epochs",
+              "val_check_interval")  # fmt: skip
 
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
@@ -57,7 +52,7 @@ def check_classes(model: Joint, data: ImageDataModule) -> None:
 
 def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     """Raise a UserError for options of the trainer, or sizes of batch and data, that would train nothing."""
-    for name in ABOVE_ZERO:
+    for name in ABOVE_ZERO:  # Lightning would train nothing, or divide by 0
         if trainer.get(name) is not None and trainer[name] == 0:
             raise UserError(f"--trainer.{name} {trainer[name]} must be above 0")
     if trainer.overfit_batches:

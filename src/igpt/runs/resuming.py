@@ -1,7 +1,7 @@
 """What a resumed run brings along from its checkpoint, and how it differs from what it is given now."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
 from igpt.modules import step_of
-from igpt.system import UserError
+from igpt.system import ACCELERATORS, Compute, UserError, compute_of
 from igpt.training import is_main_process
 
 NOT_COMPARED = {
@@ -93,3 +93,21 @@ def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
     same = data.class_path.rpartition(".")[2] == str(stored.get("class_path")).rpartition(".")[2]
     if same and found.get("root") == given.get("root"):
         given.classes = found.get("classes", "sorted")  # older versions knew no other order
+
+
+def compute_for(trainer: Any, began: str | None) -> Compute:
+    """Where and how a trainer runs the network; an accelerator that igpt does not know is left to Lightning.
+
+    Args:
+        trainer: its options.
+        began: precision of the run that is gone on with, which goes on in it unless another one is named.
+    """
+    precision = trainer.precision or "auto"
+    if trainer.accelerator not in ACCELERATORS:
+        return Compute(str(trainer.accelerator), "32-true" if precision == "auto" else precision)
+    if began is not None and precision == "auto":
+        kept = compute_of(trainer.accelerator, began, option="--trainer.")
+        return replace(kept, reason="the run that is resumed began with it")
+    if began not in (None, precision):
+        rank_zero_warn(f"--trainer.precision {precision}: the run that is resumed began with {began}")
+    return compute_of(trainer.accelerator, precision, option="--trainer.")

@@ -5,7 +5,6 @@ import math
 import shlex
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.callbacks import (
     ImagesPerSecond,
@@ -37,21 +35,9 @@ from igpt.runs import records
 from igpt.runs.checks import check_devices, check_recipe, check_strategy, preflight
 from igpt.runs.folders import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.runs.loopback import stay_on_this_machine
-from igpt.runs.resuming import Beginning, keep_classes, tell_changes, use_checkpoint
-from igpt.system import (
-    ACCELERATORS,
-    LOST,
-    Compute,
-    UserError,
-    atomic_path,
-    compute_of,
-    load_plugins,
-    only_writer,
-    reader,
-)
+from igpt.runs.resuming import Beginning, compute_for, keep_classes, tell_changes, use_checkpoint
+from igpt.system import LOST, UserError, atomic_path, load_plugins, only_writer, reader
 from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
-
-KEYWORDS = ("best", "hpc", "registry")
 
 
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
@@ -177,7 +163,7 @@ class TrainerCLI(LightningCLI):
         parser.add_lightning_class_args(SampleGrid, "samples")
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint, where a file is named; its hyper-parameters override no option, as LightningCLI's may."""
+        """Check the checkpoint, where a file is named; its hyper-parameters never override options."""
         config = self.config[self.verb]
         path = config.get("ckpt_path")
         if path is None and self.verb != "fit":
@@ -188,7 +174,7 @@ class TrainerCLI(LightningCLI):
             if last is None and self.verb != "fit":
                 raise UserError(f"--ckpt_path last: there is no checkpoint in {folder}; train first, or name a file")
             path = config.ckpt_path = str(last) if last else None
-        if path is not None and path not in KEYWORDS:
+        if path is not None:
             self.beginning = use_checkpoint(config.model, path)
             keep_classes(config.data, self.beginning.data)
         config.weights_only = True
@@ -228,7 +214,7 @@ class TrainerCLI(LightningCLI):
         return trainer
 
     def _begin(self, trainer: pl.Trainer, config: Any, folder: Path) -> None:
-        """What a training has besides: places for what it writes, locks on them, and where its schedule begins."""
+        """Give a training places for what it writes, locks on them, and the step where its schedule began."""
         check_strategy(trainer)
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
@@ -274,17 +260,13 @@ class TrainerCLI(LightningCLI):
         return any(isinstance(callback, kind) for callback in self._given("callbacks"))
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`.
-
-        Raises:
-            SystemExit: with 76, `LossGuard` has stopped the training, so that nothing goes on as if there were a model.
-        """
+        """Run the verb; scores are added to scores.json, and a training that `LossGuard` stopped exits with 76."""
         config, folder, main = self.config[subcommand], run_dir(self.config[subcommand]), self.trainer.is_global_zero
         scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
             if main and (limit := self.limit(subcommand)) is not None:
-                option = f"--trainer.limit_{'test' if subcommand == 'test' else 'val'}_batches {limit}"
-                print(f"igpt: warning: {option}: these figures are of a part of the split", file=sys.stderr)
+                option = "--trainer.limit_test_batches" if subcommand == "test" else "--trainer.limit_val_batches"
+                print(f"igpt: warning: {option} {limit}: these figures are of a part of the split", file=sys.stderr)
             records.read_scores(folder)  # what is off about the file is said before the work
         if subcommand != "fit" and folder.is_dir() and main:
             self.held.enter_context(reader(folder))
@@ -323,21 +305,3 @@ class TrainerCLI(LightningCLI):
         if subcommand == "predict":
             kwargs["return_predictions"] = False
         return kwargs
-
-
-def compute_for(trainer: Any, began: str | None) -> Compute:
-    """Where and how a trainer runs the network; an accelerator that igpt does not know is left to Lightning.
-
-    Args:
-        trainer: its options.
-        began: precision of the run that is gone on with, which goes on in it unless another one is named.
-    """
-    precision = trainer.precision or "auto"
-    if trainer.accelerator not in ACCELERATORS:
-        return Compute(str(trainer.accelerator), "32-true" if precision == "auto" else precision)
-    if began is not None and precision == "auto":
-        kept = compute_of(trainer.accelerator, began, option="--trainer.")
-        return replace(kept, reason="the run that is resumed began with it")
-    if began not in (None, precision):
-        rank_zero_warn(f"--trainer.precision {precision}: the run that is resumed began with {began}")
-    return compute_of(trainer.accelerator, precision, option="--trainer.")
