@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from igpt.model.cache import Decoder
-from igpt.model.sampling import filter_logits, generate
+from igpt.model.sampling import SamplingOptions, filter_logits, generate
 from igpt.model.transformer import TransformerConfig
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -124,7 +124,7 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
     ],
 )
 def test_temperature_top_k_and_top_p_shape_the_distribution(settings, expected):
-    torch.testing.assert_close(filter_logits(LOGITS, **settings).softmax(-1), torch.tensor([expected]))
+    torch.testing.assert_close(filter_logits(LOGITS, SamplingOptions(**settings)).softmax(-1), torch.tensor([expected]))
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
