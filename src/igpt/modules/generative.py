@@ -17,6 +17,7 @@ from igpt.model import (
     FeatureOptions,
     Order,
     PixelTransformer,
+    SamplingOptions,
     TransformerConfig,
     inverse_order,
     pixel_order,
@@ -119,8 +120,8 @@ class GenerativeModule(PixelModule):
         """
 
     @abstractmethod
-    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
-        """Tokens `(B, T)` with the unknown ones, bool `(B, T)`, drawn anew; all in sequence order."""
+    def infill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
+        """Sample the unknown, bool `(B, T)`, of tokens `(B, T)`; all in sequence order."""
 
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
@@ -148,25 +149,24 @@ class GenerativeModule(PixelModule):
         under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
         return torch.stack(under).mean(0)
 
-    def fill(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
+    def fill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
         """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
 
         Args:
             tokens: int64 `(B, T)`, on the module's device; those at unknown positions have no say.
-            unknown: bool `(B, T)`: what is drawn anew.
-            settings: temperature, top_k, top_p and seed; for BERT also steps. See `sampling.generate` and `infill`.
+            unknown: bool `(B, T)`: what is sampled.
         """
         was_training = self.training
         self.eval()
         try:
-            return self.to_raster(self.draw_unknown(tokens, unknown, **settings))
+            return self.to_raster(self.infill(tokens, unknown, options))
         finally:
             self.train(was_training)
 
-    def draw_new(self, num: int, **settings: Any) -> Tensor:
-        """`num` images from nothing, as tokens `(num, T)` in raster order; `settings` as for `fill`."""
+    def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
+        """`num` new images as tokens `(num, T)` in raster order."""
         tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
-        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), **settings)
+        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), options)
 
     def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
         """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
@@ -180,7 +180,12 @@ class GenerativeModule(PixelModule):
         return torch.arange(self.resolution**2, device=self.device) >= kept
 
     def complete(
-        self, originals: Tensor, num: int = 1, keep: float = 0.5, region: Tensor | None = None, **settings: Any
+        self,
+        originals: Tensor,
+        num: int = 1,
+        keep: float = 0.5,
+        region: Tensor | None = None,
+        options: SamplingOptions = SamplingOptions(),
     ) -> tuple[Tensor, Tensor]:
         """Draw a part of images anew, `num` times each (paper, figure 1); in raster order the lower part.
 
@@ -190,7 +195,6 @@ class GenerativeModule(PixelModule):
             keep: share of the sequence that is kept.
             region: bool `(R, R)`: what is drawn instead, anywhere in the image. AR draws it given the pixels before
                 it alone, BERT given all around it.
-            settings: as for `fill`.
 
         Returns:
             Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
@@ -198,7 +202,7 @@ class GenerativeModule(PixelModule):
         """
         tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
         repeated = tokens.repeat_interleave(num, 0)
-        drawn = self.fill(repeated, unknown.expand_as(repeated), **settings)
+        drawn = self.fill(repeated, unknown.expand_as(repeated), options)
         quantised = self.palette.decode(self.to_raster(tokens))
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
         completions = self.palette.decode(drawn).unflatten(0, (-1, num))
