@@ -65,8 +65,8 @@ def tune(
         known = earlier(record, settings)
 
         def note(chosen: float | None = None) -> None:
-            content = {"config": config, "settings": settings, "rates": wanted}
-            content |= {"results": [asdict(result) for result in known.values()], "chosen": chosen}
+            results = [asdict(result) for result in known.values()]
+            content = {"config": config, "settings": settings, "rates": wanted, "results": results, "chosen": chosen}
             write(record, json.dumps(content, indent=2, default=str) + "\n")
 
         def result_of(rate: float) -> RateResult:
@@ -156,13 +156,13 @@ def with_rate(settings: Mapping[str, Any], rate: float) -> dict[str, Any]:
 
 
 def run_settings(settings: Mapping[str, Any], rate: float, folder: str, name: str) -> dict[str, Any]:
-    """The config of one rate's run: in `folder/name`, with a LossGuard that writes `folder/name/result.json`."""
+    """The config of one rate's run: in `folder/name`, with one LossGuard, that of the config if it has one."""
     changed = {**with_rate(settings, rate), "name": name, "runs_dir": folder}
     given = (changed.get("trainer") or {}).get("callbacks") or []
     given = given if isinstance(given, list) else [given]
     entries = [one if isinstance(one, dict) else {"class_path": one} for one in given]
     guards = [entry for entry in entries if str(entry.get("class_path")).rpartition(".")[2] == "LossGuard"]
-    guard = guards[0] if guards else {"class_path": "igpt.callbacks.LossGuard"}  # one that is there keeps its limits
+    guard: dict[str, Any] = guards[0] if guards else {"class_path": "igpt.callbacks.LossGuard"}
     guard["init_args"] = {**(guard.get("init_args") or {}), "out": f"{folder}/{name}/result.json"}
     put(changed, "trainer.callbacks", entries if guards else [*entries, guard])
     return changed
