@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from igpt.checkpoints import spec_of
 from igpt.data.contract import check_splits
 from igpt.data.images import ChosenImages, LabelledImages, fingerprint, in_memory
-from igpt.data.loaders import Addresses, TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
+from igpt.data.loaders import TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate
 from igpt.system import UserError
@@ -195,7 +195,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if device.type != "cuda" and self.num_workers:  # their memory is where the images are
             return None
         counting = self._loading() | {"num_workers": 0, "persistent_workers": False}
-        return TrainingLoader(Addresses(memory, self.seed), order, memory.to(device).batch, **counting)
+        addresses = TrainingImages(images, self.seed, addresses=True)
+        return TrainingLoader(addresses, order, memory.to(device).batch, **counting)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""

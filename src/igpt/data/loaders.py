@@ -115,26 +115,17 @@ class TrainingLoader(WatchedLoader):
         self.taken = state["epoch"] * self.order.batches + state["images"] // self.order.global_batch
 
 
-class Addresses(Dataset[Any]):
-    """Row numbers and augmentation keys of a batch, both int64 `(B,)`, for `InMemory.batch` to gather."""
-
-    def __init__(self, memory: InMemory, seed: int) -> None:
-        self.rows, self.seed = memory.rows, seed
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, draws: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Rows and keys of pairs (epoch, index)."""
-        epochs, indices = torch.tensor(draws).unbind(1)
-        return self.rows[indices], keys_of(self.seed, epochs, indices)
-
-
 class TrainingImages(Dataset[Any]):
-    """Training images addressed by (epoch, index), each augmented with a generator of its own."""
+    """Training images addressed by (epoch, index), each augmented with a generator, or from memory a key, of its own.
 
-    def __init__(self, images: LabelledImages, seed: int) -> None:
-        self.base, self.seed = images, seed
+    Args:
+        images: the training split.
+        seed: of the augmentation.
+        addresses: of images in memory give the arguments of `InMemory.batch` instead of batches.
+    """
+
+    def __init__(self, images: LabelledImages, seed: int, addresses: bool = False) -> None:
+        self.base, self.seed, self.addresses = images, seed, addresses
         self.memory = in_memory(images)
 
     def __len__(self) -> int:
@@ -143,7 +134,9 @@ class TrainingImages(Dataset[Any]):
     def __getitems__(self, draws: list[tuple[int, int]]) -> Any:
         """A batch, or the list of its items."""
         if self.memory is not None:
-            return self.memory.batch(*Addresses(self.memory, self.seed).__getitems__(draws))
+            epochs, indices = torch.tensor(draws).unbind(1)
+            found = self.memory.rows[indices], keys_of(self.seed, epochs, indices)
+            return found if self.addresses else self.memory.batch(*found)
         if not self.base.augments:
             return fetch(self.base, [index for _, index in draws])
         return [self.base.draw(index, rng_of(self.seed, epoch, index)) for epoch, index in draws]

@@ -39,27 +39,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What lies in a folder of shards.
-
-    Args:
-        resolution: side R of the images.
-        num_classes: of the data that were tokenised; 0 where there are no labels.
-        class_names: theirs.
-        colors: the palette's, float32 `(k, 3)` in [-1, 1].
-        shown: the 24-bit colour uint8 `(k, 3)` that stands for each token; the palette sends it back to that token.
-        shards: of each split, in the order of its images.
-        skipped: (image, reason) of what could not be read.
-        source: what the tokens were made from, as plain data.
-    """
+    """What lies in a folder of shards."""
 
     resolution: int
-    num_classes: int
+    num_classes: int  # 0 where there are no labels
     class_names: tuple[str, ...]
-    colors: NDArray[np.float32]
-    shown: NDArray[np.uint8]
-    shards: dict[str, tuple[Shard, ...]]
-    skipped: tuple[tuple[str, str], ...]
-    source: dict[str, Any]
+    colors: NDArray[np.float32]  # the palette, (k, 3) in [-1, 1]
+    shown: NDArray[np.uint8]  # (k, 3), the 24-bit colour that stands for each token and is encoded as that token again
+    shards: dict[str, tuple[Shard, ...]]  # of each split, in the order of its images
+    skipped: tuple[tuple[str, str], ...]  # (image, reason) of what could not be read
+    source: dict[str, Any]  # what the tokens were made from
 
     @property
     def palette_sha256(self) -> str:
