@@ -18,14 +18,8 @@ class TrainingOrder(DistributedSampler[tuple[int, int]]):
 
     A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. The
     processes share every global batch, so that the images of a step depend on `batch_size * world_size` only. (A
-    `DistributedSampler`, since Lightning wraps any other.)
-
-    Args:
-        count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
-        batch_size: images a batch and process.
-        seed: of the order.
-        world_size: number of processes.
-        rank: of this process.
+    `DistributedSampler`, since Lightning wraps any other.) What does not fill a last global batch is dropped, another
+    part every epoch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0) -> None:
@@ -80,13 +74,7 @@ class TrainingLoader(WatchedLoader):
     """DataLoader of training, resumable within an epoch: each pass goes on behind the last batch that was taken.
 
     `state_dict` keeps the place as an epoch and a number of images, so that a run may go on with other batch sizes;
-    Lightning puts it into the checkpoint.
-
-    Args:
-        images: addressed by pairs (epoch, index).
-        order: of the pairs.
-        finish: makes a batch out of what `images` gives, in this process; None where that is a batch already.
-        how: as for a `DataLoader`.
+    Lightning puts it into the checkpoint. Where `images` does not give batches, `finish` makes them, in this process.
     """
 
     def __init__(
@@ -118,10 +106,7 @@ class TrainingLoader(WatchedLoader):
 class TrainingImages(Dataset[Any]):
     """Training images addressed by (epoch, index), each augmented with a generator, or from memory a key, of its own.
 
-    Args:
-        images: the training split.
-        seed: of the augmentation.
-        addresses: of images in memory give the arguments of `InMemory.batch` instead of batches.
+    With `addresses` images in memory give the arguments of `InMemory.batch` instead of batches.
     """
 
     def __init__(self, images: LabelledImages, seed: int, addresses: bool = False) -> None:
