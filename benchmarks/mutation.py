@@ -43,6 +43,8 @@ PALETTE = (  # those that cluster no photos and run no command
     "decoding_an_encoded_image_gives_each_pixel_its_nearest_palette_color",
     "loading_a_state_dict_brings_its_own_table",
     "where_many_colors_are_close_the_table_equals_brute_force_too",
+    "a_color_that_is_not_among_the_16_nearest_to_a_block_may_be_the_nearest_to_its_corner",
+    "colors_of_another_shape_are_no_palette",
     "the_quality_of_a_palette_is_that_of_its_nearest_colors_over_all_pixels",
 )
 CHECKPOINT = (  # those that train nothing and end no process

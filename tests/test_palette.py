@@ -57,6 +57,19 @@ def test_where_many_colors_are_close_the_table_equals_brute_force_too():
     np.testing.assert_array_equal(palette.nearest(rgb).numpy(), brute_force(palette, rgb))
 
 
+def test_a_color_that_is_not_among_the_16_nearest_to_a_block_may_be_the_nearest_to_its_corner():
+    left = torch.tensor([98.5, 101.5, 101.5]) + 0.01 * torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
+    right = torch.tensor([[104.7, 101.5, 101.5]])  # farther from the middle of 100..103 than each of the others
+    palette = Palette(torch.cat([left, right]) / 127.5 - 1)
+    assert palette.nearest(torch.tensor([[103, 101, 101]], dtype=torch.uint8)).tolist() == [16]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (0, 3)])
+def test_colors_of_another_shape_are_no_palette(shape):
+    with pytest.raises(UserError, match=r"not \(k, 3\)"):
+        Palette(torch.zeros(shape))
+
+
 def test_the_quality_of_a_palette_is_that_of_its_nearest_colors_over_all_pixels():
     palette, some = crowded_palette(), random_colors(500)
     rgb = torch.cat([some, some[:40], some[:40]])
