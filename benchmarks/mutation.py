@@ -68,7 +68,7 @@ TESTS = {
     "model/sampling": "test_sampling.py test_infilling.py "
     f"{PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
     "model/order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
-    "data/permutation": "test_permutation.py",
+    "data/randomness": "test_permutation.py test_data.py datamodules/test_augment.py",
     "data/splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
     f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
     "palette/kmeans": "test_kmeans.py",
@@ -82,7 +82,7 @@ TESTS = {
     "model/cache": "test_sampling.py test_decoding.py",
     "checkpoints/format": " ".join(f"test_checkpoint.py::test_{test}" for test in CHECKPOINT),
     "data/shards/index": "shards/test_index.py faults/test_shards.py",
-    "data/shards/reading": "shards/test_reading.py",
+    "data/shards/reader": "shards/test_reader.py",
     "tokenization/writing": "shards/test_index.py shards/test_colours.py",
 }
 OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from igpt.data.permutation import permuted
+from igpt.data.randomness import permuted
 
 SIZES = [*range(1, 70), 97, 127, 128, 129, 1000, 1009, 4096, 4097, 65_535, 65_537, 104_729]
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from igpt.data import ImageDataModule, Split, collate, fetch, rng_of
+from igpt.data import ImageDataModule, Split, any_unlabelled, collate, fetch, rng_of
 from igpt.modules import PixelModule
 from igpt.probing import accuracy, fit_probes, probing_device, standardise
 from igpt.system import UserError
@@ -97,7 +97,7 @@ def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tu
     split = data.images(name)
     indices = torch.randperm(len(split), generator=rng_of(seed))[:count].tolist()
     images, labels = collate(fetch(split, indices))
-    if int(labels.min()) < 0:
+    if any_unlabelled(labels):
         raise UserError(f"OnlineProbe: {type(data).__name__} has images without a label; leave OnlineProbe out")
     if name == "train" and int(labels.min()) == int(labels.max()):
         raise UserError("OnlineProbe: all images have the same label; use more train_images, or leave OnlineProbe out")

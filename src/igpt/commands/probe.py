@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule
+from igpt.data import SPLITS, ImageDataModule, any_unlabelled
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import Loaded, load
 from igpt.parsing import command_line
@@ -209,7 +209,7 @@ def num_classes(data: ImageDataModule) -> int:
         UserError: there are images without a label, or only one class.
     """
     labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
-    if int(labels.min()) < 0:
+    if any_unlabelled(labels):
         raise UserError("--data: some images have no label (-1); probing needs labelled images")
     if int(labels.max()) < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")

@@ -18,6 +18,7 @@ from igpt.data import (
     ImageDataModule,
     LabelledImages,
     WatchedLoader,
+    any_unlabelled,
     begin_worker,
     collate,
     rng_of,
@@ -167,7 +168,7 @@ def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None
         raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")
     for name in SPLITS:
         labels = torch.as_tensor(data.images(name).labels)
-        if int(labels.min()) < 0:
+        if any_unlabelled(labels):
             raise UserError("--data: some images have no label (-1); probing needs labelled images")
         if int(labels.max()) >= recipe.num_classes:
             raise UserError(
@@ -183,7 +184,7 @@ def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int)
 
 def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> WatchedLoader:
     """Batches as large as the data's, loaded by as many processes."""
-    how |= {"num_workers": data.num_workers, "worker_init_fn": begin_worker if data.num_workers else None}
+    how |= {"num_workers": data.num_workers, "worker_init_fn": begin_worker}
     return WatchedLoader(images, batch_size=data.batch_size, collate_fn=collate, **how)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igpt.data.shards.index import Index
-from igpt.data.shards.reading import ShardReader
+from igpt.data.shards.reader import ShardReader
 from igpt.system.errors import UserError
 from igpt.tokenization.writing import write_shard
 from tests.shards.test_index import RESOLUTION, made
