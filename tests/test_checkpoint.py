@@ -234,8 +234,9 @@ def test_keeping_none_is_refused(digits_run, igpt, tmp_path):
 def test_what_a_killed_writer_left_is_removed_and_that_of_a_living_one_stays(tmp_path):
     with subprocess.Popen(["true"]) as ended:
         pass
-    kept = [f".step=0000001.ckpt.{os.getpid()}.partial", ".notes.partial", "a.partial"]
-    for name in [f".step=0000001.ckpt.{ended.pid}.partial", f".last.ckpt.{ended.pid}.partial", *kept]:
+    kept = [f".step=0000001.{os.getpid()}.partial.ckpt", ".notes.partial", "a.partial"]
+    older = f".step=0000001.ckpt.{ended.pid}.partial"  # as igpt 0.1 named them
+    for name in [f".step=0000001.{ended.pid}.partial.ckpt", f".last.{ended.pid}.partial.ckpt", older, *kept]:
         (tmp_path / name).touch()
     remove_partial(tmp_path)
     assert names(tmp_path) == sorted(kept)
@@ -314,7 +315,7 @@ def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path
             while not (tmp_path / f"step={first + 1:07d}.ckpt").exists():
                 assert process.poll() is None
                 time.sleep(0.002)
-            while not list(tmp_path.glob(".step=*.partial")):
+            while not list(tmp_path.glob(".step=*.partial.ckpt")):
                 time.sleep(0.0002)
             time.sleep(rng.uniform(0, 0.03))
             process.kill()
@@ -334,13 +335,13 @@ def test_twenty_kills_of_a_run_while_it_writes_leave_twenty_times_a_last_to_go_o
     caught, step = 0, 2
     for kill in range(20):
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while not list(folder.glob(f".step=*.{process.pid}.partial")):
+            while not list(folder.glob(f".step=*.{process.pid}.partial.ckpt")):
                 assert process.poll() is None
                 time.sleep(0.0005)
             time.sleep(rng.choice([0, rng.uniform(0, 0.01), rng.uniform(0, 0.5)]))
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        left = [path.name for path in folder.glob(".*.partial")]
+        left = [path.name for path in folder.glob(".*.partial.ckpt")]
         caught += bool(left)
         before, step = step, read_checkpoint(folder / "last.ckpt")["global_step"]
         print(f"kill {kill}: at step {step}, left {left}")

@@ -3,8 +3,6 @@
 A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), labels int64 (B,))`.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +18,7 @@ from igpt.data.images import ChosenImages, LabelledImages, fingerprint, in_memor
 from igpt.data.loaders import TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate
-from igpt.system import UserError
+from igpt.system import UserError, digest_of
 
 DEVICE_GIB = 2.0  # CIFAR at 32x32 takes 0.15
 
@@ -217,13 +215,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         sizes = self._sizes()
         own = "val" in self._whole
-        names = json.dumps(list(self.class_names)).encode()
         return {
             "name": type(self).__name__,
             "root": next((str(vars(self)[name]) for name in ("root", "folder") if name in vars(self)), None),
             "resolution": self.resolution,
             "classes": self.num_classes,
-            "class_names": hashlib.sha256(names).hexdigest()[:16],
+            "class_names": digest_of(list(self.class_names))[:16],
             "validation": "own" if own else {"share": self.split.val_share, "seed": self.seed},
             "images": sizes,
             "fingerprint": self.fingerprint(),
@@ -233,7 +230,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """A few hexadecimal digits made of all labels and of some pictures of each split."""
         if self._fingerprint is None:
             parts = {name: fingerprint(self._whole[name], count) for name, count in self._sizes().items()}
-            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+            self._fingerprint = digest_of(parts)[:16]
         return self._fingerprint
 
     def _sizes(self) -> dict[str, int]:

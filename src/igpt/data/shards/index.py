@@ -1,6 +1,5 @@
 """`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from igpt.data.splits import SPLITS
 from igpt.palette import sha256_of_colors
-from igpt.system import UserError, atomic_path, sha256_of, sync
+from igpt.system import UserError, atomic_path, digest_of, sha256_of, sync
 
 FORMAT = 1
 NAME = "index.json"
@@ -131,7 +130,7 @@ def as_text(content: dict[str, Any]) -> str:
 def digest(content: dict[str, Any]) -> str:
     """Checksum of an index's content, that of the checksum itself left out."""
     kept = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return digest_of(kept)
 
 
 def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
