@@ -45,12 +45,7 @@ def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: i
 
 
 def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
-    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop.
-
-    Args:
-        size: width and height of the source in pixels.
-        rng: gives three numbers: the side, the left and the top of the crop.
-    """
+    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop."""
     width, height = scaled = resized(size, random_int(*SHORTER, rng))
     return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
 

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes
-from igpt.probing.protocol import LayerResult, accuracy, best_layer, probe_layers, standardise
+from igpt.probing.protocol import LayerResult, accuracy, best_layer, lbfgs_layers, standardise
 
 
 def problem(layers=2, images=400, dimensions=12, classes=4, seed=0):
@@ -144,9 +144,9 @@ def test_the_test_split_plays_no_part_in_choosing():
         "val": (features[:, 300:400].float(), labels[300:400]),
         "test": (features[:, 400:].float(), labels[400:]),
     }
-    results = probe_layers(splits, [(0,), (1,)], 4)
+    results = lbfgs_layers(splits, [(0,), (1,)], 4)
     shuffled = {**splits, "test": (splits["test"][0], splits["test"][1].flip(0))}
-    for one, other in zip(results, probe_layers(shuffled, [(0,), (1,)], 4), strict=True):
+    for one, other in zip(results, lbfgs_layers(shuffled, [(0,), (1,)], 4), strict=True):
         assert (one.chosen, one.val_accuracy) == (other.chosen, other.val_accuracy)
         assert one.test_accuracy != other.test_accuracy
 

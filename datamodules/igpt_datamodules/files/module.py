@@ -14,14 +14,7 @@ from igpt_datamodules.files.walking import summary
 
 
 class StoredImages(LabelledImages):
-    """Images on disk, cropped to the square and brought to `(3, R, R)`.
-
-    Args:
-        stored: where they are.
-        labels: one each.
-        resolution: side R in pixels.
-        augment: training draws random crops (section 3.1) instead of the centre.
-    """
+    """Images on disk as `(3, R, R)`: the central square, or in training with `augment` random crops (section 3.1)."""
 
     def __init__(
         self, stored: Iterable[Stored], labels: Sequence[int] | Tensor, resolution: int, augment: bool = False

@@ -43,12 +43,8 @@ def files_below(
     """Paths of all files with one of these suffixes, sorted by their path below the folder, and all others with why.
 
     Left out is what a person would leave out: what is hidden or of the system, at every depth, and what lies in such a
-    folder. Links are followed; a folder that was read already, or in which `folder` lies, is not read again.
-
-    Args:
-        folder: where to look.
-        suffixes: in small letters.
-        unreadable: called for each folder that cannot be listed.
+    folder. Links are followed; a folder that was read already, or in which `folder` lies, is not read again. Of each
+    folder that cannot be listed `unreadable` is told.
     """
     used: list[str] = []
     unused: Skipped = []
@@ -125,10 +121,8 @@ def summary(skipped: Iterable[tuple[str, str]]) -> str:
 def tar_members(path: str) -> Iterator[tuple[Stored, str]]:
     """The members of an uncompressed tar as offsets, each with why it is left out, an empty string for the pictures.
 
-    Folders, and what webdatasets keep beside each picture, such as its caption, are passed over.
-
-    Raises:
-        tarfile.TarError, EOFError, OSError: the tar is damaged; what came before has been yielded.
+    Folders, and what webdatasets keep beside each picture, such as its caption, are passed over. Of a damaged tar, what
+    comes before an error is yielded.
     """
     if not os.path.isfile(path):  # opening a pipe would wait for its other end
         raise OSError("no regular file")

@@ -78,22 +78,16 @@ class Preemption(Checkpoint):
         if not trainer.sanity_checking:
             self._stop_if_asked(trainer, args[3])  # batch_idx
 
-    def _agreed(self, trainer: pl.Trainer, count: int) -> bool:
-        """Whether to stop now, the same in all processes, which a signal reaches at different moments.
-
-        They ask each other at the same counts; not at every step, since this waits for the device.
-        """
-        if trainer.world_size == 1:
-            return self.asked is not None
-        if count % self.every_n_steps:
-            return False
-        return bool(trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False))
-
     def _stop_if_asked(self, trainer: pl.Trainer, count: int) -> None:
         last = trainer.global_step >= trainer.max_steps > 0
-        if last or stopping_guard(trainer) or is_accumulating(trainer) or not self._agreed(trainer, count):
+        if last or stopping_guard(trainer) or is_accumulating(trainer):
             return
-        if stopping_guard(trainer, look=True):  # a lost run is not saved to go on
+        asked = self.asked is not None
+        if (
+            trainer.world_size > 1
+        ):  # a signal reaches them at different moments, so they agree, now and then: that waits
+            asked = count % self.every_n_steps == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked or stopping_guard(trainer, look=True):  # a lost run is not saved to go on
             return
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, StepCheckpoint))  # type: ignore[attr-defined]
         path = saver.save(trainer)

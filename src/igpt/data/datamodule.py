@@ -3,8 +3,6 @@
 A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), labels int64 (B,))`.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +15,10 @@ from torch.utils.data import DataLoader
 from igpt.checkpoints import spec_of
 from igpt.data.contract import check_splits
 from igpt.data.images import ChosenImages, LabelledImages, fingerprint, in_memory
-from igpt.data.loaders import Addresses, TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
+from igpt.data.loaders import TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate
-from igpt.system import UserError
+from igpt.system import UserError, digest_of
 
 DEVICE_GIB = 2.0  # CIFAR at 32x32 takes 0.15
 
@@ -195,7 +193,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if device.type != "cuda" and self.num_workers:  # their memory is where the images are
             return None
         counting = self._loading() | {"num_workers": 0, "persistent_workers": False}
-        return TrainingLoader(Addresses(memory, self.seed), order, memory.to(device).batch, **counting)
+        addresses = TrainingImages(images, self.seed, addresses=True)
+        return TrainingLoader(addresses, order, memory.to(device).batch, **counting)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""
@@ -216,13 +215,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         sizes = self._sizes()
         own = "val" in self._whole
-        names = json.dumps(list(self.class_names)).encode()
         return {
             "name": type(self).__name__,
             "root": next((str(vars(self)[name]) for name in ("root", "folder") if name in vars(self)), None),
             "resolution": self.resolution,
             "classes": self.num_classes,
-            "class_names": hashlib.sha256(names).hexdigest()[:16],
+            "class_names": digest_of(list(self.class_names))[:16],
             "validation": "own" if own else {"share": self.split.val_share, "seed": self.seed},
             "images": sizes,
             "fingerprint": self.fingerprint(),
@@ -232,7 +230,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """A few hexadecimal digits made of all labels and of some pictures of each split."""
         if self._fingerprint is None:
             parts = {name: fingerprint(self._whole[name], count) for name, count in self._sizes().items()}
-            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+            self._fingerprint = digest_of(parts)[:16]
         return self._fingerprint
 
     def _sizes(self) -> dict[str, int]:

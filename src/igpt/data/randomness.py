@@ -56,12 +56,9 @@ def permuted(index: NDArray[np.int64], count: int, key: Sequence[int]) -> NDArra
     again until it lands inside (cycle walking), fewer than two passes on average.
 
     Args:
-        index: int64 `(N,)`, each in `0 .. count - 1`.
+        index: int64 `(N,)`, each in `0 .. count - 1`, else a ValueError.
         count: number of things that are permuted.
         key: numbers of at least 0 that choose the permutation, such as (seed, epoch).
-
-    Raises:
-        ValueError: an index is outside of `0 .. count - 1`.
     """
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
         raise ValueError(f"an index lies outside of 0 .. {count - 1}")

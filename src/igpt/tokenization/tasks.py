@@ -82,21 +82,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks have in common.
-
-    Args:
-        data: whose images.
-        palette: encodes them.
-        out: folder of the shards, which every worker must see.
-        variants: random variants of each image of an augmenting split, besides how evaluation sees it.
-        seed: of the variants.
-    """
+    """What all tasks have in common."""
 
     data: ImageDataModule
     palette: Palette
-    out: str
-    variants: int
-    seed: int
+    out: str  # folder of the shards, which every worker must see
+    variants: int  # random variants of each image of an augmenting split, besides how evaluation sees it
+    seed: int  # of the variants
 
     def views(self, images: LabelledImages) -> int:
         """How many arrays of tokens each image of a split gets."""

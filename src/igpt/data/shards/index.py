@@ -1,6 +1,5 @@
 """`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from igpt.data.splits import SPLITS
 from igpt.palette import sha256_of_colors
-from igpt.system import UserError, atomic_path, sha256_of, sync
+from igpt.system import UserError, atomic_path, digest_of, sha256_of, sync
 
 FORMAT = 1
 NAME = "index.json"
@@ -39,27 +38,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What lies in a folder of shards.
-
-    Args:
-        resolution: side R of the images.
-        num_classes: of the data that were tokenised; 0 where there are no labels.
-        class_names: theirs.
-        colors: the palette's, float32 `(k, 3)` in [-1, 1].
-        shown: the 24-bit colour uint8 `(k, 3)` that stands for each token; the palette sends it back to that token.
-        shards: of each split, in the order of its images.
-        skipped: (image, reason) of what could not be read.
-        source: what the tokens were made from, as plain data.
-    """
+    """What lies in a folder of shards."""
 
     resolution: int
-    num_classes: int
+    num_classes: int  # 0 where there are no labels
     class_names: tuple[str, ...]
-    colors: NDArray[np.float32]
-    shown: NDArray[np.uint8]
-    shards: dict[str, tuple[Shard, ...]]
-    skipped: tuple[tuple[str, str], ...]
-    source: dict[str, Any]
+    colors: NDArray[np.float32]  # the palette, (k, 3) in [-1, 1]
+    shown: NDArray[np.uint8]  # (k, 3), the 24-bit colour that stands for each token and is encoded as that token again
+    shards: dict[str, tuple[Shard, ...]]  # of each split, in the order of its images
+    skipped: tuple[tuple[str, str], ...]  # (image, reason) of what could not be read
+    source: dict[str, Any]  # what the tokens were made from
 
     @property
     def palette_sha256(self) -> str:
@@ -142,7 +130,7 @@ def as_text(content: dict[str, Any]) -> str:
 def digest(content: dict[str, Any]) -> str:
     """Checksum of an index's content, that of the checksum itself left out."""
     kept = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return digest_of(kept)
 
 
 def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
