@@ -89,13 +89,13 @@ def checked_target(out: str) -> Path:
         raise UserError(f"--out {out} must end in .ckpt")
     for file in (target, classes_path(target)):
         check_own(file, is_imported)
-    check_own(target.with_suffix(".yaml"), lambda path: target.exists() and starts_from(path).name == target.name)
+
+    def names_target(config: Path) -> bool:
+        start = yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"]
+        return target.exists() and Path(start).name == target.name
+
+    check_own(target.with_suffix(".yaml"), names_target)
     return target
-
-
-def starts_from(config: Path) -> Path:
-    """The checkpoint that an import's config names."""
-    return Path(yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"])
 
 
 def is_imported(file: Path) -> bool:
@@ -106,12 +106,12 @@ def is_imported(file: Path) -> bool:
 
 def read(path: str, format: str | None) -> Imported:
     """Weights of either kind; a UserError if there are none at `path`, or they are not those of square images."""
-    if format is None and not (Path(path) / "config.json").is_file() and not is_openai(path):
+    theirs = format == "huggingface" or (format is None and (Path(path) / "config.json").is_file())
+    if format is None and not theirs and not is_openai(path):
         raise UserError(
             f"--path {path} is neither a folder with config.json (Hugging Face) nor the prefix of a TensorFlow "
             f"checkpoint ({path}.index); give one of them"
         )
-    theirs = format == "huggingface" or (format is None and (Path(path) / "config.json").is_file())
     imported = read_huggingface(path) if theirs else read_openai(path)
     positions = imported.config.n_positions
     if math.isqrt(positions) ** 2 != positions:
@@ -190,11 +190,10 @@ def describe(imported: Imported, target: Path, colors: Tensor) -> str:
     kind = "Autoregressive" if imported.causal else "BERT"
     count = sum(tensor.numel() for tensor in imported.state.values())
     written, note = f"{target.name}, {beside.name}", ""
-    if trained_head(imported) is not None:
-        written += f", {classes_path(target).name}"
-    if imported.class_head is not None:
-        trained = trained_head(imported) is not None
-        note = f", {len(imported.class_head)} classes" if trained else ", a class head of zeros (left out)"
+    if (head := trained_head(imported)) is not None:
+        written, note = f"{written}, {classes_path(target).name}", f", {len(head)} classes"
+    elif imported.class_head is not None:
+        note = ", a class head of zeros (left out)"
     if not imported.pixel_head:
         note += ", no head for pixels (zeros: to probe and to fine-tune, not to sample)"
     return (

@@ -111,10 +111,9 @@ def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: f
         raise UserError("--complete and --rows exclude each other; give one of them")
     if keep is not None and mask is not None:
         raise UserError("--keep and --mask exclude each other; give one of them")
-    if mask is not None and not complete and not rows:
-        raise UserError("--mask says what of given images is drawn anew; name them with --complete or --rows")
-    if keep is not None and not complete and not rows:
-        raise UserError("--keep says what of given images stays; name them with --complete or --rows")
+    for option, value in (("--mask", mask), ("--keep", keep)):
+        if value is not None and not complete and not rows:
+            raise UserError(f"{option} is about given images; name them with --complete or --rows")
     if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
         raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
     if num is not None and num > MOST:

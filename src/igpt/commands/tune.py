@@ -44,16 +44,14 @@ def tune(
     """Try learning rates in turn until the final validation loss starts to rise (paper, section 3.4).
 
     Every rate is a whole `igpt fit` of the config; one that meets NaN or a lasting spike is stopped and counts as
-    failed. Writes, into the folder `out`: NAME.yaml, the config with the rate of the lowest loss, ready for
-    `igpt fit --config`; tune.json, all results; and a run's folder lr_RATE, its config and its log for each rate.
-    Killed and started again, it goes on: finished rates are not run again, one that was cut off is run from its start.
+    failed. The folder gets NAME.yaml, the config with the rate of the lowest loss; tune.json, all results; and of each
+    rate its run lr_RATE, its config and its log. Killed and started again, tune goes on with the rate that was cut off.
 
     Args:
         config: config of `igpt fit`.
         rates: learning rates in the order to try them.
         out: folder to write to; runs/NAME_tune if left out. It belongs to one config; more or other rates may be given.
-        overrides: settings to change in the config first, such as '[trainer.max_steps=2000, samples.num=0]'; the
-            written config has them too.
+        overrides: settings to change in the config first, such as '[trainer.max_steps=2000, samples.num=0]'.
     """
     wanted, source = parse_rates(rates), Path(config)
     check_config(source)

@@ -10,7 +10,6 @@ from igpt.system import UserError, check_unread, lies_in
 from igpt.training import is_main_process
 
 OTHER_NAME = "give another --name"
-LONGEST_NAME = 200  # bytes; file systems take 255, and what is written beside a run adds to it
 
 
 def run_dir(config: Any) -> Path:
@@ -18,7 +17,7 @@ def run_dir(config: Any) -> Path:
     files = config.get("config") or []
     name = Path(str(files[-1])).stem if files else "unnamed"
     name = name if config.name is None else str(config.name)
-    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
+    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > 200:  # file systems take 255
         raise UserError(f"--name {name!r} is not the name of one folder; give a short one, and its place by --runs_dir")
     return Path(config.runs_dir) / name
 
@@ -86,8 +85,6 @@ def no_place(folder: Path) -> str | None:
     if folder.exists() and not folder.is_dir():
         return "is a file"
     inside = list(folder.iterdir()) if folder.exists() else []
-    if inside and os.path.ismount(folder):
-        return "is a disk of its own"
     if inside and not is_run(folder):
         return "holds files, but no run of igpt"
     other = next((child.name for child in inside if child.is_dir() and is_run(child)), None)

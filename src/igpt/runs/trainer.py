@@ -77,7 +77,7 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def experiment(self) -> Any:
-        """The writer of events, or one that writes nothing."""
+        """The writer of events, once begun."""
         return super().experiment if self.begun else DummyExperiment()
 
     def save(self) -> None:
@@ -104,7 +104,7 @@ class RunFolder(SaveConfigCallback):
             records.add_command(run_dir(self.config), self.command)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move an earlier run aside where this one starts anew, then write each file whole or not at all."""
+        """Begin the folder; an earlier run is moved aside where this one starts anew."""
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.begun = True
@@ -185,6 +185,8 @@ class TrainerCLI(LightningCLI):
         began = self.beginning.precision if self.verb == "fit" else None
         self.compute = ready(compute_for(config.trainer, began), config.tf32)
         config.trainer.precision = self.compute.precision
+        if self.verb == "predict":
+            config.return_predictions = False  # they are in files
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
@@ -299,9 +301,3 @@ class TrainerCLI(LightningCLI):
         }
         extra = {"limit_batches": self.limit(verb), "likelihood": self.likelihood.summary()}
         return entry | {name: value for name, value in extra.items() if value is not None}
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False
-        return kwargs
