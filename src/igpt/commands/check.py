@@ -4,7 +4,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -22,13 +21,6 @@ from igpt.data import (
 from igpt.system import UserError, with_progress
 
 AT_ONCE = 16  # images that a process reads before it answers
-
-
-class Seen(NamedTuple):
-    """What is wrong with an image (nothing: an empty string), and the checksum of its pixels."""
-
-    problem: str
-    digest: str
 
 
 def check(data: ImageDataModule, workers: int | None = None) -> None:
@@ -50,10 +42,10 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     broken = [f"{path}: {reason}" for path, reason in data.damaged]
     known: dict[str, Split] = {}
     repeated: Counter[tuple[Split, Split]] = Counter()
-    for split, seen in with_progress(looked_at(data, workers), total, "images"):
-        if seen.problem:
-            broken.append(seen.problem)
-        elif (first := known.setdefault(seen.digest, split)) != split:
+    for split, problem, digest in with_progress(looked_at(data, workers), total, "images"):
+        if problem:
+            broken.append(problem)
+        elif (first := known.setdefault(digest, split)) != split:
             repeated[split, first] += 1
     for problem in broken:
         print(problem)
@@ -67,8 +59,8 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
         raise UserError(f"--data: {len(broken):,} of {total:,} images are broken, as listed; mend or remove them")
 
 
-class Looks(Dataset[Seen]):
-    """What is wrong with each image of a split, and what its pixels are."""
+class Looks(Dataset[tuple[str, str]]):
+    """What is wrong with each image of a split (nothing: an empty string), and the checksum of its pixels."""
 
     def __init__(self, images: LabelledImages, split: Split, resolution: int) -> None:
         self.images, self.split, self.resolution = images, split, resolution
@@ -76,19 +68,19 @@ class Looks(Dataset[Seen]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Seen:
+    def __getitem__(self, index: int) -> tuple[str, str]:
         try:
             item = self.images[index]
             check_item(item, self.resolution)
         except Exception as error:  # a plug-in's images may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             named = isinstance(error, UserError) and reason.startswith("image ")
-            return Seen(reason if named else f"{self.split} image {index}: {reason}", "")
-        return Seen("", pixel_sha256(item[0]))
+            return reason if named else f"{self.split} image {index}: {reason}", ""
+        return "", pixel_sha256(item[0])
 
 
-def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen]]:
-    """Each image of every split, looked at in so many processes."""
+def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, str, str]]:
+    """Split, problem and checksum of every image, read in so many processes."""
     for split in SPLITS:
         loader = WatchedLoader(
             Looks(data.images(split), split, data.resolution),
@@ -98,4 +90,4 @@ def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, Seen
             worker_init_fn=begin_worker,
             generator=torch.Generator(),
         )
-        yield from ((split, seen) for batch in loader for seen in batch)
+        yield from ((split, *seen) for batch in loader for seen in batch)

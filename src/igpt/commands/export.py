@@ -20,11 +20,10 @@ from igpt.modules import check_room, step_of
 from igpt.report import Facts, model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
-Format = Literal["huggingface", "safetensors", "checkpoint"]
 CHECKPOINT = "model.ckpt"
 MARK = b"Written by igpt "  # in the card of every export
-WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
-WRITTEN |= {CHECKPOINT, f"{CHECKPOINT}.sha256"}
+WRITTEN = ("config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md")
+WRITTEN += (CHECKPOINT, f"{CHECKPOINT}.sha256")
 
 
 class Contents(NamedTuple):
@@ -49,7 +48,7 @@ def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str,
     }
 
 
-def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
+def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "checkpoint"] = "huggingface") -> None:
     """Write a folder for Hugging Face's ImageGPT, the checkpoint's own tensors as safetensors, or one file for igpt.
 
     huggingface: config.json, model.safetensors, preprocessor_config.json (palette) and README.md, a model card that
@@ -66,7 +65,7 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
     if lies_in(Path(ckpt), Path(out)):
         raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
     if Path(out).is_dir():
-        check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), tuple(WRITTEN))
+        check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
     card = model_card(Facts.of(ckpt, contents.header, contents.core, format))  # before the weights are taken apart
     files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}

@@ -82,7 +82,7 @@ def sample(
     options.check()
     check_choice(num, complete, rows, keep, mask)
     check_seed(seed)
-    check_pair(out, is_tokens, [ckpt, mask, *(complete or [])])
+    check_pair(out, lambda made: made.dtype == np.int64 and made.ndim in (2, 3), [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
@@ -152,11 +152,6 @@ def given_region(mask: str | None, resolution: int) -> Tensor | None:
     return region
 
 
-def is_tokens(array: NDArray[np.generic]) -> bool:
-    """Whether `sample` writes such arrays: of new images `(N, T)`, or of completions `(B, num, T)`."""
-    return array.dtype == np.int64 and array.ndim in (2, 3)
-
-
 def write(picture: Tensor, array: NDArray[np.generic], out: str) -> None:
     """Write the picture and the array beside it as .npy: both files, or none."""
     with atomic_path(out) as shown, atomic_path(Path(out).with_suffix(".npy")) as path:
@@ -191,7 +186,7 @@ def surprise(
         precision: of the network; auto is what is quickest here.
         tf32: on CUDA, let float32 products round to TF32.
     """
-    check_pair(out, is_surprise, [ckpt, *files])
+    check_pair(out, lambda made: made.dtype == np.float32 and made.ndim == 3, [ckpt, *files])
     check_seed(seed)
     if not files:
         raise UserError("--files is empty; name one picture or more")
@@ -207,11 +202,6 @@ def surprise(
     for file, mean in zip(files, nats.double().mean((1, 2)).tolist(), strict=True):
         print(f"{file}: {mean:.4f} nats, {mean / NATS_PER_BIT:.4f} bits per pixel")
     print(f"wrote {out}, {Path(out).with_suffix('.npy').name}")
-
-
-def is_surprise(array: NDArray[np.generic]) -> bool:
-    """Whether `surprise` writes such arrays, `(N, R, R)`."""
-    return array.dtype == np.float32 and array.ndim == 3 and array.shape[1] == array.shape[2]
 
 
 @torch.inference_mode()
