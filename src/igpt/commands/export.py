@@ -22,8 +22,10 @@ from igpt.system import UserError, atomic_folder, check_own, lies_in
 
 CHECKPOINT = "model.ckpt"
 MARK = b"Written by igpt "  # in the card of every export
-WRITTEN = ("config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md")
-WRITTEN += (CHECKPOINT, f"{CHECKPOINT}.sha256")
+WRITTEN = (
+    *("config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"),
+    *(CHECKPOINT, f"{CHECKPOINT}.sha256"),
+)
 
 
 class Contents(NamedTuple):
