@@ -81,7 +81,7 @@ class GenerativeModule(PixelModule):
         self.palette_path = palette
         self.transformer = PixelTransformer(config)
         self.compile_blocks = compile
-        self.recompute = self.transformer.recompute = recompute
+        self.recompute = self.transformer.activation_checkpointing = recompute
         self.order: Order = order
         self.register_buffer("pixel_order", pixel_order(order, self.resolution))
         self.start_from = start_from
@@ -126,7 +126,7 @@ class GenerativeModule(PixelModule):
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
         masked = self.draw_mask(tokens, rng)
-        return self.score(self.transformer.final(tokens, causal=self.causal, masked=masked), tokens, masked)
+        return self.score(self.transformer.hidden_states(tokens, causal=self.causal, masked=masked), tokens, masked)
 
     def features(
         self,

@@ -72,7 +72,7 @@ class Joint(PixelModule):
         self.evaluation: Evaluation = evaluation
         self.eval_masks = eval_masks
         self.compile_blocks = compile
-        self.recompute = self.generative.transformer.recompute = recompute
+        self.recompute = self.generative.transformer.activation_checkpointing = recompute
         self.classifier = nn.Linear(self.generative.transformer.config.d_model, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
         if generative_weight == 0:
@@ -169,7 +169,7 @@ class Joint(PixelModule):
 
     def _final(self, tokens: Tensor, masked: Tensor | None) -> Tensor:
         core = self.generative
-        return core.transformer.final(tokens, causal=core.causal, masked=masked)
+        return core.transformer.hidden_states(tokens, causal=core.causal, masked=masked)
 
     def _classify(self, normed: Tensor) -> Tensor:
         logits: Tensor = self.classifier(normed.mean(1))
