@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igpt.data import ImageDataModule, check_pair, enlarge, grid, open_mask, open_picture, save_picture
 from igpt.model import SamplingOptions
-from igpt.modules import BERT, GenerativeModule, Loaded, load
+from igpt.modules import BERT, Loaded, PixelModel, load
 from igpt.system import Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
@@ -114,7 +114,7 @@ class Drawn:
     pixels: int
 
 
-def check_kind(module: GenerativeModule, ckpt: str, steps: int | None, compile: bool) -> None:
+def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) -> None:
     """Raise a UserError for an option that only the other kind of model has."""
     if steps is not None and not isinstance(module, BERT):
         raise UserError(f"--steps {steps}: --ckpt {ckpt} is autoregressive and draws pixel by pixel; leave --steps out")
@@ -123,7 +123,7 @@ def check_kind(module: GenerativeModule, ckpt: str, steps: int | None, compile: 
 
 
 def completed(
-    module: GenerativeModule, originals: Tensor, num: int, keep: float, region: Tensor | None, options: SamplingOptions
+    module: PixelModel, originals: Tensor, num: int, keep: float, region: Tensor | None, options: SamplingOptions
 ) -> Drawn:
     """So many completions of each image uint8 `(B, 3, R, R)`, a row an image."""
     pictures, tokens = module.complete(originals.to(module.device), num, keep, region, options)
@@ -132,7 +132,7 @@ def completed(
     return Drawn(pictures.flatten(0, 1), pictures.shape[1], tokens, images, pixels)
 
 
-def drawn_new(module: GenerativeModule, num: int, options: SamplingOptions) -> Drawn:
+def drawn_new(module: PixelModel, num: int, options: SamplingOptions) -> Drawn:
     """So many new images, in a square as far as they go."""
     tokens = module.sample(num, options)
     return Drawn(module.palette.decode(tokens), max(1, round(num**0.5)), tokens, num, tokens.numel())
