@@ -20,7 +20,7 @@ from igpt.data import (
     save_picture,
 )
 from igpt.model import NATS_PER_BIT, SamplingOptions
-from igpt.modules import BERT, GenerativeModule, Loaded, load
+from igpt.modules import BERT, Loaded, PixelModel, load
 from igpt.system import Compute, Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
@@ -120,7 +120,7 @@ def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: f
         raise UserError(f"--num {num} is more than one picture can show; choose at most {MOST:,}")
 
 
-def check_kind(module: GenerativeModule, ckpt: str, steps: int | None, compile: bool) -> None:
+def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) -> None:
     """Raise a UserError for an option that only the other kind of model has."""
     if steps is not None and not isinstance(module, BERT):
         raise UserError(f"--steps {steps}: --ckpt {ckpt} is autoregressive and draws pixel by pixel; leave --steps out")
@@ -205,7 +205,7 @@ def surprise(
 
 
 @torch.inference_mode()
-def surprise_of(module: GenerativeModule, images: Tensor, seed: int, compute: Compute) -> tuple[Tensor, Tensor]:
+def surprise_of(module: PixelModel, images: Tensor, seed: int, compute: Compute) -> tuple[Tensor, Tensor]:
     """Tokens int64 `(N, T)` and surprise float32 `(N, R, R)` on the CPU, both in raster order, of images uint8."""
     tokens = module.encode(images.to(module.device))
     with compute.autocast():

@@ -7,8 +7,8 @@ from igpt.model.objectives import (
     NATS_PER_BIT,
     covering_masks,
     draw_mask,
+    majority_vote,
     masked_pixel_loss,
-    modal_class,
     next_pixel_loss,
     pixel_nll,
 )
@@ -19,6 +19,6 @@ from igpt.model.transformer import NORM_EPS, PRESETS, PixelTransformer, Transfor
 __all__ = [
     "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
     "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
-    "generate", "infill", "inverse_order", "masked_pixel_loss", "modal_class", "next_pixel_loss", "parameter_count",
-    "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample",
+    "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
+    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample",
 ]  # fmt: skip

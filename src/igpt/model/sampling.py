@@ -161,7 +161,7 @@ def infill(
     schedules = [unmasking_schedule(count, options.steps) for count in unknown.sum(1).tolist()]
     masked = unknown
     for step in range(max(map(len, schedules), default=0)):
-        logits = model.head(model.final(tokens, causal=False, masked=masked)[masked])
+        logits = model.head(model.hidden_states(tokens, causal=False, masked=masked)[masked])
         drawn = torch.multinomial(filter_logits(logits, options).softmax(-1), 1, generator=generator)
         probability = logits.float().softmax(-1).gather(1, drawn)  # the network's own, whatever the settings
         confidence = torch.full(tokens.shape, -1.0, device=tokens.device).masked_scatter(masked, probability)
