@@ -1,15 +1,14 @@
 """The model card of an export: what it is, how it was trained and scored, how to load it."""
 
 import json
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from igpt import __version__
 from igpt.model import TransformerConfig, parameter_count
 from igpt.report.page import escape, render
-from igpt.report.reading import attempt, every_probe, read_aside, read_scores, read_text, warn
+from igpt.report.reading import read_commands, read_probes, read_scores, warn
 from igpt.report.schema import Probe, Score
 from igpt.report.tables import options
 from igpt.system import sha256_of
@@ -17,52 +16,30 @@ from igpt.system import sha256_of
 RECIPE = ("learning_rate", "betas", "weight_decay", "warmup_steps", "generative_weight", "mask_share")
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the card is made of.
+class Facts(NamedTuple):
+    """What the card is made of: of the file, and of the run that it lies in."""
 
-    Args:
-        name: of the run, or of the checkpoint where it lies in no run.
-        ckpt: the file.
-        header: model and data as plain data, and the step.
-        core: description of the generative module.
-        format: huggingface, safetensors or checkpoint.
-        commands: lines of the run's commands.txt that trained it.
-        scores: what `validate` and `test` found at this step.
-        probes: what `igpt probe` found of this file; of this step, where a probe.json does not say of which file.
-        aside: the same of earlier probes, which later ones on other data or with other options moved aside.
-    """
-
-    name: str
+    name: str  # of the run, or of the checkpoint where it lies in none
     ckpt: str
-    header: dict[str, Any]
-    core: dict[str, Any]
-    format: str
-    commands: list[str]
-    scores: list[Score]
-    probes: list[Probe]
-    aside: list[Probe]
+    header: dict[str, Any]  # model and data as plain data, and the step
+    core: dict[str, Any]  # description of the generative module
+    format: str  # huggingface, safetensors or checkpoint
+    commands: Sequence[str] = ()  # that trained the run
+    scores: Sequence[Score] = ()  # at this step
+    probes: Sequence[Probe] = ()  # of this file; of this step, where a probe.json does not say of which file
+    aside: Sequence[Probe] = ()  # the same of earlier probes, which later ones moved aside
 
     @classmethod
     def of(cls, ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str) -> "Facts":
         """Look beside the checkpoint for what is known of its run; a record that is broken is left out and said."""
         path = Path(ckpt).absolute()
         if path.parent.name != "checkpoints":
-            return cls(path.stem, ckpt, header, core, format, [], [], [], [])
+            return cls(path.stem, ckpt, header, core, format)
         run, step = path.parent.parent, header["step"]
-        typed = run / "commands.txt"
-        text = attempt(partial(read_text, typed, "replace"), typed, "move it away", warn, "") if typed.is_file() else ""
-        return cls(
-            run.name,
-            ckpt,
-            header,
-            core,
-            format,
-            [line for line in text.splitlines() if line.startswith("igpt fit")],
-            [s for s in read_scores(run / "scores.json", warn) if s.step == step and s.checkpoint == path.name],
-            of_checkpoint(every_probe(run, warn), path, step),
-            of_checkpoint(read_aside(run, warn), path, step),
-        )
+        commands = [line for line in read_commands(run, warn) if line.startswith("igpt fit")]
+        scores = [s for s in read_scores(run / "scores.json", warn) if s.step == step and s.checkpoint == path.name]
+        probes = [of_checkpoint(read_probes(run, warn, aside), path, step) for aside in (False, True)]
+        return cls(run.name, ckpt, header, core, format, commands, scores, *probes)
 
 
 def of_checkpoint(probes: list[Probe], ckpt: Path, step: int) -> list[Probe]:
@@ -88,7 +65,7 @@ def model_card(facts: Facts) -> str:
     recipe = [(name, model["init_args"][name]) for name in RECIPE if model["init_args"].get(name) is not None]
     return render(
         "model_card.md.j2",
-        **vars(facts) | {"scores": scoring(facts), "data": data},
+        **facts._asdict() | {"scores": scoring(facts), "data": data},
         version=__version__,
         config=config,
         model=about,

@@ -28,7 +28,7 @@ IMPORTED = "checkpoints/last.yaml"  # the config that `igpt import` writes besid
 NOT_TRAINED = ("palette.colors", "pixel_order")  # tensors of a checkpoint that are no parameters
 NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
 NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
-MOVED = re.compile(r"\.(\d+)$")  # what a folder's name ends in that a later probe moved aside
+MOVED = re.compile(r"\.\d+$")  # what a folder's name ends in that a later probe moved aside
 SHOWN = ("samples", "completions")
 HEAD, FOOT = struct.Struct("<QI"), struct.Struct("<I")  # around a TFRecord: length and its checksum; a checksum
 NO_FOLDER = "there is no such folder; give the folder of a run, such as runs/digits_ar"
@@ -94,23 +94,19 @@ def data_of(content: Any) -> Data:
     return load(Data, {**either, **about})
 
 
-def read_probes(files: list[Path], say: Say) -> list[Probe]:
-    """The probe.json among these that can be read."""
-    found = [attempt(partial(read_probe, path), path, REDO.format("probe"), say, None) for path in files]
-    return [probe for probe in found if probe]
+def read_probes(folder: Path, say: Say, aside: bool = False) -> list[Probe]:
+    """Every probe.json of a run, the one in the folder `probe` itself last; or those that later probes moved aside."""
+    found = [*folder.glob("probe.*/probe.json"), *folder.glob("probe/*/probe.json")]
+    files = sorted((path for path in found if bool(MOVED.search(path.parent.name)) == aside), key=natural)
+    if not aside:
+        files = [path for path in files if path.parent.parent != folder] + [*folder.glob("probe/probe.json")]
+    probes = [attempt(partial(read_probe, path), path, REDO.format("probe"), say, None) for path in files]
+    return [probe for probe in probes if probe]
 
 
-def every_probe(folder: Path, say: Say) -> list[Probe]:
-    """Every probe of a run that was not moved aside, the one in the folder `probe` itself last."""
-    steps = [path for path in sorted(folder.glob("probe/*/probe.json")) if not MOVED.search(path.parent.name)]
-    return read_probes([*steps, *folder.glob("probe/probe.json")], say)
-
-
-def read_aside(folder: Path, say: Say) -> list[Probe]:
-    """Those that later probes of another checkpoint, other data or options moved aside, 2 before 10."""
-    files = [*folder.glob("probe.*/probe.json"), *folder.glob("probe/*/probe.json")]
-    moved = [(MOVED.split(str(path.parent)), path) for path in files if MOVED.search(path.parent.name)]
-    return read_probes([path for _, path in sorted(moved, key=lambda one: (one[0][0], int(one[0][1])))], say)
+def natural(path: Path) -> list[str | int]:
+    """A key for sorting, 2 before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def read_probe(path: Path) -> Probe:
@@ -217,6 +213,13 @@ def is_picture(picture: Picture, place: str, say: Say) -> bool:
     except Exception:  # on broken files decoders raise anything
         say(f"{place} is no picture; draw it again or remove it")
         return False
+
+
+def read_commands(folder: Path, say: Say) -> list[str]:
+    """The command lines in commands.txt; none where there is no such file."""
+    path = folder / "commands.txt"
+    text = attempt(partial(read_text, path, "replace"), path, "move it away", say, "") if path.is_file() else ""
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def read_picture(path: Path, say: Say) -> Picture | None:
@@ -335,7 +338,7 @@ def gather(folder: str, say: Say = warn) -> Run:
     path = Path(folder)
     if not os.path.isdir(path):
         raise UserError(f"run {folder}: {NO_FOLDER}")
-    file, typed = path / "config.yaml", path / "commands.txt"
+    file = path / "config.yaml"
     config = attempt(partial(read_config, file), file, "put back the file that igpt fit wrote", say, None)
     saved = read_saved(path / "checkpoints", say)
     if config is None and saved is None:
@@ -347,7 +350,6 @@ def gather(folder: str, say: Say = warn) -> Run:
     for line in unread:
         say(line)
     events = read_events(path, say)  # they hold figures of tests too, but scores.json alone tells on which data
-    text = attempt(partial(read_text, typed, "replace"), typed, "move it away", say, "") if typed.is_file() else ""
     pictures = {name: read_picture(path / f"{name}.png", say) for name in SHOWN}
     tests = [score.data for score in scores if score.data and score.verb == "test"]
     on = [*(score.data for score in scores if score.data), *tests]
@@ -358,11 +360,11 @@ def gather(folder: str, say: Say = warn) -> Run:
         folder=folder,
         **kind,
         events=replace(events, tested={}) if unread else events,
-        probes=[probe for _, probe in sorted({probe.step: probe for probe in every_probe(path, say)}.items())],
-        aside=read_aside(path, say),
+        probes=[probe for _, probe in sorted({probe.step: probe for probe in read_probes(path, say)}.items())],
+        aside=read_probes(path, say, aside=True),
         scores=scores,
         pictures={name: picture for name, picture in pictures.items() if picture},
-        commands=[line.strip() for line in text.split("\n") if line.strip()],
+        commands=read_commands(path, say),
         steps_saved=sorted(step_checkpoints(path / "checkpoints")),
         config=IMPORTED if config is None and os.path.exists(path / IMPORTED) else "config.yaml",
     )

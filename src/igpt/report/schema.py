@@ -55,7 +55,7 @@ def convert(kind: Any, value: Any, place: str) -> Any:
         return kind(**{name: convert(hints[name], value.get(name), f"{place}.{name}") for name in given})  # type: ignore[operator]
     if args[1](value) if origin is Annotated else isinstance(kind, type) and isinstance(value, kind):
         return value
-    raise ValueError(f"field '{place.lstrip('.')}' is missing or off")
+    raise ValueError(f"field '{place.lstrip('.')}' is missing or off" if place else "it does not hold what it should")
 
 
 @dataclass(frozen=True)
@@ -237,10 +237,9 @@ class Score:
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():
             diverged = isinstance(value, float) and not math.isfinite(value)
-            if name in ("test/accuracy", "val/accuracy") and not is_share(value):
-                raise ValueError(f"field '{name}' is off")
-            if name.endswith("loss") and not diverged and not is_number(value):
-                raise ValueError(f"field '{name}' is off")
+            loss = name.endswith("loss") and not diverged and not is_number(value)
+            if loss or (name in ("test/accuracy", "val/accuracy") and not is_share(value)):
+                raise ValueError(f"field 'metrics.{name}' is off")
 
     @property
     def evaluation(self) -> tuple[str, int] | None:
