@@ -93,6 +93,11 @@ test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a C
 mutation: $(STAMP) ## small faults put into the core, each of which a test must find (docs/testing.md)
 	$(BIN)/python benchmarks/mutation.py
 
+docs: export CUDA_VISIBLE_DEVICES :=
+docs: $(STAMP) ## the API as HTML in build/api, from the docstrings; a warning is an error
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/api $(addprefix igpt.,model palette data modules \
+	  callbacks checkpoints probing interop) igpt_datamodules
+
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -110,4 +115,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini test test-all test-lowest test-gpu test-avx2 mutation lint bench clean
+.PHONY: help setup palette demo reproduce-mini test test-all test-lowest test-gpu test-avx2 mutation docs lint bench clean

@@ -24,8 +24,7 @@ from torch import Tensor
 from igpt.data import rng_of
 from igpt.palette import Palette
 from igpt_datamodules.augment import CROP, SHORTER, random_int, resized
-from igpt_datamodules.folder import StoredImages
-from igpt_datamodules.reading import Stored
+from igpt_datamodules.files import Stored, StoredImages
 
 WIDTH, HEIGHT, QUALITY, SIDE, BATCH, COLORS = 500, 375, 90, 32, 50, 512
 AT_LEAST, MOST_RMSE = 2.7, 1.5

@@ -57,7 +57,7 @@ class Side:
         name: as the table shows it.
         make: a module's function (or a `partial` of one, so that it can travel) that sets up in the worker one piece of
             work, or several under their names.
-        keeps_memory: call `igpt.system.allocator.keep_freed_memory` first, as igpt's commands do.
+        keeps_memory: call `igpt.system.hardware.keep_freed_memory` first, as igpt's commands do.
         goes_on: takes part in the further rounds, of those sides alone whose ratio is near 1 and needs more of them.
     """
 

@@ -29,29 +29,64 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 REPO = Path(__file__).resolve().parents[1]
 SAMPLE = 60  # mutants of a file that are tried; drawn by seed where there are more
 PURE = "properties/test_pure.py::test_"
+PALETTE = (  # those that cluster no photos and run no command
+    "as_many_colors_as_occur_is_lossless",
+    "fewer_different_colors_than_k_is_an_error_that_counts_them",
+    "weights_count_as_repeated_pixels",
+    "one_color_is_the_mean_of_all_pixels",
+    "tokens_are_in_raster_order",
+    "ties_go_to_the_lower_index",
+    "the_file_is_the_released_format_and_comes_back_the_same",
+    "a_file_that_holds_no_palette_is_refused_by_name",
+    "a_palette_to_be_filled_is_blank_until_a_state_dict_comes_and_builds_its_table_at_the_first_use",
+    "a_number_of_colors_that_no_palette_has_is_refused",
+    "decoding_an_encoded_image_gives_each_pixel_its_nearest_palette_color",
+    "loading_a_state_dict_brings_its_own_table",
+    "where_many_colors_are_close_the_table_equals_brute_force_too",
+    "a_color_that_is_not_among_the_16_nearest_to_a_block_may_be_the_nearest_to_its_corner",
+    "colors_of_another_shape_are_no_palette",
+    "the_quality_of_a_palette_is_that_of_its_nearest_colors_over_all_pixels",
+)
+CHECKPOINT = (  # those that train nothing and end no process
+    "a_checkpoint_has_a_checksum_that_sha256sum_agrees_with",
+    "a_damaged_checkpoint_is_named_and_the_newest_intact_one_offered",
+    "a_second_name_of_a_checkpoint_has_its_checksum",
+    "where_no_other_is_intact_none_is_offered",
+    "a_checkpoint_without_a_checksum_is_read_as_it_is",
+    "a_checkpoint_in_another_protocol_of_pickle_is_read_without_a_warning",
+    "a_checkpoint_and_its_checksum_are_on_the_disk_before_it_gets_its_name",
+    "a_file_of_another_program_is_refused",
+    "a_changed_bit_is_noticed_without_a_checksum_beside",
+    "the_steps_of_a_folder_are_its_files_and_folders_of_that_name_the_newest_first",
+    "a_moved_checkpoint_has_its_checksum_and_replaces_what_stood_there",
+    "a_removed_checkpoint_takes_its_checksum_with_it",
+    "the_first_weights_that_are_not_finite_are_named",
+    "a_checkpoint_whose_checksum_cannot_be_written_is_not_written_either",
+)
 TESTS = {
-    "objectives": f"test_objectives.py {PURE}covering_masks_hide_every_position_once",
-    "sampling": f"test_sampling.py test_infilling.py {PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
-    "order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
-    "permutation": "test_permutation.py",
-    "splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
+    "model/objectives": f"test_objectives.py {PURE}covering_masks_hide_every_position_once",
+    "model/sampling": "test_sampling.py test_infilling.py "
+    f"{PURE}filtering_keeps_the_likeliest_and_leaves_a_distribution",
+    "model/order": f"test_order.py {PURE}an_order_and_its_inverse_undo_each_other",
+    "data/randomness": "test_permutation.py test_data.py datamodules/test_augment.py",
+    "data/splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
     f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
-    "kmeans": "test_palette.py",
+    "palette/kmeans": "test_kmeans.py",
     "probing/knn": "probing/test_knn.py",
     "probing/sgd": "probing/test_sgd.py",
-    "probing/lbfgs": "probing/test_lbfgs.py",
+    "probing/lbfgs": "probing/test_lbfgs.py test_mps.py::test_probes_are_fitted_where_there_is_float64",
     "probing/protocol": "probing/test_protocol.py probing/test_lbfgs.py",
-    "attention": "test_attention.py test_transformer.py",
-    "transformer": "test_transformer.py test_attention.py",
-    "palette": "test_palette.py",
-    "decoding": "test_decoding.py test_sampling.py",
-    "checkpoint": "test_checkpoint.py",
-    "shards/index": "shards faults/test_shards.py",
-    "shards/reading": "shards faults/test_shards.py datamodules/test_tokens.py",
-    "shards/writing": "shards datamodules/test_tokens.py",
+    "model/attention": "test_attention.py test_transformer.py",
+    "model/transformer": "test_transformer.py test_attention.py",
+    "palette/palette": " ".join(f"test_palette.py::test_{test}" for test in PALETTE),
+    "model/cache": "test_sampling.py test_decoding.py",
+    "checkpoints/format": " ".join(f"test_checkpoint.py::test_{test}" for test in CHECKPOINT),
+    "data/shards/index": "shards/test_index.py faults/test_shards.py",
+    "data/shards/reader": "shards/test_reader.py",
+    "tokenization/writing": "shards/test_index.py shards/test_colours.py",
 }
 OURS = ("igpt", "igpt_datamodules", "tests", "conftest", "__main__")
-GPU_ONLY = ("is_cuda", "Recorded", '"cuda"')  # what stands on or under such a line runs on a GPU alone
+GPU_ONLY = ("is_cuda", "Recorded", "self.recorded", "'cuda'")  # what stands on or under such a line runs on a GPU alone
 SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
@@ -231,7 +266,7 @@ def try_file(name: str, sample: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", help="such as objectives or probing/knn; all of them if left out")
+    parser.add_argument("files", nargs="*", help="such as model/objectives or probing/knn; all of them if left out")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants of a file that are tried at most")
     arguments = parser.parse_args()
     sys.path[:0] = [str(REPO), str(REPO / "src"), str(REPO / "datamodules")]

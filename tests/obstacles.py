@@ -1,6 +1,7 @@
 """A callback for tests that puts something real in the way of a checkpoint, put into a run by `--trainer.callbacks`."""
 
 import json
+import os
 
 import lightning.pytorch as pl
 
@@ -39,7 +40,7 @@ class Obstacle(pl.Callback):
     def name(self, path):
         """An earlier checkpoint that cannot be moved aside."""
         (path / "earlier").mkdir(parents=True)
-        (partial_path(path.with_name(f"{path.name}.old")) / "full").mkdir(parents=True)
+        (path.with_name(f".{path.stem}.{os.getpid()}.old{path.suffix}") / "full").mkdir(parents=True)
 
     def link(self, path):
         """A folder where the link is."""

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from igpt.system.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
+from igpt.system.hardware import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 
 COUNT = """
 import resource, sys
 import torch
-from igpt.system.allocator import keep_freed_memory
+from igpt.system.hardware import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():

@@ -58,3 +58,22 @@ def test_every_kernel_gives_the_same_attention_and_gradients(tokens, dtype, caus
     torch.testing.assert_close(found.double(), expected, **close)
     for one, other in zip(parts, exact, strict=True):
         torch.testing.assert_close(one.grad.double(), other.grad, **close)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys", "blocks"),
+    [
+        (torch.bfloat16, LONG, True),
+        (torch.float16, 9, True),
+        (torch.bfloat16, LONG + 1, False),
+        (torch.float32, 9, False),
+    ],
+)
+def test_on_a_cpu_blocks_attend_in_half_precision_to_as_many_keys_as_memory_should_hold(dtype, keys, blocks):
+    q, k, v = (part.to(dtype).requires_grad_() for part in (torch.ones(1, 1, count, 4) for count in (1, keys, keys)))
+    steps, seen = [attend(q, k, v, causal=False).grad_fn], set()
+    while steps:
+        step = steps.pop()
+        seen.add(step.name())
+        steps += [before for before, _ in step.next_functions if before is not None]
+    assert ("BlockAttentionBackward" in seen) == blocks

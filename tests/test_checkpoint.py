@@ -12,7 +12,18 @@ import pytest
 import torch
 
 from igpt.callbacks.step_checkpoint import superseded
-from igpt.checkpoints.format import CHECKPOINT_KEY, checksum_file, newest_intact, read_checkpoint, write_checkpoint
+from igpt.checkpoints.format import (
+    CHECKPOINT_KEY,
+    META,
+    check_finite,
+    checksum_file,
+    move_checkpoint,
+    newest_intact,
+    read_checkpoint,
+    remove_checkpoint,
+    step_checkpoints,
+    write_checkpoint,
+)
 from igpt.system.errors import UserError
 from igpt.system.files import link_last, remove_partial
 from igpt.training.saving import WholeCheckpoints
@@ -86,6 +97,105 @@ def test_a_checkpoint_without_a_checksum_is_read_as_it_is(tmp_path):
     assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
 
 
+def test_a_checkpoint_in_another_protocol_of_pickle_is_read_without_a_warning(tmp_path):
+    torch.save(content(3.0), tmp_path / "old.ckpt", pickle_protocol=3)
+    with pytest.warns(UserWarning, match="pickle protocol 3"):
+        torch.load(tmp_path / "old.ckpt", weights_only=True)
+    assert read_checkpoint(tmp_path / "old.ckpt")["state_dict"]["w"][0] == 3
+
+
+def test_a_checkpoint_and_its_checksum_are_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    synced, renamed, sync, rename = {}, [], os.fsync, os.replace
+
+    def noted(descriptor):
+        sync(descriptor)
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    def placed(source, target):
+        partial = list(tmp_path.glob(".*.partial"))
+        renamed.append((target.name, all(synced.get(path.stat().st_ino) == path.stat().st_size for path in partial)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", placed)
+    write_checkpoint(content(), tmp_path / "a.ckpt")
+    assert renamed == [("a.ckpt", True), ("a.ckpt.sha256", True)]
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ([1, 2], "was not written by igpt"),
+        ({"state_dict": {}}, "was not written by igpt"),
+        ({CHECKPOINT_KEY: HEADER}, "was not written by igpt"),
+        ({"os": os.getcwd}, "was not executed"),
+    ],
+)
+def test_a_file_of_another_program_is_refused(tmp_path, held, words):
+    torch.save(held, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=rf"other\.ckpt .*{words}"):
+        read_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"gone\.ckpt does not exist"):
+        read_checkpoint(tmp_path / "gone.ckpt")
+
+
+def test_a_changed_bit_is_noticed_without_a_checksum_beside(tmp_path):
+    torch.save(content(3.0, size=1000), tmp_path / "old.ckpt")
+    data = bytearray((tmp_path / "old.ckpt").read_bytes())
+    data[data.index(torch.full((9,), 3.0).numpy().tobytes()) + 20] ^= 1
+    (tmp_path / "old.ckpt").write_bytes(data)
+    with pytest.raises(UserError, match=r"old\.ckpt cannot be read: it is damaged"):
+        read_checkpoint(tmp_path / "old.ckpt")
+
+
+def test_the_steps_of_a_folder_are_its_files_and_folders_of_that_name_the_newest_first(tmp_path):
+    write_steps(tmp_path, 5, 30, 4, 1_000_000_000)
+    (tmp_path / "step=0000007.ckpt").mkdir()
+    for name in ("step=8-v1.ckpt", "step=.ckpt", "step=9.pt", "epoch=1.ckpt"):
+        (tmp_path / name).touch()
+    assert list(step_checkpoints(tmp_path)) == [1_000_000_000, 30, 7, 5, 4]
+    assert step_checkpoints(tmp_path)[7] == tmp_path / "step=0000007.ckpt"
+    assert newest_intact(tmp_path, lambda step: step < 30) == tmp_path / "step=0000005.ckpt"
+    torch.save({CHECKPOINT_KEY: HEADER}, tmp_path / "step=0000007.ckpt" / META)
+    assert newest_intact(tmp_path, lambda step: step < 30) == tmp_path / "step=0000007.ckpt"
+    with pytest.raises(UserError, match="is sharded; make a file of it: igpt export"):
+        read_checkpoint(tmp_path / "step=0000007.ckpt")
+
+
+def test_a_moved_checkpoint_has_its_checksum_and_replaces_what_stood_there(tmp_path):
+    for name, value in (("here", 1.0), ("there", 2.0)):
+        (tmp_path / name).mkdir()
+        write_checkpoint(content(value), tmp_path / name / "a.ckpt")
+    move_checkpoint(tmp_path / "here" / "a.ckpt", tmp_path / "there" / "a.ckpt")
+    assert names(tmp_path / "here") == []
+    assert names(tmp_path / "there") == ["a.ckpt", "a.ckpt.sha256"]
+    assert read_checkpoint(tmp_path / "there" / "a.ckpt")["state_dict"]["w"][0] == 1
+    move_checkpoint(tmp_path / "there" / "a.ckpt", tmp_path / "here" / "a.ckpt")  # where nothing stands
+    assert names(tmp_path / "here") == ["a.ckpt", "a.ckpt.sha256"]
+
+
+def test_a_removed_checkpoint_takes_its_checksum_with_it(tmp_path):
+    write_checkpoint(content(), tmp_path / "a.ckpt")
+    (tmp_path / "parts.ckpt").mkdir()
+    (tmp_path / "parts.ckpt" / META).touch()
+    for name in ("a.ckpt", "parts.ckpt", "gone.ckpt"):
+        remove_checkpoint(tmp_path / name)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_weights_that_are_not_finite_are_named(dtype, value):
+    sound = torch.full((2, 3), 3e38).to(dtype)
+    spoilt = sound.clone()
+    spoilt[1, 2] = value
+    passed_over = [("name", "nan"), ("count", torch.tensor(3)), ("none", torch.empty(0)), ("of", sound.to_sparse())]
+    check_finite([*passed_over, ("sound", sound)], "file")
+    with pytest.raises(UserError, match=r"^file: .* not finite \(in one\)"):
+        check_finite([*passed_over, ("sound", sound), ("one", spoilt), ("two", spoilt)], "file")
+
+
 def test_of_many_those_of_the_highest_steps_are_kept_and_named_steps_always(tmp_path):
     write_steps(tmp_path, 10, 20, 30, 40, 50)
     os.utime(tmp_path / "step=0000010.ckpt", (2e9, 2e9))  # a clock that was wrong
@@ -124,8 +234,9 @@ def test_keeping_none_is_refused(digits_run, igpt, tmp_path):
 def test_what_a_killed_writer_left_is_removed_and_that_of_a_living_one_stays(tmp_path):
     with subprocess.Popen(["true"]) as ended:
         pass
-    kept = [f".step=0000001.ckpt.{os.getpid()}.partial", ".notes.partial", "a.partial"]
-    for name in [f".step=0000001.ckpt.{ended.pid}.partial", f".last.ckpt.{ended.pid}.partial", *kept]:
+    kept = [f".step=0000001.{os.getpid()}.partial.ckpt", ".notes.partial", "a.partial"]
+    older = f".step=0000001.ckpt.{ended.pid}.partial"  # as igpt 0.1 named them
+    for name in [f".step=0000001.{ended.pid}.partial.ckpt", f".last.{ended.pid}.partial.ckpt", older, *kept]:
         (tmp_path / name).touch()
     remove_partial(tmp_path)
     assert names(tmp_path) == sorted(kept)
@@ -204,7 +315,7 @@ def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path
             while not (tmp_path / f"step={first + 1:07d}.ckpt").exists():
                 assert process.poll() is None
                 time.sleep(0.002)
-            while not list(tmp_path.glob(".step=*.partial")):
+            while not list(tmp_path.glob(".step=*.partial.ckpt")):
                 time.sleep(0.0002)
             time.sleep(rng.uniform(0, 0.03))
             process.kill()
@@ -224,13 +335,13 @@ def test_twenty_kills_of_a_run_while_it_writes_leave_twenty_times_a_last_to_go_o
     caught, step = 0, 2
     for kill in range(20):
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while not list(folder.glob(f".step=*.{process.pid}.partial")):
+            while not list(folder.glob(f".step=*.{process.pid}.partial.ckpt")):
                 assert process.poll() is None
                 time.sleep(0.0005)
             time.sleep(rng.choice([0, rng.uniform(0, 0.01), rng.uniform(0, 0.5)]))
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        left = [path.name for path in folder.glob(".*.partial")]
+        left = [path.name for path in folder.glob(".*.partial.ckpt")]
         caught += bool(left)
         before, step = step, read_checkpoint(folder / "last.ckpt")["global_step"]
         print(f"kill {kill}: at step {step}, left {left}")

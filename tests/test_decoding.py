@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from igpt.commands.sample import sample
-from igpt.model.cache import Decoder
+from igpt.model.cache import Decoder, can_be_recorded
 from igpt.model.sampling import generate
 from igpt.model.tokengraph import token_step
 from igpt.model.transformer import PixelTransformer
@@ -43,6 +44,20 @@ def test_the_step_that_cuda_records_is_the_forward_over_the_whole_image_however_
             step = max(reach, position + 1), tokens[:, position - 1], torch.tensor([position])
             for _ in range(2):
                 torch.testing.assert_close(decoder.step_at(*step), expected[:, position], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "images", "recorded"),
+    [
+        ("cuda", torch.float32, 32, True),
+        ("cuda", torch.float32, 33, False),
+        ("cuda", torch.bfloat16, 33, True),
+        ("cpu", torch.bfloat16, 1, False),
+    ],
+)
+def test_cuda_records_all_steps_but_those_of_many_images_in_float32(device, dtype, images, recorded):
+    with FakeTensorMode():  # shapes alone, on a device that need not be there
+        assert can_be_recorded(torch.empty(2, 2, images, 3, 100, 4, device=device, dtype=dtype)) == recorded
 
 
 @pytest.mark.slow
@@ -90,6 +105,7 @@ def test_in_autocast_weights_and_memory_have_its_type_and_logits_are_about_those
         expected = model(tokens, causal=True)
         with torch.autocast("cpu", torch.bfloat16):
             decoder = Decoder(model, batch, compile)
+            assert (decoder.graph is not None) == compile
             logits = [decoder.next_logits(tokens[:, :0])]
             logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
     assert {decoder.memory.dtype, decoder.weights.head.dtype, decoder.weights.blocks[0].qkv.dtype} == {torch.bfloat16}

@@ -7,10 +7,11 @@ import pytest
 from igpt.system.errors import UserError
 from igpt.system.files import (
     atomic_folder,
+    atomic_path,
     check_own,
+    digest_of,
     link_last,
     partial_path,
-    place_folder,
     remove_partial,
     same_file,
     take_place,
@@ -21,6 +22,30 @@ def folder(path, content):
     path.mkdir()
     (path / "file").write_text(content)
     return path
+
+
+def test_a_file_that_is_half_written_has_another_name_with_its_suffix_and_goes(tmp_path):
+    (tmp_path / "a.b.npy").write_text("old")
+    writing = atomic_path(tmp_path / "a.b.npy")
+    written = writing.__enter__()
+    written.write_text("half")
+    assert written.parent == tmp_path
+    assert written.suffix == ".npy"
+    assert written.name.startswith(".a.b.")
+    assert not writing.__exit__(RuntimeError, RuntimeError("stopped"), None)
+    assert (tmp_path / "a.b.npy").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.b.npy"]
+
+
+def test_a_folder_that_a_process_of_the_same_id_left_is_begun_anew(tmp_path):
+    folder(partial_path(tmp_path / "store"), "left")
+    with atomic_folder(tmp_path / "store") as written:
+        assert not list(written.iterdir())
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_the_digest_of_plain_data_is_that_of_its_content_in_any_order():
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})
 
 
 def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -88,20 +113,20 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path):
 
 def test_a_placed_folder_removes_the_old_one(tmp_path):
     old, new = folder(tmp_path / "step", "old"), folder(tmp_path / "written", "new")
-    place_folder(new, old)
+    take_place(new, old, durable=True)
     assert (old / "file").read_text() == "new"
     assert os.listdir(tmp_path) == ["step"]
 
 
 def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path):
     old, new = folder(tmp_path / "step", "old"), folder(tmp_path / "written", "new")
-    folder(partial_path(tmp_path / "step.old"), "in the way")
+    folder(tmp_path / f".step.{os.getpid()}.old", "in the way")
     with pytest.raises(OSError, match="not empty"):
-        place_folder(new, old)
+        take_place(new, old)
     assert (old / "file").read_text() == "old"
     assert (new / "file").read_text() == "new"
     with pytest.raises(FileNotFoundError):
-        take_place(tmp_path / "nothing", old, tmp_path / "aside")
+        take_place(tmp_path / "nothing", old)
     assert (old / "file").read_text() == "old"
 
 

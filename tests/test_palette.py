@@ -43,6 +43,65 @@ def test_the_table_equals_brute_force_on_100_000_random_colors(k):
     np.testing.assert_array_equal(palette.nearest(rgb).numpy(), brute_force(palette, rgb))
 
 
+def crowded_palette():
+    """A few colours anywhere, and more within some levels of one another than the table's blocks list."""
+    generator = torch.Generator().manual_seed(5)
+    close = 100 + 9 * torch.rand(40, 3, generator=generator)
+    return Palette(torch.cat([close / 127.5 - 1, random_palette(24, seed=6).colors]))
+
+
+def test_where_many_colors_are_close_the_table_equals_brute_force_too():
+    palette = crowded_palette()
+    near = torch.cartesian_prod(*[torch.arange(96, 114, dtype=torch.uint8)] * 3)
+    rgb = torch.cat([near, random_colors(20_000)])
+    np.testing.assert_array_equal(palette.nearest(rgb).numpy(), brute_force(palette, rgb))
+
+
+def test_a_color_that_is_not_among_the_16_nearest_to_a_block_may_be_the_nearest_to_its_corner():
+    left = torch.tensor([98.5, 101.5, 101.5]) + 0.01 * torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
+    right = torch.tensor([[104.7, 101.5, 101.5]])  # farther from the middle of 100..103 than each of the others
+    palette = Palette(torch.cat([left, right]) / 127.5 - 1)
+    assert palette.nearest(torch.tensor([[103, 101, 101]], dtype=torch.uint8)).tolist() == [16]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (0, 3)])
+def test_colors_of_another_shape_are_no_palette(shape):
+    with pytest.raises(UserError, match=r"not \(k, 3\)"):
+        Palette(torch.zeros(shape))
+
+
+def test_the_quality_of_a_palette_is_that_of_its_nearest_colors_over_all_pixels():
+    palette, some = crowded_palette(), random_colors(500)
+    rgb = torch.cat([some, some[:40], some[:40]])
+    exact = palette.colors.numpy().astype(np.float64) * 127.5 + 127.5
+    token = brute_force(palette, rgb)
+    mse = ((rgb.numpy() - exact[token]) ** 2).sum(1).mean()
+    quality = palette_quality(palette, counted(rgb))
+    assert (quality["pixels"], quality["unique_colors"]) == (580, 500)
+    assert quality["mse"] == pytest.approx(mse)
+    assert quality["psnr"] == pytest.approx(10 * math.log10(255**2 / (mse / 3)))
+    assert quality["unused_colors"] == 64 - len(np.unique(token)) > 0
+
+
+def test_a_palette_to_be_filled_is_blank_until_a_state_dict_comes_and_builds_its_table_at_the_first_use():
+    palette = Palette.blank(9)
+    assert (palette.k, palette.is_blank, palette.has_table) == (9, True, False)
+    palette.load_state_dict(random_palette(9, seed=4).state_dict())
+    assert (palette.is_blank, palette.has_table) == (False, False)
+    palette.nearest(random_colors(1))
+    assert palette.has_table
+    palette.load_state_dict(random_palette(9, seed=3).state_dict())
+    assert not palette.has_table
+
+
+def test_a_number_of_colors_that_no_palette_has_is_refused():
+    for colors in (0, -1, (1 << 15) + 1):
+        with pytest.raises(UserError, match=f"--colors {colors} is out of range"):
+            fit_palette(counted([[0, 0, 0]]), colors)
+    with pytest.raises(UserError, match="have only 1 different colours"):
+        fit_palette(counted([[0, 0, 0]]), 1 << 15)
+
+
 def test_ties_go_to_the_lower_index():
     red, green = [-0.5, -1.0, -1.0], [-1.0, -0.5, -1.0]  # black lies exactly as far from both
     black = torch.zeros(1, 3, dtype=torch.uint8)
@@ -133,6 +192,12 @@ def test_weights_count_as_repeated_pixels():
     pixels = np.array([[10, 10, 10]] * 30 + [[20, 10, 10]] + [[200, 0, 0]] * 5, dtype=np.uint8)
     rgb = fit_palette(counted(pixels), 2).rgb()
     assert sorted(rgb.tolist()) == [[10, 10, 10], [200, 0, 0]]
+
+
+def test_one_color_is_the_mean_of_all_pixels():
+    pixels = random_colors(300).numpy()
+    mean = fit_palette(counted(pixels), 1).colors.numpy() * 127.5 + 127.5
+    np.testing.assert_allclose(mean, pixels.astype(np.float64).mean(0, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", [2, 4])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from igpt.data.permutation import permuted
+from igpt.data.randomness import permuted
 
 SIZES = [*range(1, 70), 97, 127, 128, 129, 1000, 1009, 4096, 4097, 65_535, 65_537, 104_729]
 
@@ -78,6 +78,7 @@ def test_an_index_outside_is_refused(index):
 
 
 def test_a_run_goes_on_in_the_order_that_it_began_with_whatever_the_version():
+    assert permuted(np.arange(4), 4, (3, 1)).tolist() == [0, 3, 2, 1]
     assert permuted(np.arange(12), 12, (3, 1)).tolist() == [11, 1, 8, 3, 7, 6, 0, 2, 10, 5, 4, 9]
     assert permuted(np.arange(4) * 10**14, 10**15, (3, 1)).tolist() == [
         398633224555279,

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from igpt.data.imagefile import decode_rgb
-from igpt.data.pictures import open_mask, open_picture
+from igpt.data.imagefile import decode_rgb, open_mask, open_picture
 
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
 
@@ -39,6 +38,6 @@ def test_what_is_transparent_is_white_whatever_its_hidden_colour(tmp_path):
 
 def test_plug_ins_decode_with_the_same_function():
     import igpt.data
-    import igpt_datamodules.reading
+    from igpt_datamodules.files import stored
 
-    assert igpt_datamodules.reading.decode_rgb is igpt.data.decode_rgb is decode_rgb
+    assert stored.decode_rgb is igpt.data.decode_rgb is decode_rgb

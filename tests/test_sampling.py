@@ -47,6 +47,12 @@ def test_a_seed_reproduces_the_picture_and_leaves_other_randomness_alone(tiny):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_picture_drawn_without_settings_follows_the_whole_distribution_from_seed_0(tiny):
+    model = randomised(tiny)
+    told = generate(model, empty(8), temperature=1.0, top_k=0, top_p=1.0, seed=0, compile=False)
+    assert torch.equal(generate(model, empty(8)), told)
+
+
 def test_a_completion_begins_with_its_prefix(tiny):
     prefix = torch.tensor([[1, 2, 3, 4], [6, 5, 0, 1]])
     drawn = generate(randomised(tiny), prefix)
@@ -125,6 +131,11 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
 )
 def test_temperature_top_k_and_top_p_shape_the_distribution(settings, expected):
     torch.testing.assert_close(filter_logits(LOGITS, **settings).softmax(-1), torch.tensor([expected]))
+
+
+def test_a_top_p_of_one_keeps_colours_too_unlikely_for_the_sum_to_show():
+    logits = torch.tensor([[0.0, -40.0, -50.0, -45.0]])
+    torch.testing.assert_close(filter_logits(logits, top_p=1.0), logits)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])

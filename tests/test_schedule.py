@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from igpt.training.schedule import warmup_cosine
+from igpt.training.optimizers import warmup_cosine
 
 
 def test_the_rate_rises_linearly_falls_as_a_cosine_and_ends_at_zero():

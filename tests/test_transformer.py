@@ -167,6 +167,12 @@ def test_asking_for_some_layers_gives_the_same_features_as_asking_for_all(tiny):
         torch.testing.assert_close(model.features(tokens, [3, 1], causal=True), everything[[3, 1]])
 
 
+@pytest.mark.parametrize(("layers", "words"), [([-1], "-1"), ([0, 4, 3, 9], "4,9"), ([], "")])
+def test_layers_that_a_model_has_not_are_named(tiny, layers, words):
+    with pytest.raises(UserError, match=f"^--layers {words}: this model has layers 0 to 3$"):
+        randomised(tiny).features(tokens_for(tiny), layers, causal=True)
+
+
 def test_compiled_blocks_keep_the_state_dict_keys(tiny):
     model = PixelTransformer(tiny)
     keys = list(model.state_dict())
@@ -183,6 +189,21 @@ def test_a_config_that_cannot_be_built_names_the_field(wrong):
         dataclasses.replace(TransformerConfig(), **wrong)
 
 
+def test_a_config_is_the_same_as_plain_data():
+    config = TransformerConfig(3, 12, 3, 9, 7, norm="layer", sos=False)
+    plain = config.to_dict()
+    assert plain == {
+        "n_layers": 3,
+        "d_model": 12,
+        "n_heads": 3,
+        "n_positions": 9,
+        "vocab_size": 7,
+        "norm": "layer",
+        "sos": False,
+    }
+    assert TransformerConfig.of(plain) == TransformerConfig.of(config) == config
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_recomputing_the_blocks_changes_no_gradient(tiny, causal):
     model, tokens = randomised(tiny).train(), tokens_for(tiny)
@@ -196,6 +217,7 @@ def test_recomputing_the_blocks_changes_no_gradient(tiny, causal):
 
 def test_recomputing_keeps_only_the_input_of_each_block(tiny):
     model, tokens = randomised(tiny).train(), tokens_for(tiny)
+    assert not model.recompute  # unless it is asked for
     kept = []
     for model.recompute in (False, True):
         numbers = []

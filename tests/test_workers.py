@@ -1,11 +1,13 @@
 """Loader processes that end, and batches that find no room in shared memory."""
 
+import gc
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -174,3 +176,41 @@ def test_a_loader_process_outlives_a_killed_parent_by_seconds_alone():
         time.sleep(0.1)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("still there")
+
+
+def test_processes_end_though_one_of_them_holds_the_lock_of_their_end_for_ever():
+    batches = iter(Images().loader("train"))
+    next(batches)
+    iterator = batches.gi_frame.f_locals["iterator"]
+    with iterator._workers_done_event._cond:  # as a process that was killed in the middle of asking leaves it
+        ending = threading.Thread(target=iterator._shutdown_workers, daemon=True)
+        ending.start()
+        ending.join(10)
+        assert not ending.is_alive()
+    assert all(worker.exitcode is not None for worker in iterator._workers)
+
+
+HELD = []
+
+
+def collect():
+    HELD.clear()
+    gc.collect()
+
+
+def test_a_process_that_collects_an_iterator_it_has_inherited_ends_nobody_elses():
+    data = Images()
+    batches = iter(data.loader("train"))
+    HELD[:] = [batches]
+    count = 1 + len(next(batches)[1])
+    del batches
+    list(Images(collect, 1).loader("train"))
+    assert count + sum(len(labels) for _, labels in HELD.pop()) > 300
+
+
+def test_a_loader_that_is_dropped_in_the_middle_leaves_no_process():
+    batches = iter(Images().loader("train"))
+    next(batches)
+    workers = batches.gi_frame.f_locals["iterator"]._workers
+    del batches
+    assert all(worker.exitcode is not None for worker in workers)

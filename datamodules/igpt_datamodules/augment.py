@@ -1,4 +1,4 @@
-"""The published augmentation (paper, section 3.1) as pure functions of images and their randomness.
+"""Resizing, and the augmentation of the paper (section 3.1), as pure functions of images and their randomness.
 
 One filter serves everywhere: bicubic with antialiasing (`Image.Resampling.BICUBIC`, whose support grows with the cell).
 The paper resizes, crops 224x224 and then goes down to the model's resolution; here the part of the source that the crop
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from igpt.data import AugmentedImages, random_ints
 
@@ -18,6 +20,7 @@ SHORTER = (256, 384)  # sides that the shorter side is resized to in training, b
 FILTER = Image.Resampling.BICUBIC
 REDUCING_GAP = 3.4  # sizes above the target down to which whole pixels are averaged first, which is quicker
 PAD_SHARE = 8  # CIFAR pads 4 of 32 pixels
+CHUNK = 4096  # images that are resized together
 
 Box = tuple[float, float, float, float]
 
@@ -42,12 +45,7 @@ def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: i
 
 
 def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
-    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop.
-
-    Args:
-        size: width and height of the source in pixels.
-        rng: gives three numbers: the side, the left and the top of the crop.
-    """
+    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop."""
     width, height = scaled = resized(size, random_int(*SHORTER, rng))
     return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
 
@@ -92,3 +90,12 @@ class ShiftedImages(AugmentedImages):
     def augment_batch(self, images: Tensor, keys: Tensor) -> Tensor:
         """See `pad_crop_flip`."""
         return pad_crop_flip(images, keys)
+
+
+def resize_all(images: Tensor, resolution: int) -> Tensor:
+    """uint8 `(N, 3, H, W)` to `(N, 3, R, R)`: bicubic with antialiasing; unchanged where the size is right."""
+    if images.shape[-2:] == (resolution, resolution):
+        return images
+    size = [resolution, resolution]
+    parts = [resize(part, size, InterpolationMode.BICUBIC, antialias=True) for part in images.split(CHUNK)]
+    return torch.cat(parts)

@@ -7,9 +7,8 @@ import torch
 from torchvision import datasets
 
 from igpt.data import DEVICE_GIB, ImageDataModule, LabelledImages, SplitOptions, TensorImages
-from igpt_datamodules.augment import ShiftedImages
-from igpt_datamodules.published import find_or_download
-from igpt_datamodules.resize import resize_all
+from igpt_datamodules.augment import ShiftedImages, resize_all
+from igpt_datamodules.files import find_or_download
 
 
 class CIFAR10(ImageDataModule):
@@ -48,11 +47,7 @@ class CIFAR10(ImageDataModule):
         self.augment = augment
 
     def prepare_data(self) -> None:
-        """Find the files, or download them.
-
-        Raises:
-            UserError: they are not there and cannot be had; says where to put which file.
-        """
+        """Find the files, or download them."""
         self._read()
 
     def load(self) -> Mapping[str, LabelledImages]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages, stratified_split
-from igpt_datamodules.resize import resize_all
+from igpt_datamodules.augment import resize_all
 
 TEST_SHARE = 0.2
 TEST_SEED = 0  # the test split is the same for every seed, so that runs can be compared

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from igpt.data import LabelledImages, Split, SplitOptions, UserError
-from igpt_datamodules.classes import labelled_files, split_folders, training_files
-from igpt_datamodules.folder import StoredImages, StoredModule
-from igpt_datamodules.reading import Stored
+from igpt.data import LabelledImages, SplitOptions, UserError
+from igpt_datamodules import files
 
 MEND = (
     "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz there and unpack them with "
@@ -14,7 +12,7 @@ MEND = (
 )
 
 
-class ImageNet(StoredModule):
+class ImageNet(files.StoredModule):
     """ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG: 4 % of train validates, the official val is the test (3.1).
 
     1,281,167 training images: 1,229,920 train and 51,247 validate; 50,000 test.
@@ -45,31 +43,18 @@ class ImageNet(StoredModule):
         self.root = root
         self.augment = augment
 
-    def prepare_data(self) -> None:
-        """Find the folders, and say in one line which files are left out.
-
-        Raises:
-            UserError: train/ or val/ is missing; says which archives to unpack.
-        """
-        self._folders()
-        self.say()
-
     def load(self) -> Mapping[str, LabelledImages]:
         """Lists of the files; the images are read when needed. `class_names` are the WordNet ids, sorted."""
-        folders = self._folders()
-        self.class_names, train = training_files(folders["train"])
-        self.num_classes = len(self.class_names)
-        test = labelled_files(folders["val"], self.class_names)
-        self.skipped = [*train.unused, *test.unused]
-        return {
-            "train": StoredImages(map(Stored, train.files), train.labels, self.resolution, self.augment),
-            "test": StoredImages(map(Stored, test.files), test.labels, self.resolution),
-        }
-
-    def _folders(self) -> dict[Split, Path]:
         root = Path(self.root)
-        folders = split_folders(root) if root.is_dir() else {}
+        folders = files.split_folders(root) if root.is_dir() else {}
         for name in ("train", "val"):
             if name not in folders:
                 raise UserError(f"ImageNet has no folder {root / name}; {MEND}")
-        return folders
+        self.class_names, train = files.training_files(folders["train"])
+        self.num_classes = len(self.class_names)
+        test = files.labelled_files(folders["val"], self.class_names)
+        self.skipped = [*train.unused, *test.unused]
+        return {
+            "train": files.StoredImages(map(files.Stored, train.files), train.labels, self.resolution, self.augment),
+            "test": files.StoredImages(map(files.Stored, test.files), test.labels, self.resolution),
+        }

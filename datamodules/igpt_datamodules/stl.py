@@ -16,9 +16,8 @@ from igpt.data import (
     UserError,
     stratified_split,
 )
-from igpt_datamodules.augment import ShiftedImages
-from igpt_datamodules.published import find_or_download
-from igpt_datamodules.resize import resize_all
+from igpt_datamodules.augment import ShiftedImages, resize_all
+from igpt_datamodules.files import find_or_download
 
 
 class STL10(ImageDataModule):
@@ -64,11 +63,7 @@ class STL10(ImageDataModule):
             raise UserError("data: STL10 takes use_unlabelled or split.labels_per_class, not both; leave one out")
 
     def prepare_data(self) -> None:
-        """Find the files, or download them.
-
-        Raises:
-            UserError: they are not there and cannot be had; says where to put which file.
-        """
+        """Find the files, or download them."""
         self._read("test")
 
     def load(self) -> Mapping[str, LabelledImages]:

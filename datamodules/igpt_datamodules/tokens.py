@@ -1,4 +1,4 @@
-"""Training from what `igpt tokenize` wrote: palette tokens on disk instead of pictures."""
+"""`TokenShards`: training on the shards that `igpt tokenize` wrote."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,13 +23,10 @@ AT_ONCE = 4096  # places of the order that are computed together
 
 
 class TokenImages(LabelledImages):
-    """Images of token shards: every pixel is the 24-bit colour that stands for its token.
+    """Images of shards: every pixel is the 24-bit colour that stands for its token.
 
-    Encoding with the shards' palette gives the tokens back exactly, and a byte a channel is less to move than an
-    integer a token. Images that were tokenised in random variants are trained on these.
-
-    Args:
-        reader: of the shards of one split.
+    Encoding with the shards' palette gives the tokens back exactly. Images that were tokenised in random variants are
+    trained on these.
     """
 
     def __init__(self, reader: ShardReader) -> None:
@@ -115,11 +112,7 @@ class TokenShards(ImageDataModule):
         self.palette_sha256 = self._index.palette_sha256
 
     def prepare_data(self) -> None:
-        """Look at the shards, where asked for at every byte.
-
-        Raises:
-            UserError: a shard is missing, of the wrong size, outside of the folder, or damaged.
-        """
+        """Look at the shards, where asked for at every byte; see `igpt.data.check_shards`."""
         check_shards(Path(self.folder), self._index, every_byte=self.verify)
 
     def load(self) -> Mapping[str, LabelledImages]:

@@ -1,19 +1,13 @@
 """Unlabelled images from anywhere: folder trees and webdataset-style tars, broken files and all."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError
-from igpt_datamodules.checking import bad_images, check_bad
-from igpt_datamodules.classes import no_folder
-from igpt_datamodules.folder import StoredImages, StoredModule, check_bad_share, check_share, split_test
-from igpt_datamodules.listing import StoredList
-from igpt_datamodules.shards import stored_images
-from igpt_datamodules.walking import summary
+from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError, atomic_path
+from igpt_datamodules import files
 
 
-class WebImages(StoredModule):
+class WebImages(files.StoredModule):
     """Every image below a folder, those inside its uncompressed tars included; unlabelled and unaugmented, as the
     paper's web images (section 3.1): shorter side 224, centre crop, down to R.
 
@@ -51,8 +45,7 @@ class WebImages(StoredModule):
         check: bool = True,
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
-        check_share("test_share", test_share)
-        check_bad_share(max_bad_share)
+        files.check_shares(test_share, max_bad_share)
         if self.split.labels_per_class is not None:
             raise UserError("data.split.labels_per_class: WebImages has no labels; leave it out")
         self.root = root
@@ -61,15 +54,11 @@ class WebImages(StoredModule):
         self.max_bad_share = max_bad_share
         self.report = report
         self.check = check
-        self._good = StoredList([])
+        self._good = files.StoredList([])
 
     def prepare_data(self) -> None:
-        """Find and decode every image, say in one line what was skipped, and write the report.
-
-        Raises:
-            UserError: the folder is missing or has no images, too many are bad, or the report cannot be written.
-        """
-        self.say()
+        """Find and decode every image, say in one line what was skipped, and write the report."""
+        super().prepare_data()
         if self.report is not None:
             write_report(Path(self.report), self.skipped)
 
@@ -80,41 +69,35 @@ class WebImages(StoredModule):
     def load(self) -> Mapping[str, LabelledImages]:
         """Training and test images, by the share and the seed of the test split."""
         self._scan()
-        train, test = split_test([NO_LABEL] * len(self._good), self.test_share, self.test_seed)
+        train, test = files.split_test([NO_LABEL] * len(self._good), self.test_share, self.test_seed)
         return {"train": self._images(train), "test": self._images(test)}
 
     def _images(self, indices: list[int]) -> LabelledImages:
-        return StoredImages(self._good.take(indices), [NO_LABEL] * len(indices), self.resolution)
+        return files.StoredImages(self._good.take(indices), [NO_LABEL] * len(indices), self.resolution)
 
     def _scan(self) -> None:
         """Look at the files once; what has been found is kept."""
         if self._good:
             return
         if not Path(self.root).is_dir():
-            raise UserError(f"WebImages: {no_folder(Path(self.root))}; name another with --data.init_args.root")
-        found, bad, unused = stored_images(self.root)
-        stored = StoredList(found)
-        reasons = bad_images(stored, self.num_workers) if self.check else [""] * len(stored)
+            raise UserError(f"WebImages: {files.no_folder(Path(self.root))}; name another with --data.init_args.root")
+        found, bad, unused = files.stored_images(self.root)
+        stored = files.StoredList(found)
+        reasons = files.bad_images(stored, self.num_workers) if self.check else [""] * len(stored)
         bad += [(image.name, reason) for image, reason in zip(stored, reasons, strict=True) if reason]
         good = stored.take([row for row, reason in enumerate(reasons) if not reason])
         if not good:
-            why = f" ({summary([*bad, *unused])})" if bad or unused else ""
+            why = f" ({files.summary([*bad, *unused])})" if bad or unused else ""
             raise UserError(f"WebImages: {self.root} has no images{why}; put some there or name another folder")
-        check_bad("WebImages", self.root, bad, len(good) + len(bad), self.max_bad_share)
+        files.check_bad("WebImages", self.root, bad, len(good) + len(bad), self.max_bad_share)
         self._good, self.damaged, self.skipped = good, bad, [*bad, *unused]
 
 
 def write_report(target: Path, skipped: Sequence[tuple[str, str]]) -> None:
-    """One line `path TAB reason` each, written whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    """One line `path TAB reason` each; a UserError where the file cannot be written."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(f"{path}\t{reason}\n" for path, reason in skipped), encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"data.report {target} cannot be written ({error.strerror}); name another file") from error
+        with atomic_path(target) as temporary:
+            temporary.write_text("".join(f"{path}\t{reason}\n" for path, reason in skipped), encoding="utf-8")
+    except UserError as error:
+        why = getattr(error.__cause__, "strerror", None) or "a folder"
+        raise UserError(f"data.report {target} cannot be written ({why}); name another file") from error

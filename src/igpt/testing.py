@@ -1,4 +1,4 @@
-"""The contract of a data module as a check that any plug-in's author can run:
+"""A check of the whole contract of a data module, for the tests of a plug-in:
 
 from igpt.testing import check_data_module
 def test_my_images():

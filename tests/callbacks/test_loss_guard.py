@@ -127,9 +127,7 @@ def test_a_guard_goes_on_watching_where_its_checkpoint_stood():
 
     def watching(guard, part, first):
         for number, loss in enumerate(part, first):
-            guard._steps_before = number
-            guard._unseen.append(loss)
-            guard._steps.append(number)
+            guard._unseen.append((number, loss))
         return guard._look(), guard.wrong_from
 
     whole = watching(LossGuard(patience=3), losses, 0)
@@ -139,3 +137,18 @@ def test_a_guard_goes_on_watching_where_its_checkpoint_stood():
         watching(first, losses[:cut], 0)
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert watching(second, losses[cut:], cut) == whole
+
+
+def test_a_guard_goes_on_from_a_checkpoint_of_igpt_0_1():
+    guard = LossGuard(patience=4)
+    state = {
+        "minimum": 2.0,
+        "above": 2,
+        "unseen": [9.0, 9.0],
+        "steps": [5, 6, 7, 8],
+        "val_loss": None,
+        "val_step": None,
+    }
+    guard.load_state_dict(state)
+    assert guard._look() == "the training loss rose to 9 from 2"
+    assert guard.wrong_from == 5

@@ -153,7 +153,9 @@ def test_a_layer_that_does_not_exist_is_one_line_before_training(digits_run, igp
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"train_images": 0}, {"val_images": 0}, {"strength": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"every_n_steps": 0}, {"train_images": 0}, {"val_images": 0}, {"l2": 0.0}, {"strength": 0.0}]
+)
 def test_a_value_out_of_range_is_refused(wrong):
     with pytest.raises(UserError, match="OnlineProbe"):
         OnlineProbe(**wrong)

@@ -211,9 +211,8 @@ shape = {"n_layers": 4, "d_model": 64, "n_heads": 4, "n_positions": 16, "vocab_s
 module = Autoregressive(shape, palette="palettes/digits.npy").eval()
 module.encode(torch.zeros(250, 3, 4, 4, dtype=torch.uint8))  # makes the palette's table, which is large for a moment
 Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the largest size so far
-(folder / "weights.ckpt").write_bytes(b"stands for a checkpoint")
 store, reused = stored_features(
-    module, str(folder / "weights.ckpt"), Data(resolution=4, batch_size=250), [0, 1, 2, 3, 4], FeatureOptions(grid=4),
+    module, "stands for a checksum", Data(resolution=4, batch_size=250), [0, 1, 2, 3, 4], FeatureOptions(grid=4),
     folder=folder / "store", own=True, dtype="float32", compute=Compute("cpu", "32-true"),
 )
 assert not reused

@@ -21,7 +21,7 @@ from igpt.system.locks import only_writer
 from igpt.tokenization.engines import run_here
 from igpt.tokenization.tasks import UNFINISHED, Job, plan_of, tasks_of
 from igpt_datamodules import Digits, ImageFolder, TokenShards
-from igpt_datamodules.reading import Stored
+from igpt_datamodules.files import Stored
 from tests.conftest import REPO
 from tests.datamodules.pictures import encoded, picture
 

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from igpt.data import random_ints, rng_of
-from igpt.data.keyed import keys_of
+from igpt.data.randomness import keys_of
 from igpt_datamodules.augment import (
     CROP,
     FILTER,

@@ -10,7 +10,7 @@ from torchvision import datasets
 
 from igpt.system.errors import UserError
 from igpt_datamodules import CIFAR10, STL10
-from igpt_datamodules.published import find_or_download
+from igpt_datamodules.files import find_or_download
 
 
 class Archive:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from igpt.data import imagefile
 from igpt.data.imagefile import BadImageError, to_rgb
-from igpt_datamodules.reading import Stored, read_rgb
+from igpt_datamodules.files import Stored, read_rgb
 from tests.datamodules import pictures
 
 
@@ -150,7 +150,8 @@ def test_no_bomb_takes_memory(tmp_path):
     script = f"""
 import resource
 from pathlib import Path
-from igpt_datamodules.reading import BadImageError, Stored, read_rgb
+from igpt.data import BadImageError
+from igpt_datamodules.files import Stored, read_rgb
 read_rgb(Stored(r"{tmp_path}/small.png"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in Path(r"{tmp_path}").iterdir():
@@ -193,7 +194,7 @@ def test_a_plug_in_that_is_installed_is_found(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12) + pictures.encoded(pictures.picture(0), "PNG"))
     script = f"""
 from igpt.data import missing_decoder
-from igpt_datamodules.reading import Stored, read_rgb
+from igpt_datamodules.files import Stored, read_rgb
 print(read_rgb(Stored(r"{tmp_path}/x.heic")).size, repr(missing_decoder(".heic")))
 """
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))

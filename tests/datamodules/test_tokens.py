@@ -11,7 +11,7 @@ import torch
 
 from igpt.cli import main
 from igpt.data import ShardReader, SplitOptions
-from igpt.data.permutation import permuted
+from igpt.data.randomness import permuted
 from igpt.data.shards.index import Index, Shard
 from igpt.system.errors import UserError
 from igpt.testing import check_data_module

@@ -7,7 +7,7 @@ import pytest
 from igpt.data import SplitOptions
 from igpt.system.errors import UserError
 from igpt_datamodules import ImageFolder, ImageNet, WebImages
-from igpt_datamodules.walking import files_below
+from igpt_datamodules.files import files_below
 from tests.datamodules.pictures import class_tree, encoded, picture
 
 HALF = SplitOptions(val_share=0.3)

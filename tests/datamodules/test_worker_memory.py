@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from igpt_datamodules.listing import StoredList
-from igpt_datamodules.reading import Stored
+from igpt_datamodules.files import Stored, StoredList
 
 MEMORY = Path("/proc/self/smaps_rollup")
 FEW, MANY = 1_000, 200_000

@@ -91,7 +91,7 @@ def failing(monkeypatch):
         (OSError(28, "No space left on device"), 2, "the disk: No space left on device; make room"),
         (OSError(27, "File too large", "e/f"), 2, "e/f: File too large; make room"),
         (OSError("1024 requested and 512 written"), 2, "the disk: 1024 requested and 512 written; make room"),
-        (OSError(28, "No space left on device", f"x/.a b.{os.getpid()}.npy"), 2, "x/a b.npy: No space"),
+        (OSError(28, "No space left on device", f"x/.a b.{os.getpid()}.partial.npy"), 2, "x/a b.npy: No space"),
         (OSError(28, "No space left on device", f"/x/.e.{os.getpid()}.partial/f"), 2, "/x/e/f: No space"),
         (ConnectionRefusedError(111, "Connection refused"), 1, "ConnectionRefusedError: "),
         (SystemExit("no licence\nfound"), 1, "no licence\\nfound"),

@@ -141,7 +141,7 @@ def test_web_images_wait_for_nothing(refused, tree, kind):
 
 
 def test_a_folder_that_contains_itself_is_read_once(tree):
-    from igpt_datamodules.walking import files_below
+    from igpt_datamodules.files import files_below
 
     (tree / "again").symlink_to(".")
     found, unused = files_below(tree)
@@ -179,8 +179,8 @@ HOSTILE = {  # a member: what it must be skipped or listed as, None where it mus
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_tars_members_are_only_bytes_and_never_leave_it(tmp_path, name):
-    from igpt_datamodules.reading import BadImageError, read_rgb
-    from igpt_datamodules.shards import stored_images
+    from igpt.data import BadImageError
+    from igpt_datamodules.files import read_rgb, stored_images
 
     (tmp_path / "inside").mkdir()
     (tmp_path / "secret.png").write_bytes(GOOD)
@@ -205,8 +205,8 @@ def test_a_tars_members_are_only_bytes_and_never_leave_it(tmp_path, name):
 
 
 def test_a_member_that_says_it_is_larger_than_its_tar_takes_no_memory(tmp_path):
-    from igpt_datamodules.reading import BadImageError, read_rgb
-    from igpt_datamodules.shards import stored_images
+    from igpt.data import BadImageError
+    from igpt_datamodules.files import read_rgb, stored_images
 
     info, _ = member("x.png", size=2**40)
     (tmp_path / "x.tar").write_bytes(info.tobuf() + GOOD[: len(GOOD) // 2])
@@ -217,7 +217,7 @@ def test_a_member_that_says_it_is_larger_than_its_tar_takes_no_memory(tmp_path):
 
 
 def test_a_sparse_member_is_left_out(tmp_path):
-    from igpt_datamodules.shards import stored_images
+    from igpt_datamodules.files import stored_images
 
     info = tarfile.TarInfo("x.png")
     info.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(2**40), "GNU.sparse.numblocks": "1"}

@@ -10,7 +10,7 @@ from PIL import Image
 
 import igpt as api
 from igpt.checkpoints.format import read_checkpoint
-from igpt.probing.protocol import CHOSEN
+from igpt.probing.methods import METHODS
 from tests.conftest import small_model
 from tests.reads import watched_run
 from tests.stopping import stop
@@ -108,7 +108,10 @@ def accuracies(digits_run, igpt, tmp_path):
                             "--epochs", 5, "--out", tmp_path / accelerator, *options)  # fmt: skip
         assert code == 0, err
         methods = json.loads((tmp_path / accelerator / "probe.json").read_text())["methods"]
-        rows = [[(row["test_accuracy"], row[CHOSEN[name]]) for row in one["layers"]] for name, one in methods.items()]
+        rows = [
+            [(row["test_accuracy"], row[METHODS[name].chosen]) for row in one["layers"]]
+            for name, one in methods.items()
+        ]
         return np.array(rows).transpose(2, 0, 1)
 
     return of

@@ -4,8 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from igpt.probing.lbfgs import fit_probes
-from igpt.probing.protocol import LayerResult, accuracy, best_layer, probe_layers, standardise
+from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes
+from igpt.probing.protocol import LayerResult, accuracy, best_layer, lbfgs_layers, standardise
 
 
 def problem(layers=2, images=400, dimensions=12, classes=4, seed=0):
@@ -60,6 +60,47 @@ def test_the_gradient_vanishes_at_the_solution():
     assert bias.grad.abs().max() < 1e-6
 
 
+def test_twenty_steps_come_within_a_millionth_of_the_optimum_since_steps_are_remembered():
+    features, labels = problem()
+    assert fit_probes(features, labels, [1e-1, 1e-3, 1e-6], 4, tolerance=1e-6).steps < 25  # 39 remembering one
+    assert fit_probes(features, labels, [1e-3], 4, tolerance=1e9).steps == 1
+
+
+def test_what_is_remembered_is_the_dense_bfgs_matrix_of_the_last_pairs_with_positive_curvature():
+    """The second problem refuses every third step; the fourth step of all is zero, and the sixth rises."""
+    rng, size, pairs = np.random.default_rng(0), 5, 14
+    hessian = np.diag(np.arange(1.0, size + 1)) + 0.5
+    steps = rng.normal(size=(pairs, 2, size))
+    steps[3] = 0
+    changes = steps @ hessian
+    changes[5] *= -1
+    memory, kept = _Memory(2, size, torch.empty(0, dtype=torch.float64)), ([], [])
+    for number, (step, change) in enumerate(zip(steps, changes, strict=True)):
+        accept = [True, number % 3 != 0]
+        memory.add(torch.tensor(accept), torch.from_numpy(step), torch.from_numpy(change))
+        for problem in (0, 1):
+            if accept[problem] and number not in (3, 5):
+                kept[problem].append((step[problem], change[problem]))
+    gradient = rng.normal(size=(2, size))
+    found = memory.apply(torch.from_numpy(gradient), lambda q: 3 * q).numpy()
+    for problem in (0, 1):
+        inverse = 3 * np.eye(size)
+        for step, change in kept[problem][-HISTORY:]:
+            shift = np.eye(size) - np.outer(step, change) / (step @ change)
+            inverse = shift @ inverse @ shift.T + np.outer(step, step) / (step @ change)
+        np.testing.assert_allclose(found[problem], inverse @ gradient[problem], rtol=1e-9)
+
+
+def test_in_other_units_of_the_features_the_same_steps_reach_the_same_objective():
+    features, labels = problem()
+    probes = fit_probes(features, labels, [1e-1, 1e-4], 4)
+    unit = 2.0**-12
+    smaller = fit_probes(features * unit, labels, [1e-1 * unit**2, 1e-4 * unit**2], 4)
+    assert smaller.steps == probes.steps
+    torch.testing.assert_close(smaller.objective, probes.objective)
+    torch.testing.assert_close(smaller.weight * unit, probes.weight, rtol=1e-3, atol=1e-6)
+
+
 def test_layers_do_not_influence_one_another():
     features, labels = problem()
     together = fit_probes(features, labels, [1e-2], 4)
@@ -103,9 +144,9 @@ def test_the_test_split_plays_no_part_in_choosing():
         "val": (features[:, 300:400].float(), labels[300:400]),
         "test": (features[:, 400:].float(), labels[400:]),
     }
-    results = probe_layers(splits, [(0,), (1,)], 4)
+    results = lbfgs_layers(splits, [(0,), (1,)], 4)
     shuffled = {**splits, "test": (splits["test"][0], splits["test"][1].flip(0))}
-    for one, other in zip(results, probe_layers(shuffled, [(0,), (1,)], 4), strict=True):
+    for one, other in zip(results, lbfgs_layers(shuffled, [(0,), (1,)], 4), strict=True):
         assert (one.chosen, one.val_accuracy) == (other.chosen, other.val_accuracy)
         assert one.test_accuracy != other.test_accuracy
 

@@ -4,19 +4,21 @@ import pytest
 import torch
 
 from igpt.probing.protocol import (
-    STRENGTHS,
+    L2,
     LayerResult,
     accuracy,
     best_layer,
     joined,
-    probe_layers,
+    knn_layers,
+    lbfgs_layers,
     standardise,
+    standardised_splits,
     window,
 )
 
 
 def test_penalties_fall_by_tens_from_the_stronger_to_the_weaker():
-    assert pytest.approx([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], rel=1e-9) == STRENGTHS
+    assert pytest.approx([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], rel=1e-9) == L2
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_a_result_survives_being_a_row_of_a_table(layers, method, chosen, traine
 
 
 def test_the_number_of_neighbours_is_whole_in_a_table():
-    assert isinstance(LayerResult((1,), 5.0, 0.5, 0.5).row("knn")["k"], int)
+    assert isinstance(LayerResult((1,), 5.0, 0.5, 0.5).row("k")["k"], int)
 
 
 def test_of_equally_good_layers_the_lowest_is_best_and_the_test_has_no_say():
@@ -73,7 +75,7 @@ def test_standardising_uses_the_reference_alone_and_leaves_no_trace_of_constants
     assert scaled.tolist() == [[[3.0, 0.0]]]
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "knn"])
+@pytest.mark.parametrize("method", [lbfgs_layers, knn_layers])
 def test_standardising_lets_a_small_feature_speak_that_a_great_one_drowned(method):
     """The class stands in a feature of a hundredth; noise, the same in every split, in one of a hundred."""
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +85,20 @@ def test_standardising_lets_a_small_feature_speak_that_a_great_one_drowned(metho
         noise = 100 * torch.randn(60, 1, generator=generator)
         told = 0.01 * (2.0 * labels[:, None] - 1) + 0.001 * torch.randn(60, 1, generator=generator)
         splits[name] = torch.cat([noise, told], dim=1)[None], labels
-    (with_it,) = probe_layers(splits, [(0,)], 2, method)
-    (without,) = probe_layers(splits, [(0,)], 2, method, standardised=False)
+    (with_it,) = method(standardised_splits(splits), [(0,)], 2)
+    (without,) = method(splits, [(0,)], 2)
     assert with_it.test_accuracy == 1.0
     assert without.test_accuracy < 0.9
+
+
+def test_a_method_gives_its_penalty_or_its_number_of_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 2
+    features = torch.randn(1, 30, 3, generator=generator) + labels[None, :, None]
+    splits = dict.fromkeys(("train", "val", "test"), (features, labels))
+    (fitted,) = lbfgs_layers(splits, [(0,)], 2)
+    assert fitted.chosen in L2
+    assert fitted.train_accuracy == fitted.test_accuracy  # the images are the same
+    (counted,) = knn_layers(splits, [(0,)], 2)
+    assert counted.chosen >= 1
+    assert counted.train_accuracy is None

@@ -16,7 +16,7 @@ from igpt.model.objectives import covering_masks
 from igpt.model.order import inverse_order, pixel_order
 from igpt.model.sampling import filter_logits, unmasking_schedule
 from igpt.palette.palette import Palette
-from igpt.training.schedule import warmup_cosine
+from igpt.training.optimizers import warmup_cosine
 
 ORDERS = st.sampled_from(["raster", "column", "spiral", "random"])
 SIDES = st.integers(1, 20)

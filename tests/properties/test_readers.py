@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 
 from igpt.checkpoints.format import read_checkpoint
 from igpt.checkpoints.spec import header_of
+from igpt.data import BadImageError
 from igpt.interop.huggingface import clusters_of, config_of
 from igpt.interop.leveltable import read_table
 from igpt.interop.tensorbundle import TensorBundle
@@ -27,8 +28,7 @@ from igpt.parsing.configs import check_text
 from igpt.parsing.parser import CommandParser
 from igpt.probing.store import read_manifest
 from igpt.system.errors import UserError
-from igpt_datamodules.reading import SUFFIXES, BadImageError, Stored, read_rgb
-from igpt_datamodules.shards import stored_images
+from igpt_datamodules.files import SUFFIXES, Stored, read_rgb, stored_images
 from tests.datamodules.pictures import encoded, picture
 from tests.interop import bundles
 

@@ -1,6 +1,5 @@
-"""The exact likelihood of every test image, collected while `trainer.test` runs."""
+"""Exact likelihood of every test image, collected during `igpt test`."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,15 @@ from igpt.model import NATS_PER_BIT
 from igpt.modules import BERT, Autoregressive
 from igpt.system import atomic_path, check_own
 
-COLUMNS = ("index", "label", "nats_per_pixel", "bits_per_pixel")
-HEAD = ",".join(COLUMNS).encode()
+HEAD = "index,label,nats_per_pixel,bits_per_pixel"
 
 
 class Likelihood(pl.Callback):
     """Writes `test.csv` for AR: -log p(x) / T of each image, in nats and in bits (paper, section 2.1).
 
-    The x of p(x) are **palette tokens**, not bytes of RGB: bits compare models of one palette and resolution, and are
-    not the bits per dimension of models of RGB. A row an image, in the loader's order; their mean is `test/loss`. BERT
-    gives no likelihood and several processes would each see a part: then there is no file, and a line says so.
+    x are **palette tokens**: bits compare models of one palette and resolution, and are not bits per dimension of RGB.
+    A row an image, in the loader's order; their mean is `test/loss`. BERT gives no likelihood, and several processes
+    would each see a part: then there is no file, and a line says so.
 
     Args:
         out: folder for test.csv; None keeps the values in memory only.
@@ -45,17 +43,11 @@ class Likelihood(pl.Callback):
         elif isinstance(pl_module, Autoregressive) and trainer.world_size > 1:
             print("no likelihood of each image: it is collected in one process; use --trainer.devices 1")
         elif isinstance(pl_module, Autoregressive) and self.out is not None:
-            check_own(Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD), option="--name")
+            check_own(
+                Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD.encode()), option="--name"
+            )
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any) -> None:
         """Keep one batch's nats per pixel and labels."""
         if isinstance(pl_module, Autoregressive) and trainer.world_size == 1:
             self.found.append((outputs["nats"].float().cpu(), outputs["labels"].cpu()))
@@ -90,8 +82,9 @@ class Likelihood(pl.Callback):
 
 def write_rows(path: Path, nats: Tensor, labels: Tensor) -> None:
     """One row an image; 9 digits hold a float32 exactly."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        for index, (value, label) in enumerate(zip(nats.tolist(), labels.tolist(), strict=True)):
-            rows.writerow([index, label, f"{value:.9g}", f"{value / NATS_PER_BIT:.9g}"])
+    rows = [
+        f"{index},{label},{value:.9g},{value / NATS_PER_BIT:.9g}"
+        for index, (value, label) in enumerate(zip(nats.tolist(), labels.tolist(), strict=True))
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes("".join(f"{row}\r\n" for row in (HEAD, *rows)).encode())

@@ -1,4 +1,4 @@
-"""A quick linear probe during training, so that the features can be watched beside the loss."""
+"""Linear probe during training: the accuracy of a few layers' features, beside the loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,17 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from igpt.data import ImageDataModule, Split, collate, fetch, rng_of
+from igpt.data import ImageDataModule, Split, any_unlabelled, collate, fetch, rng_of
 from igpt.modules import PixelModule
 from igpt.probing import accuracy, fit_probes, probing_device, standardise
 from igpt.system import UserError
+from igpt.training import is_accumulating
 
 
 class OnlineProbe(pl.Callback):
     """Logs `probe/layer_K`, accuracy on validation images, and `probe/best` (paper, sections 2.4 and 4.2).
 
-    A logistic regression of fixed strength on the standardised features of some training images, unaugmented. It is
+    A logistic regression with a fixed L2 penalty on standardised features of some unaugmented training images. It is
     quick and always on the same images, so it compares steps of one run; for figures to report use `igpt probe`.
     Training is not disturbed: random numbers and modes are as they were. A run's step is the x axis.
 
@@ -27,8 +28,9 @@ class OnlineProbe(pl.Callback):
         every_n_steps: optimizer steps between two probes.
         train_images: at most so many training images, chosen by the seed.
         val_images: at most so many validation images, chosen by the seed.
-        strength: of the penalty; see `igpt.probing.lbfgs`.
+        l2: factor of the penalty; see `igpt.probing.lbfgs`.
         seed: of the choice of images.
+        strength: the name of `l2` in igpt 0.1.
 
     Raises:
         UserError: a value out of range, a layer that does not exist, or data without labels.
@@ -40,21 +42,18 @@ class OnlineProbe(pl.Callback):
         every_n_steps: int = 1000,
         train_images: int = 1024,
         val_images: int = 1024,
-        strength: float = 0.001,
+        l2: float = 0.001,
         seed: int = 0,
+        strength: float | None = None,
     ) -> None:
-        if min(every_n_steps, train_images, val_images) < 1 or not strength > 0:
-            raise UserError(
-                "OnlineProbe: every_n_steps, train_images and val_images must be at least 1, and strength positive"
-            )
         self.layers = layers
         self.every_n_steps = every_n_steps
         self.train_images = train_images
         self.val_images = val_images
-        self.strength = strength
+        self.l2 = l2 if strength is None else strength
         self.seed = seed
-        self._done_at = -1
-        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
+        if min(every_n_steps, train_images, val_images) < 1 or not self.l2 > 0:
+            raise UserError("OnlineProbe: every_n_steps, train_images and val_images must be at least 1, l2 positive")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check model, layers and labels before training begins."""
@@ -69,32 +68,24 @@ class OnlineProbe(pl.Callback):
             raise UserError(f"OnlineProbe.layers {given}: this model has layers 0 to {last}; choose some of these")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with isolate_rng():
-            self._splits = {
-                "train": some_images(data, "train", self.train_images, self.seed),
-                "val": some_images(data, "val", self.val_images, self.seed),
-            }
+            train = some_images(data, "train", self.train_images, self.seed)
+            val = some_images(data, "val", self.val_images, self.seed)
+        self._images, self._labels = {"train": train[0], "val": val[0]}, {"train": train[1], "val": val[1]}
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Probe where it is time, once a step also where gradients are accumulated."""
-        step = trainer.global_step
-        if step == 0 or step % self.every_n_steps or step == self._done_at:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Probe at the end of every n-th step."""
+        if is_accumulating(trainer) or trainer.global_step % self.every_n_steps:
             return
-        self._done_at = step
         assert isinstance(pl_module, PixelModule)
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
         with undisturbed(pl_module), trainer.precision_plugin.forward_context():
-            features = {
-                name: layer_features(pl_module, images, self._chosen, data.batch_size)
-                for name, (images, _) in self._splits.items()
-            }
-        scores = probe_scores(features, {name: labels for name, (_, labels) in self._splits.items()}, self.strength)
+            features = {name: layer_features(pl_module, i, self._chosen, size) for name, i in self._images.items()}
+        scores = probe_scores(features, self._labels, self.l2)
         values = {f"probe/layer_{layer}": score for layer, score in zip(self._chosen, scores, strict=True)}
         values["probe/best"] = max(scores)
         pl_module.log_dict(values, logger=False)  # for other callbacks and the progress bar
         for logger in trainer.loggers:  # not by `log`, which drops what falls between the trainer's log points
-            logger.log_metrics(values, step=step)
+            logger.log_metrics(values, step=trainer.global_step)
 
 
 def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +97,7 @@ def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tu
     split = data.images(name)
     indices = torch.randperm(len(split), generator=rng_of(seed))[:count].tolist()
     images, labels = collate(fetch(split, indices))
-    if int(labels.min()) < 0:
+    if any_unlabelled(labels):
         raise UserError(f"OnlineProbe: {type(data).__name__} has images without a label; leave OnlineProbe out")
     if name == "train" and int(labels.min()) == int(labels.max()):
         raise UserError("OnlineProbe: all images have the same label; use more train_images, or leave OnlineProbe out")
@@ -115,15 +106,15 @@ def some_images(data: ImageDataModule, name: Split, count: int, seed: int) -> tu
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every part's mode and the global random numbers are as before."""
+    """Evaluation mode without gradients; the modes of all submodules and the RNG state are restored afterwards."""
     modes = [(part, part.training) for part in module.modules()]
-    with isolate_rng(), torch.no_grad():
-        module.eval()
-        try:
+    try:
+        with isolate_rng(), torch.no_grad():
+            module.eval()
             yield
-        finally:
-            for part, training in modes:
-                part.training = training
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def layer_features(module: PixelModule, images: Tensor, layers: list[int], batch_size: int) -> Tensor:
@@ -135,11 +126,11 @@ def layer_features(module: PixelModule, images: Tensor, layers: list[int], batch
     return torch.cat(parts, dim=1)
 
 
-def probe_scores(features: dict[str, Tensor], labels: dict[str, Tensor], strength: float) -> list[float]:
+def probe_scores(features: dict[str, Tensor], labels: dict[str, Tensor], l2: float) -> list[float]:
     """Validation accuracy of each layer's probe, from features `(L, N, D)` and labels `(N,)` of "train" and "val"."""
     device = probing_device(features["train"].device)
     train, val = standardise(features["train"], [features["train"], features["val"]])
     classes = int(max(part.max() for part in labels.values())) + 1
-    probes = fit_probes(train.to(device), labels["train"].to(device), [strength], classes)
+    probes = fit_probes(train.to(device), labels["train"].to(device), [l2], classes)
     scores: list[float] = accuracy(probes.logits(val.to(device)), labels["val"].to(device))[:, 0].tolist()
     return scores

@@ -1,8 +1,7 @@
-"""Ends a run in good order when a scheduler, or Ctrl-C, asks it to."""
+"""Preemption: on a signal a run finishes its step, saves and exits, so that it can be resumed."""
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,31 +12,22 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 
-from igpt.callbacks.step_checkpoint import StepCheckpoint, between_steps, stopping_guard
+from igpt.callbacks.step_checkpoint import StepCheckpoint, stopping_guard
 from igpt.checkpoints import LAST
-from igpt.system import ASKED_TO_END, UserError, same_file
+from igpt.system import ASKED_TO_END, UserError, complain, same_file
+from igpt.training import disable_sigterm_broadcast, is_accumulating
 
 REQUEUE = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
 INTERRUPTED = 130  # exit code: what shells give a command that Ctrl-C has ended
 ECHO = 1.0  # seconds; `timeout` and others send a signal to a process and to its group
 
 
-class Preempted(SystemExit):
-    """The run has been saved and can go on later; `igpt fit` ends with this code."""
-
-    def __init__(self, code: int = REQUEUE) -> None:
-        super().__init__(code)
-
-
 class Preemption(Checkpoint):
     """On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, save, say how to go on, exit; on a second signal exit at once.
 
-    The exit code is 75, by which a scheduler knows that the run can go on, and 130 after Ctrl-C, by which a shell knows
-    that what would have followed is not wanted either.
-
-    A signal during validation ends it after the batch; the resumed run validates. At the last step the run ends as it
-    would have, as where `LossGuard` has stopped it. (Lightning calls callbacks of this base class last, when all
-    others have seen the step.)
+    The exit code is 75, by which a scheduler knows that the run can go on; after Ctrl-C it is 130. A signal during
+    validation ends it after the batch, and the resumed run validates. At the last step, or where `LossGuard` has
+    stopped the run, it ends as it would have. (Lightning calls callbacks of this base class last.)
 
     Args:
         every_n_steps: optimizer steps, or batches of validation, between two agreements of several processes.
@@ -59,14 +49,11 @@ class Preemption(Checkpoint):
         self._listen()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen again, where there was no sanity check; Lightning's handler may have taken a signal until now.
-
-        At every step of several processes it would have them agree on that, which waits for the device (2.6).
-        """
+        """Listen again, where there was no sanity check; Lightning's handler may have taken a signal until now."""
         self._listen()
         if self.asked is None and trainer.received_sigterm:
             self._note(signal.SIGTERM, None)
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        disable_sigterm_broadcast(trainer)
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -82,73 +69,50 @@ class Preemption(Checkpoint):
             os.write(2, b"igpt: second signal, ends at once; the last checkpoint stays as it is\n")
             os._exit(128 + number)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop behind a whole step."""
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop after a whole step."""
         self._stop_if_asked(trainer, trainer.global_step)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop in the middle of a validation."""
         if not trainer.sanity_checking:
-            self._stop_if_asked(trainer, batch_idx)
-
-    def _agreed(self, trainer: pl.Trainer, count: int) -> bool:
-        """Whether to stop now, the same in all processes.
-
-        A signal reaches them at different moments, and those that went on would wait for the others for ever. So they
-        ask each other at the same counts, all of them, whether any was asked; as this waits for the device, not at
-        every step.
-        """
-        if trainer.world_size == 1:
-            return self.asked is not None
-        if count % self.every_n_steps:
-            return False
-        return bool(trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False))
+            self._stop_if_asked(trainer, args[3])  # batch_idx
 
     def _stop_if_asked(self, trainer: pl.Trainer, count: int) -> None:
         last = trainer.global_step >= trainer.max_steps > 0
-        if last or stopping_guard(trainer) or not between_steps(trainer) or not self._agreed(trainer, count):
+        if last or stopping_guard(trainer) or is_accumulating(trainer):
             return
-        if stopping_guard(trainer, look=True):  # a lost run is not saved to go on
+        asked = self.asked is not None
+        if (
+            trainer.world_size > 1
+        ):  # a signal reaches them at different moments, so they agree, now and then: that waits
+            asked = count % self.every_n_steps == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked or stopping_guard(trainer, look=True):  # a lost run is not saved to go on
             return
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, StepCheckpoint))  # type: ignore[attr-defined]
         path = saver.save(trainer)
         if trainer.is_global_zero:
             self._say(trainer.global_step, path, saver)
         code = INTERRUPTED if self.asked == signal.SIGINT else REQUEUE
-        raise Preempted(0 if started_by_another(trainer) else code)
+        raise SystemExit(0 if started_by_another(trainer) else code)
 
     def _say(self, step: int, path: Path | None, saver: StepCheckpoint) -> None:
-        by = name_of(self.asked) if self.asked else "a signal to another process"
+        by = self.asked.name if self.asked else "a signal to another process"
+        by = "Ctrl-C" if by == "SIGINT" else by
         if path is None:
             raise UserError(f"stopped by {by} at step {step}, but it could not be saved; {saver.to_go_on()}")
         last = path.parent / LAST
         saved, word = (last, "last") if same_file(last, path) else (path, path)  # it could not be linked
-        print(
+        complain(
             f"igpt fit: stopped by {by} at step {step}; saved {saved}; to go on, run the same command with "
-            f"--ckpt_path {word}",
-            file=sys.stderr,
+            f"--ckpt_path {word}"
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier = {}
-
-
-def name_of(asked: signal.Signals) -> str:
-    """A signal as its sender calls it."""
-    return "Ctrl-C" if asked == signal.SIGINT else asked.name
 
 
 def started_by_another(trainer: pl.Trainer) -> bool:

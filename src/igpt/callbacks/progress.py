@@ -1,10 +1,10 @@
-"""Where a run is, as one line that is refreshed by time."""
+"""Progress line, refreshed by time and not by step, so that its cost does not depend on how quick the steps are."""
 
 import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,10 +14,9 @@ from igpt.system import UserError
 
 
 class ProgressLine(ProgressBar):
-    """Shows the optimizer steps done of a training or the batches of an evaluation, their pace, and the last values.
+    """Shows optimizer steps of a training or batches of an evaluation, their pace, and the last values.
 
-    The line is refreshed by time and not by step, so that it costs the same however quick the steps are. On a terminal
-    it is written over; in a file each refresh is a line.
+    On a terminal the line is written over; in a file each refresh is a line.
 
     Args:
         every_s: seconds between two refreshes on a terminal.
@@ -37,7 +36,7 @@ class ProgressLine(ProgressBar):
         self._shown = time.monotonic()  # the last refresh
         self._width = 0  # of the terminal's line that is still to be ended
         self._label, self._done, self._total = "", 0, math.inf
-        self._first, self._since = 0, 0.0  # steps done when the pace began to be measured, and when that was
+        self._first, self._since = 0, 0.0  # steps done, and when, at which the pace began to be measured
 
     def disable(self) -> None:
         """Show nothing."""
@@ -52,73 +51,46 @@ class ProgressLine(ProgressBar):
         self._end_line()
         print(*args, **kwargs)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """So many optimizer steps are done."""
         self._advance(self.train_description, trainer.global_step, trainer.max_steps)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """One batch further."""
-        self.has_dataloader_changed(dataloader_idx)
-        label = self.sanity_check_description if trainer.sanity_checking else self.validation_description
-        self._advance(label, batch_idx + 1, self.total_val_batches_current_dataloader)
+        if trainer.sanity_checking:
+            self._advance_in(self.sanity_check_description, trainer.num_sanity_val_batches, *args[3:])
+        else:
+            self._advance_in(self.validation_description, trainer.num_val_batches, *args[3:])
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """One batch further."""
-        self.has_dataloader_changed(dataloader_idx)
-        self._advance(self.test_description, batch_idx + 1, self.total_test_batches_current_dataloader)
+        self._advance_in(self.test_description, trainer.num_test_batches, *args[3:])
 
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """One batch further."""
-        self.has_dataloader_changed(dataloader_idx)
-        label = f"{self.predict_description} {dataloader_idx}"
-        self._advance(label, batch_idx + 1, self.total_predict_batches_current_dataloader)
+        self._advance_in(self.predict_description, trainer.num_predict_batches, *args[3:])
 
-    def on_train_end(self, *args: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the end."""
-        self._finish()
+        if self._label:
+            self._show(time.monotonic())
+        self._end_line()
+        self._label = ""
 
-    def on_validation_end(self, *args: Any) -> None:
+    on_test_end = on_predict_end = on_train_end
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the end, unless training goes on."""
-        if self.trainer.state.fn == "validate":
-            self._finish()
-
-    def on_test_end(self, *args: Any) -> None:
-        """Show the end."""
-        self._finish()
-
-    def on_predict_end(self, *args: Any) -> None:
-        """Show the end."""
-        self._finish()
+        if trainer.state.fn == "validate":
+            self.on_train_end(trainer, pl_module)
 
     def on_exception(self, *args: Any) -> None:
         """Leave the line to what is going to be said."""
         self._end_line()
+
+    def _advance_in(self, label: str, totals: Sequence[float], batch_idx: int, loader: int = 0) -> None:
+        label = f"{label} {loader}" if len(totals) > 1 else label
+        self._advance(label, batch_idx + 1, totals[loader])
 
     def _advance(self, label: str, done: int, total: float) -> None:
         now = time.monotonic()
@@ -143,12 +115,6 @@ class ProgressLine(ProgressBar):
             sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
-    def _finish(self) -> None:
-        if self._label:
-            self._show(time.monotonic())
-        self._end_line()
-        self._label = ""
-
     def _end_line(self) -> None:
         if self._width:
             sys.stdout.write("\n")
@@ -159,11 +125,8 @@ def progress_text(label: str, done: int, total: float, pace: float, values: Mapp
     """The line: `Training: 40/1095 (4 %), 10.8/s, 1:37 left, train/loss 2.31`.
 
     Args:
-        label: what is going on.
-        done: steps or batches.
-        total: of them in all; infinite where nobody knows.
+        done, total: steps or batches; the total may be infinite.
         pace: of them a second; 0 where it is not known yet.
-        values: what to show, by name.
     """
     place = f"{done}/{total:.0f} ({100 * done / total:.0f} %)" if 0 < total < math.inf else str(done)
     parts = [f"{label}: {place}"]
@@ -172,7 +135,6 @@ def progress_text(label: str, done: int, total: float, pace: float, values: Mapp
         if total < math.inf:
             minutes, seconds = divmod(round((total - done) / pace), 60)
             parts.append(f"{minutes}:{seconds:02} left")
-    parts += [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
-    ]
+    for name, value in values.items():
+        parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)

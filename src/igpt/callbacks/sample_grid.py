@@ -1,4 +1,4 @@
-"""Pictures in TensorBoard after each validation: samples from nothing, and completed halves beside their originals."""
+"""Samples and completed images in TensorBoard after each validation."""
 
 import math
 

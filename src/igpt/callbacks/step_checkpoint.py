@@ -1,7 +1,6 @@
 """Checkpoints at regular steps, at named steps and at the end; `last.ckpt` always points to the newest."""
 
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +12,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints
-from igpt.system import UserError, last_line, link_last, partial_path, place_folder, remove_partial, same_file
+from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints, step_path
+from igpt.system import UserError, complain, last_line, link_last, partial_path, remove_partial, same_file, take_place
+from igpt.training import dump_checkpoint, is_accumulating, saves_sharded
 
 
 class StepCheckpoint(ModelCheckpoint):
     """Writes `checkpoints/step=NNNNNNN.ckpt` into the run's folder and links `last.ckpt` to the newest.
 
-    A checkpoint always stands for a whole optimizer step, so that a run which goes on from it repeats the very steps
-    that would have followed. The last step is saved when validation is over and all is logged; a run that `LossGuard`
-    stopped does not save its end. Where the strategy saves in parts a checkpoint is a folder, which gets its name when
-    all of them are on the disk.
+    A checkpoint is written between optimizer steps only, so that a resumed run repeats the very steps that would have
+    followed. The last step is saved when validation is over and all is logged; a run that `LossGuard` stopped does not
+    save its end. A sharded checkpoint is a folder, which gets its name when all of it is on the disk.
 
     Args:
         every_n_train_steps: optimizer steps between checkpoints; 0 is none; the last step is always saved.
@@ -56,10 +55,12 @@ class StepCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self.every_n_train_steps = every_n_train_steps
         self.at_steps = at_steps
         self.keep = keep
         self._began = 0  # the step that this training goes on from
-        self._written: set[int] = set()  # steps of which this training has a checkpoint behind that
+        self._tried = -1  # the step that was last saved, or could not be
+        self._written: set[int] = set()  # steps of which this training has a checkpoint
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder."""
@@ -74,12 +75,10 @@ class StepCheckpoint(ModelCheckpoint):
         return Path(self.dirpath)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know the checkpoint that a resumed run comes from as saved; remove what killed writers have left."""
-        self._began, self._written = trainer.global_step, set()
-        path = step_path(self.folder, trainer.global_step)
-        if trainer.ckpt_path is not None and same_file(Path(trainer.ckpt_path), path):
-            self._last_global_step_saved = trainer.global_step
-            self._written.add(trainer.global_step)
+        """Count the checkpoint that a resumed run comes from as saved; remove what killed writers have left."""
+        step = trainer.global_step
+        resumed = trainer.ckpt_path is not None and same_file(Path(trainer.ckpt_path), step_path(self.folder, step))
+        self._began, self._tried, self._written = step, step if resumed else -1, {step} if resumed else set()
         if trainer.is_global_zero:
             remove_partial(self.folder)
 
@@ -87,19 +86,17 @@ class StepCheckpoint(ModelCheckpoint):
         """Whether a step's checkpoint is of this training, and not left by one that once went on from further back."""
         return step <= self._began or step in self._written
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Save at the interval and at the named steps; never while gradients are being accumulated."""
-        step, every = trainer.global_step, self._every_n_train_steps
-        if not between_steps(trainer) or step >= trainer.max_steps > 0:
+        step, every = trainer.global_step, self.every_n_train_steps
+        if is_accumulating(trainer) or step >= trainer.max_steps > 0:
             return
         due = (every and step % every == 0) or step in (self.at_steps or ())
         if due and not stopping_guard(trainer, look=True):
             self.save(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing: the steps decide."""
+    def on_validation_end(self, *args: Any) -> None:
+        """Save nothing: `ModelCheckpoint` would."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end, which rarely falls on a multiple of the interval; without it the run was for nothing."""
@@ -108,7 +105,7 @@ class StepCheckpoint(ModelCheckpoint):
         if guard := stopping_guard(trainer):
             if trainer.is_global_zero:
                 good = newest_intact(self.folder, lambda step: step < guard.wrong_from and self.owns(step))
-                print(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}", file=sys.stderr)
+                complain(f"igpt fit: {guard.stopped}; the last good checkpoint: {good or 'none'}")
             return
         if self.save(trainer) is None and trainer.is_global_zero:
             path = step_path(self.folder, trainer.global_step)
@@ -118,24 +115,26 @@ class StepCheckpoint(ModelCheckpoint):
         """Save this step unless that has been done, link `last.ckpt` and remove old ones; all processes must call this.
 
         Returns:
-            In the main process the path of this step's checkpoint, and None where it could not be written, whatever
-            file of that name another training has left; None in the others.
+            The checkpoint, in the main process; None in the others, and where it could not be written.
         """
         step = trainer.global_step
         path = step_path(self.folder, step)
-        if self._should_skip_saving_checkpoint(trainer):
+        if trainer.fast_dev_run or self._tried == step:  # type: ignore[attr-defined]
             return path if step in self._written else None
         for logger in trainer.loggers:
             logger.save()  # what led here must not be lost when the run goes on from here
         self.best_model_path, self.last_model_path = str(path), str(self.folder / LAST)
         known = identity(path)
-        if getattr(trainer.strategy, "_save_distributed_checkpoint", False):  # there is no public question
-            self._save_parts(trainer, path)
+        if saves_sharded(trainer):
+            self._save_sharded(trainer, path)
         else:
-            self._save_checkpoint(trainer, str(path))
+            trainer.save_checkpoint(path, weights_only=False)
+        self._tried = step
         if not trainer.is_global_zero or identity(path) == known:
             return None
         self._written.add(step)
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(proxy(self))
         self._make_newest(path)
         return path
 
@@ -146,32 +145,26 @@ class StepCheckpoint(ModelCheckpoint):
             for old in superseded(self.folder, self.keep, self.at_steps or [], self.owns):
                 remove_checkpoint(old)
         except OSError as error:
-            print(
+            complain(
                 f"igpt: {path} is written, but {LAST} could not be linked to it or older ones not removed "
-                f"({error.strerror or error}); training goes on",
-                file=sys.stderr,
+                f"({error.strerror or error}); training goes on"
             )
 
-    def _save_parts(self, trainer: pl.Trainer, path: Path) -> None:
-        """Have every process write its part, then give the folder its name; a failure is as in `WholeCheckpoints`.
+    def _save_sharded(self, trainer: pl.Trainer, path: Path) -> None:
+        """Have every process write its file, then give the folder its name; a failure is as in `WholeCheckpoints`.
 
         Wherever it happens, all processes go on together, and what stood under the name before is untouched.
         """
         written = Path(trainer.strategy.broadcast(str(partial_path(path))))
-        # Not `trainer.save_checkpoint`: its barrier would be missed by a process that fails.
-        content = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
+        content = dump_checkpoint(trainer)
         failure = (
             failure_of_any(trainer, lambda: written.mkdir(parents=True, exist_ok=True))
             or failure_of_any(trainer, lambda: trainer.strategy.save_checkpoint(content, written))
-            or failure_of_any(trainer, lambda: place_folder(written, path) if trainer.is_global_zero else None)
+            or failure_of_any(trainer, lambda: take_place(written, path, True) if trainer.is_global_zero else None)
         )
-        if failure is None:
-            self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, str(path)
-            for logger in trainer.loggers if trainer.is_global_zero else []:
-                logger.after_save_checkpoint(proxy(self))
-        elif trainer.is_global_zero:
+        if failure is not None and trainer.is_global_zero:
             shutil.rmtree(written, ignore_errors=True)
-            print(f"igpt: {path} could not be written ({failure}); training goes on", file=sys.stderr)
+            complain(f"igpt: {path} could not be written ({failure}); training goes on")
 
     def to_go_on(self) -> str:
         """What to do after a failed write."""
@@ -179,11 +172,6 @@ class StepCheckpoint(ModelCheckpoint):
         if not last.exists():
             return "make room and start again"
         return f"{original(last).name} is intact: make room and go on from there with --ckpt_path last"
-
-
-def between_steps(trainer: pl.Trainer) -> bool:
-    """Whether the last batch has ended an optimizer step, so that no accumulated gradients would be lost now."""
-    return not trainer.fit_loop._should_accumulate()
 
 
 def stopping_guard(trainer: pl.Trainer, look: bool = False) -> LossGuard | None:
@@ -198,10 +186,7 @@ def stopping_guard(trainer: pl.Trainer, look: bool = False) -> LossGuard | None:
 
 
 def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | None:
-    """Do this process' part of a work on files; what went wrong in any of them, the same in all, or None.
-
-    However it ended, they all meet behind it, so that none waits for one that has failed.
-    """
+    """Do this process' part of a work on files, and meet the others; what went wrong in any of them, or None."""
     reason = None
     try:
         work()
@@ -213,13 +198,8 @@ def failure_of_any(trainer: pl.Trainer, work: Callable[[], object]) -> str | Non
     return trainer.strategy.broadcast(reason) or "another process could not write its part"
 
 
-def step_path(folder: Path, step: int) -> Path:
-    """What the checkpoint of a step is called."""
-    return folder / f"step={step:07d}.ckpt"
-
-
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file, or folder, from another that had its name before; None where there is none."""
+    """Inode and modification time, which tell a file or folder from an earlier one of its name; None without one."""
     if not path.exists():
         return None
     found = path.stat()
@@ -227,16 +207,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def superseded(folder: Path, keep: int | None, always: list[int], owns: Callable[[int], bool]) -> list[Path]:
-    """Step checkpoints to remove: all but those of the steps `always`, and the `keep` newest.
+    """Step checkpoints to remove: all but those of the steps `always`, and the `keep` newest (None is all).
 
-    Newest is what has the highest step, since clocks may be wrong; what another training has left behind the step that
-    this one went on from counts as oldest. What `last.ckpt` stands for is never among them.
-
-    Args:
-        folder: of the checkpoints.
-        keep: how many; None is all.
-        always: steps that stay.
-        owns: whether a step is one of this training.
+    Newest is what has the highest step, since clocks may be wrong; steps that this training does not own count as
+    oldest. What `last.ckpt` stands for is never among them.
     """
     if keep is None:
         return []

@@ -1,6 +1,6 @@
-"""Checkpoints in parts: folders with a file for each process that trained, written by sharded runs.
+"""Checkpoint in several files, as FSDP writes them: a folder with a file for each process.
 
-`meta.pt` holds all but weights and moments; `.metadata` says which part of which tensor lies in which file.
+`meta.pt` holds all but weights and moments; `.metadata` says which piece of which tensor lies in which file.
 """
 
 import pickle
@@ -47,10 +47,8 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     return content | {CHECKPOINT_KEY: header_of(content[CHECKPOINT_KEY], path)}
 
 
-def read_parts(path: str | Path) -> dict[str, Any]:
-    """A sharded checkpoint put together in this process' memory, without the optimizer; nothing in it is executed.
-
-    Returns what `read_checkpoint` does of a single file: `state_dict` has whole tensors under the same names.
+def read_sharded(path: str | Path) -> dict[str, Any]:
+    """A sharded checkpoint's content without the optimizer, as `read_checkpoint` returns it; nothing is executed.
 
     Raises:
         UserError: it is not whole, damaged, or holds something other than tensors and plain data.
@@ -59,11 +57,7 @@ def read_parts(path: str | Path) -> dict[str, Any]:
 
 
 def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of each weight, one after the other.
-
-    Raises:
-        UserError: see `read_parts`.
-    """
+    """Name and whole tensor of each weight, one after the other; errors as of `read_sharded`."""
     try:
         reader = PlainReader(path)
         for key, entry in reader.read_metadata().state_dict_metadata.items():
@@ -83,10 +77,10 @@ def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:
 
 
 class PlainReader(FileSystemReader):
-    """Reads the description of the parts as data: torch's own reader would execute what it holds."""
+    """Reads `.metadata` as data: torch's own reader would execute what it holds."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The description of all parts."""
+        """Where each tensor lies."""
         with (Path(self.path) / ".metadata").open("rb") as file:
             found: Metadata = PlainUnpickler(file).load()
         return found
@@ -96,7 +90,7 @@ class PlainUnpickler(pickle.Unpickler):
     """Knows the classes that describe tensors and their places, and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class of that name, if it is one of these."""
+        """The class of that name, or an UnpicklingError."""
         kind = getattr(torch, name, None) if module == "torch" else None
         if module == DESCRIBING and "." not in name:
             found = super().find_class(module, name)

@@ -1,7 +1,6 @@
-"""Objects as plain data: class path and constructor arguments, read from attributes of the same names.
+"""Specs: objects as class path and constructor arguments, so that checkpoints need no pickle.
 
-This is how checkpoints remember what they hold without pickling anything. Classes follow one rule: every constructor
-argument is kept as an attribute of the same name.
+Classes follow one rule: every constructor argument is kept as an attribute of the same name.
 """
 
 import importlib
@@ -29,13 +28,10 @@ def plain(value: Any) -> Any:
 
 
 def spec_of(instance: object, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`{"class_path", "init_args"}` of an instance.
+    """`{"class_path", "init_args"}` of an instance; a TypeError where an argument is no attribute or no plain data.
 
     Args:
         known: arguments whose value is not the attribute of the same name.
-
-    Raises:
-        TypeError: a constructor argument is not kept as an attribute, or is not plain data.
     """
     kind = type(instance)
     init_args = {}
@@ -54,10 +50,7 @@ def spec_of(instance: object, known: dict[str, Any] | None = None) -> dict[str, 
 
 
 def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
-    """Build what `spec` describes, if its class is a subclass of `base` from a module in `allowed`.
-
-    Args:
-        allowed: packages and modules; a checkpoint from a stranger cannot make us import anything else.
+    """Build what `spec` describes, if its class is a subclass of `base` from a package or module in `allowed`.
 
     Raises:
         UserError: the class is unknown, of another kind, or does not take these arguments.
@@ -87,11 +80,7 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
 
 
 def header_of(stored: Any, source: str | PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint stores beside its weights, once it names its model by class path and arguments.
-
-    Raises:
-        UserError: it has another form than igpt writes.
-    """
+    """The header of a checkpoint, checked: a UserError unless it names its model by class path and arguments."""
     model = stored.get("model") if isinstance(stored, dict) else None
     kinds = {"class_path": str, "init_args": dict}
     if not isinstance(model, dict) or not all(isinstance(model.get(name), kind) for name, kind in kinds.items()):

@@ -1,6 +1,5 @@
 """`igpt check`: every image of any data module read once, in parallel, and what is broken listed."""
 
-import hashlib
 import os
 import sys
 import time
@@ -10,7 +9,16 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker, check_item
+from igpt.data import (
+    SPLITS,
+    ImageDataModule,
+    LabelledImages,
+    Split,
+    WatchedLoader,
+    begin_worker,
+    check_item,
+    pixel_sha256,
+)
 from igpt.system import UserError
 
 TOLD_EVERY = 10.0  # seconds between two lines about the progress; on a terminal one line is renewed
@@ -21,7 +29,7 @@ class Seen(NamedTuple):
     """One image that was looked at: what is wrong with it, or an empty string, and a checksum of its pixels."""
 
     problem: str
-    digest: bytes
+    digest: str
 
 
 def check(data: ImageDataModule, workers: int | None = None) -> None:
@@ -44,11 +52,11 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     data.prepare_data()
     started, total = time.monotonic(), sum(data.size(name) for name in SPLITS)
     broken = [f"{path}: {reason}" for path, reason in data.damaged]
-    known: dict[bytes, Split] = {}
+    known: dict[str, Split] = {}
     repeated: dict[tuple[Split, Split], int] = {}
     progress = Progress(total)
     for split in SPLITS:
-        fresh: dict[bytes, Split] = {}
+        fresh: dict[str, Split] = {}
         for seen in progress.counted(looked_at(data.images(split), split, data.resolution, workers)):
             if seen.problem:
                 broken.append(seen.problem)
@@ -86,8 +94,8 @@ class Looks(Dataset[Seen]):
         except Exception as error:  # a plug-in's images may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             named = isinstance(error, UserError) and reason.startswith("image ")
-            return Seen(reason if named else f"{self.split} image {index}: {reason}", b"")
-        return Seen("", hashlib.sha256(item[0].contiguous().numpy().tobytes()).digest()[:16])
+            return Seen(reason if named else f"{self.split} image {index}: {reason}", "")
+        return Seen("", pixel_sha256(item[0]))
 
 
 def looked_at(images: LabelledImages, split: Split, resolution: int, workers: int) -> Iterator[Seen]:
@@ -97,7 +105,7 @@ def looked_at(images: LabelledImages, split: Split, resolution: int, workers: in
         batch_size=AT_ONCE,
         num_workers=workers,
         collate_fn=list,
-        worker_init_fn=begin_worker if workers else None,
+        worker_init_fn=begin_worker,
         generator=torch.Generator(),
     )
     for batch in loader:

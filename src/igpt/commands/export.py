@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_checkpoint, read_parts, write_checkpoint
+from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_checkpoint, read_sharded, write_checkpoint
 from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
 from igpt.model import TransformerConfig
 from igpt.modules import check_room, step_of
@@ -148,7 +148,7 @@ def open_contents(ckpt: str) -> Contents:
     Raises:
         UserError: see `read_checkpoint`; or its header does not describe a model.
     """
-    content = read_parts(ckpt) if Path(ckpt).is_dir() else read_checkpoint(ckpt)
+    content = read_sharded(ckpt) if Path(ckpt).is_dir() else read_checkpoint(ckpt)
     header, state = content[CHECKPOINT_KEY], content["state_dict"]
     model = header["model"]
     joint = "generative" in model["init_args"]

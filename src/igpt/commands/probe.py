@@ -9,22 +9,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule
-from igpt.model import FeatureOptions, check_layers
+from igpt.data import SPLITS, ImageDataModule, any_unlabelled
+from igpt.model import FeatureOptions
 from igpt.modules import Loaded, load
 from igpt.parsing import command_line
 from igpt.probing import (
-    HOW,
-    Asked,
+    FeatureStore,
     FeatureType,
-    Method,
+    ProbeOptions,
     ProbeReport,
+    ProbeTask,
     Written,
     check_results,
-    features_for,
     forget_training,
-    low_data_row,
+    low_data,
     run_method,
+    stored_features,
     subset_indices,
     subsets_of,
 )
@@ -87,38 +87,60 @@ def probe(
     source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
     loaded = load(source)  # a link may lead elsewhere before the work is done
     checksum = sha256_of(source)
-    core = loaded.module.core
-    core.compile_blocks = compile
-    wanted, methods = parse_layers(layers, core.n_layers), parse_methods(method)
-    how = FeatureOptions(norm, grid, masks)
-    check_options(concat, wanted, core.n_layers, labels_per_class, subsets, epochs)
-    how.check(core.resolution, core.causal)
+    loaded.module.core.compile_blocks = compile
+    options = ProbeOptions(
+        layers,
+        method,
+        concat,
+        labels_per_class,
+        subsets,
+        FeatureOptions(norm, grid, masks),
+        standardise,
+        dtype,
+        epochs,
+    )
+    options.check(loaded.module)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
     data = to_probe_with(data, loaded)
-    classes = num_classes(data)
-    few = subsets_of(data, labels_per_class or [], subsets)
     folder = Path(out) if out else default_folder(Path(ckpt))
-    stored_as: FeatureType = dtype or ("float16" if norm == "normed" else "float32")
-    asked = Asked(loaded.module, data, classes, wanted, concat, how, standardise, epochs, folder, compute)
-    choices = {**how.to_dict(), "standardise": standardise, "dtype": stored_as, "precision": compute.precision}
+    task = ProbeTask(loaded, data, num_classes(data), options, folder, compute)
+    few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        features = None
-        if set(methods) != {"sgd"} or few or not asked.changing:
-            features = features_for(asked, source, store, stored_as)
+        if any(one.name != "sgd" for one in options.methods) or few or not task.changing:
+            task = replace(task, features=features_for(task, checksum, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        results = [run_method(name, asked, features) for name in methods]
-        report = ProbeReport(
-            {**origin(ckpt, checksum, loaded, data), "features": choices},
-            results,
-            [low_data_row(features, *size, wanted, classes, standardise) for size in few.items()] if features else [],
-            subset_indices(data, few),
-        )
+        results = [run_method(one, task) for one in options.methods]
+        about = origin(ckpt, checksum, task)
+        report = ProbeReport(about, results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
-        forget_training(asked, results)
+        forget_training(task, results)
     print(report.text())
     print(told(written, folder, time.perf_counter() - started))
+
+
+def features_for(task: ProbeTask, checksum: str, store: str | None) -> FeatureStore:
+    """The features of all layers, from `store` or from beside the results, made where they are not there yet.
+
+    Raises:
+        UserError: see `stored_features`.
+    """
+    started = time.perf_counter()
+    features, reused = stored_features(
+        task.loaded.module,
+        checksum,
+        task.data,
+        task.layers,
+        task.options.features,
+        folder=Path(store) if store else task.folder / "features",
+        own=store is not None,
+        dtype=task.options.stored_as,
+        compute=task.compute,
+    )
+    told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
+    print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {told}")
+    return features
 
 
 def told(written: Written, folder: Path, seconds: float) -> str:
@@ -144,8 +166,10 @@ def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModu
     return data
 
 
-def origin(ckpt: str, checksum: str, loaded: Loaded, data: ImageDataModule) -> dict[str, Any]:
+def origin(ckpt: str, checksum: str, task: ProbeTask) -> dict[str, Any]:
     """What was probed, for probe.json."""
+    options, data, loaded = task.options, task.data, task.loaded
+    standing = {"standardise": options.standardise, "dtype": options.stored_as, "precision": task.compute.precision}
     return {
         "command": command_line(),
         "checkpoint": str(ckpt),
@@ -156,50 +180,8 @@ def origin(ckpt: str, checksum: str, loaded: Loaded, data: ImageDataModule) -> d
         "data": data.spec(),
         "identity": data.identity(),
         "images": {name: data.size(name) for name in SPLITS},
+        "features": {**options.features.to_dict(), **standing},
     }
-
-
-def parse_layers(text: str, n_layers: int) -> list[int]:
-    """Turn "all" or "0,4,8" into a sorted list of layers.
-
-    Raises:
-        UserError: not numbers, or no such layer.
-    """
-    if text == "all":
-        return list(range(n_layers + 1))
-    try:
-        layers = sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise UserError(f"--layers {text!r} is neither 'all' nor numbers such as 0,4,8") from error
-    check_layers(layers, n_layers)
-    return layers
-
-
-def parse_methods(text: str) -> list[Method]:
-    """Turn "all" or "lbfgs,knn" into a list of methods, in the order given.
-
-    Raises:
-        UserError: no such method.
-    """
-    names = list(HOW) if text == "all" else list(dict.fromkeys(text.split(",")))
-    wrong = [name for name in names if name not in HOW]
-    if wrong:
-        raise UserError(f"--method {','.join(wrong)}; choose from {', '.join(HOW)}, several with commas, or all")
-    return names  # type: ignore[return-value]
-
-
-def check_options(
-    concat: int | None, layers: list[int], n_layers: int, labels_per_class: list[int] | None, subsets: int, epochs: int
-) -> None:
-    """Raise a UserError for numbers that make no probe."""
-    if concat is not None and not 2 <= concat <= n_layers + 1:
-        raise UserError(f"--concat {concat} must lie between 2 and {n_layers + 1}, the number of layers")
-    if concat is not None and len(layers) <= n_layers:
-        raise UserError("--concat needs the neighbours of the best layer, whichever it is; leave --layers out")
-    if labels_per_class is not None and (not labels_per_class or min(labels_per_class) < 1):
-        raise UserError(f"--labels_per_class {labels_per_class}: give numbers of at least 1, such as 4 25 400")
-    if subsets < 1 or epochs < 1:
-        raise UserError("--subsets and --epochs must be at least 1")
 
 
 def num_classes(data: ImageDataModule) -> int:
@@ -209,7 +191,7 @@ def num_classes(data: ImageDataModule) -> int:
         UserError: there are images without a label, or only one class.
     """
     labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
-    if int(labels.min()) < 0:
+    if any_unlabelled(labels):
         raise UserError("--data: some images have no label (-1); probing needs labelled images")
     if int(labels.max()) < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")

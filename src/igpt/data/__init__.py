@@ -1,34 +1,43 @@
-"""Images come in: the contract of a data module, loaders, splits, and all that a plug-in may import."""
+"""Images come in: data modules, their loaders and splits, shards of tokens, and all that a plug-in may import."""
 
-from igpt.data.contract import NO_LABEL, check_item
+from igpt.data.contract import check_item
 from igpt.data.datamodule import DEVICE_GIB, ImageDataModule
-from igpt.data.imagefile import BadImageError, decode_rgb, missing_decoder
-from igpt.data.images import AugmentedImages, ChosenImages, LabelledImages, TensorImages, fetch
-from igpt.data.keyed import random_ints, rng_of
-from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
-from igpt.data.permutation import permuted
-from igpt.data.pictures import (
+from igpt.data.imagefile import (
+    BadImageError,
     check_pair,
-    confusion_figure,
-    enlarge,
-    grid,
-    heat,
-    heat_legend,
+    decode_rgb,
+    missing_decoder,
     open_mask,
     open_picture,
     save_picture,
 )
-from igpt.data.shards.index import NAME, Index, Shard, check_shards
-from igpt.data.shards.reading import ShardReader
+from igpt.data.images import (
+    NO_LABEL,
+    AugmentedImages,
+    ChosenImages,
+    LabelledImages,
+    TensorImages,
+    any_unlabelled,
+    evenly_spaced,
+    fetch,
+    fingerprint,
+    label_bytes,
+    pixel_sha256,
+)
+from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
+from igpt.data.plots import confusion_figure, enlarge, grid, heat, heat_legend
+from igpt.data.randomness import permuted, random_ints, rng_of
+from igpt.data.shards import NAME, Index, Shard, ShardReader, check_shards
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
-from igpt.data.workers import WatchedLoader, begin_worker, collate
-from igpt.system import UserError
+from igpt.data.workers import WatchedLoader, begin_worker, collate, end_with_the_parent
+from igpt.system import UserError, atomic_path
 
 __all__ = [
     "DEVICE_GIB", "NAME", "NO_LABEL", "SPLITS", "AugmentedImages", "BadImageError", "ChosenImages",
     "ImageDataModule", "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages",
-    "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "begin_worker", "check_item",
-    "check_pair", "check_shards", "collate", "confusion_figure", "decode_rgb", "enlarge", "fetch", "few_per_class",
-    "grid", "heat", "heat_legend", "missing_decoder", "open_mask", "open_picture", "permuted", "random_ints",
-    "rng_of", "save_picture", "stratified_split",
+    "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled",
+    "atomic_path", "begin_worker", "check_item", "check_pair", "check_shards", "collate", "confusion_figure",
+    "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint",
+    "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted",
+    "pixel_sha256", "random_ints", "rng_of", "save_picture", "stratified_split",
 ]  # fmt: skip

@@ -1,14 +1,15 @@
-"""What igpt relies on in the images and labels that others give, as quick checks."""
+"""Checks that the splits, images and labels of a data module have the types, shapes and values igpt relies on."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from igpt.data.images import NO_LABEL, LabelledImages, TensorImages
+from igpt.data.splits import SPLITS
 from igpt.system import UserError
-
-NO_LABEL = -1
 
 
 def check_item(item: object, resolution: int) -> None:
@@ -39,3 +40,39 @@ def check_labels(labels: Any, num_classes: int) -> None:
     if low < NO_LABEL or (num_classes and high >= num_classes):
         outside = low if low < NO_LABEL else high
         raise UserError(f"label {outside} is neither a class, 0 to {num_classes - 1}, nor {NO_LABEL} for none")
+
+
+def check_splits(loaded: object, resolution: int, num_classes: int) -> None:
+    """Look whether these can be the splits of a data module, by their labels and the first image of each.
+
+    Labels that are only read when asked for are left unread; an image that cannot be read is named when its turn comes.
+
+    Raises:
+        UserError: splits are not "train", "test" and perhaps "val", or one is not as `LabelledImages` says.
+    """
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{type(loaded).__name__}, not a mapping of splits to images")
+    if not {"train", "test"} <= set(loaded) <= set(SPLITS):
+        raise UserError(f"the splits {', '.join(map(str, loaded))}, not train, test and perhaps val")
+    for name, images in loaded.items():
+        if not isinstance(images, LabelledImages):
+            raise UserError(f"{type(images).__name__} as {name}, not LabelledImages")
+        try:
+            check_images(images, resolution, num_classes)
+        except UserError as error:
+            raise UserError(f"a split {name} in which {error}") from error
+
+
+def check_images(images: LabelledImages, resolution: int, num_classes: int) -> None:
+    """The part of `check_splits` that is about one split."""
+    if "labels" in vars(images):
+        check_labels(images.labels, num_classes)
+    if isinstance(images, TensorImages) and len(images.images) != len(images):
+        raise UserError(f"{len(images.images)} images have {len(images)} labels")
+    if len(images) == 0:
+        raise UserError("there are no images")
+    try:
+        item = images[0]
+    except (OSError, UserError):
+        return
+    check_item(item, resolution)

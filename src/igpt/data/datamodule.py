@@ -1,11 +1,8 @@
-"""The contract between igpt and anybody's images, and what every data module shares.
+"""`ImageDataModule`, the base class of every data module: splits and loaders out of what a plug-in's `load` gives.
 
-A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), labels int64 (B,))`; a plug-in only
-says where its images are (`load`), and this file makes splits, loaders and their order out of them.
+A data module knows no palette. It yields batches `(images uint8 (B, 3, R, R), labels int64 (B,))`.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,57 +13,21 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from igpt.checkpoints import spec_of
-from igpt.data.contract import check_item, check_labels
-from igpt.data.images import ChosenImages, LabelledImages, TensorImages, digest_of, in_memory
-from igpt.data.loaders import Addresses, TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
+from igpt.data.contract import check_splits
+from igpt.data.images import ChosenImages, LabelledImages, fingerprint, in_memory
+from igpt.data.loaders import TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate
-from igpt.system import UserError
+from igpt.system import UserError, digest_of
 
 DEVICE_GIB = 2.0  # CIFAR at 32x32 takes 0.15
-
-
-def check_splits(loaded: object, resolution: int, num_classes: int) -> None:
-    """Look whether these can be the splits of a data module, by their labels and the first image of each.
-
-    Labels that are only read when asked for are left unread; an image that cannot be read is named when its turn comes.
-
-    Raises:
-        UserError: splits are not "train", "test" and perhaps "val", or one is not as `LabelledImages` says.
-    """
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{type(loaded).__name__}, not a mapping of splits to images")
-    if not {"train", "test"} <= set(loaded) <= set(SPLITS):
-        raise UserError(f"the splits {', '.join(map(str, loaded))}, not train, test and perhaps val")
-    for name, images in loaded.items():
-        if not isinstance(images, LabelledImages):
-            raise UserError(f"{type(images).__name__} as {name}, not LabelledImages")
-        try:
-            check_images(images, resolution, num_classes)
-        except UserError as error:
-            raise UserError(f"a split {name} in which {error}") from error
-
-
-def check_images(images: LabelledImages, resolution: int, num_classes: int) -> None:
-    """The part of `check_splits` that is about one split."""
-    if "labels" in vars(images):
-        check_labels(images.labels, num_classes)
-    if isinstance(images, TensorImages) and len(images.images) != len(images):
-        raise UserError(f"{len(images.images)} images have {len(images)} labels")
-    if len(images) == 0:
-        raise UserError("there are no images")
-    try:
-        item = images[0]
-    except (OSError, UserError):
-        return
-    check_item(item, resolution)
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Base of every data module, built in or plugged in.
 
     A plug-in writes `load`, and `prepare_data` where files must be fetched or checked. Every constructor argument is
-    kept as an attribute of the same name: that is how a checkpoint remembers its data.
+    kept as an attribute of the same name, by which a checkpoint remembers its data.
 
     Args:
         resolution: side R of the square images in pixels.
@@ -122,30 +83,23 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three splits once; Lightning calls this in every process.
-
-        Raises:
-            UserError: see `load`; or what it gives breaks the contract, as far as that shows at a glance.
-        """
+        """Make the three splits once, in every process, after a look at what `load` gives."""
         if self._splits:
             return
         loaded = self._whole = self._loaded()
         train, val = loaded["train"], loaded.get("val")
         kept: Sequence[int] = range(len(train))
-        splits: dict[Split, LabelledImages] = {"test": loaded["test"]}
-        if val is not None:
-            splits["val"] = val
-        else:
+        if val is None:
             kept, off = stratified_split(train.labels, self.split.val_share, self.seed)
-            splits["val"] = ChosenImages(train, off)
+            val = ChosenImages(train, off)
             if self.split.fold_validation:
                 kept = sorted(kept + off)
         if self.split.labels_per_class is not None:
-            few = few_per_class(
-                torch.as_tensor(train.labels)[list(kept)], self.split.labels_per_class, self.split.subset_seed
-            )
+            labels = torch.as_tensor(train.labels)[list(kept)]
+            few = few_per_class(labels, self.split.labels_per_class, self.split.subset_seed)
             kept = [kept[index] for index in few]
-        splits["train"] = train if len(kept) == len(train) else ChosenImages(train, list(kept))
+        chosen = train if len(kept) == len(train) else ChosenImages(train, list(kept))
+        splits: dict[Split, LabelledImages] = {"train": chosen, "val": val, "test": loaded["test"]}
         for name, images in splits.items():
             if len(images) == 0:
                 raise UserError(f"data: the {name} split is empty; change val_share or add images")
@@ -185,8 +139,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Where DDP tests or validates, this process' share of a split, in which no image is there twice.
 
         None leaves it to Lightning, whose processes all have as many batches: in the validations of a training, where
-        they meet in the middle; where weights are shared out, so that they meet in every batch; and where there are
-        fewer batches than processes.
+        weights are sharded, and where there are fewer batches than processes.
         """
         trainer = self.trainer
         if trainer is None or trainer.world_size == 1 or trainer.state.fn not in ("validate", "test"):
@@ -196,13 +149,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return WholeBatches(count, self.batch_size, trainer.world_size, trainer.global_rank)
 
     def _loading(self) -> dict[str, Any]:
-        workers = self.num_workers
-        start = begin_worker if workers else None
         return {
-            "num_workers": workers,
+            "num_workers": self.num_workers,
             "collate_fn": collate,
-            "persistent_workers": workers > 0,
-            "worker_init_fn": start,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": begin_worker,
             "pin_memory": self._device().type == "cuda",
         }
 
@@ -212,15 +163,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return device if device.type == "cuda" else torch.device("cpu")
 
     def train_dataloader(self) -> TrainingLoader:
-        """Training batches in a new seeded order every epoch, augmented; the incomplete last batch is dropped.
-
-        Raises:
-            UserError: there are fewer images than one batch of all processes.
-        """
+        """Training batches in a new seeded order every epoch, augmented; see `training_loader`."""
         return self.training_loader(self.images("train"))
 
     def training_loader(self, images: LabelledImages, epoch: int = 0) -> TrainingLoader:
-        """Batches of `images` in the order of training, beginning with `epoch`.
+        """Batches of `images` in the order of training, beginning with `epoch`; the incomplete last one is dropped.
 
         Raises:
             UserError: there are fewer images than one batch of all processes.
@@ -245,8 +192,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return None
         if device.type != "cuda" and self.num_workers:  # their memory is where the images are
             return None
-        counting = self._loading() | {"num_workers": 0, "persistent_workers": False, "worker_init_fn": None}
-        return TrainingLoader(Addresses(memory, self.seed), order, memory.to(device).batch, **counting)
+        counting = self._loading() | {"num_workers": 0, "persistent_workers": False}
+        addresses = TrainingImages(images, self.seed, addresses=True)
+        return TrainingLoader(addresses, order, memory.to(device).batch, **counting)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in a fixed order."""
@@ -267,23 +215,22 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         sizes = self._sizes()
         own = "val" in self._whole
-        names = json.dumps(list(self.class_names)).encode()
         return {
             "name": type(self).__name__,
             "root": next((str(vars(self)[name]) for name in ("root", "folder") if name in vars(self)), None),
             "resolution": self.resolution,
             "classes": self.num_classes,
-            "class_names": hashlib.sha256(names).hexdigest()[:16],
+            "class_names": digest_of(list(self.class_names))[:16],
             "validation": "own" if own else {"share": self.split.val_share, "seed": self.seed},
             "images": sizes,
             "fingerprint": self.fingerprint(),
         }
 
     def fingerprint(self) -> str:
-        """A few hexadecimal digits made of all labels and of some pictures of each split; computed once."""
+        """A few hexadecimal digits made of all labels and of some pictures of each split."""
         if self._fingerprint is None:
-            parts = {name: digest_of(self._whole[name], count) for name, count in self._sizes().items()}
-            self._fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+            parts = {name: fingerprint(self._whole[name], count) for name, count in self._sizes().items()}
+            self._fingerprint = digest_of(parts)[:16]
         return self._fingerprint
 
     def _sizes(self) -> dict[str, int]:
@@ -304,10 +251,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return init_args
 
     def spec(self) -> dict[str, Any]:
-        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again.
-
-        `device_gib` is left out: it belongs to a machine, and says nothing about the data.
-        """
+        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again."""
         spec = spec_of(self)
-        spec["init_args"].pop("device_gib", None)
+        spec["init_args"].pop("device_gib", None)  # of a machine, not of the data
         return spec

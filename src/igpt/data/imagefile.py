@@ -1,19 +1,29 @@
-"""From the bytes of any picture file to RGB pixels, the same wherever pictures are read."""
+"""Image files: decoding any format to RGB, opening the pictures and masks that a user names, and saving."""
 
+import os
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+from torch import Tensor
+
+from igpt.system import UserError, atomic_path, check_not_read, check_own
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit of suspicion: 256 MiB of RGB
 MAX_TILE = 4 * MAX_PIXELS  # bytes that a tile of a TIFF unpacks to, which may be larger than the picture
 BAND = 1 << 22  # pixels that are converted at once
-BITS_TAG, SAMPLES_TAG, TILE_TAGS = 258, 277, (322, 323)  # of TIFF
+ORIENTATION, BITS, SAMPLES, TILE = 274, 258, 277, (322, 323)  # tags of TIFF and EXIF
+WRITTEN = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # suffixes of pictures that are written
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
-PLUGINS = {  # formats that Pillow reads once a package is installed: how it is called, and what is imported
+PLUGINS = {  # formats that Pillow reads once a package is installed: the package, and the module to import
     "AVIF": ("pillow-avif-plugin", "pillow_avif"),  # Pillow 11.3 and later read it as they are
     "HEIF": ("pillow-heif", "pillow_heif"),
     "JXL": ("pillow-jxl-plugin", "pillow_jxl"),
@@ -24,7 +34,6 @@ BEGINNINGS = {  # of files of these formats: where, and with which bytes
     "HEIF": (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
     "JXL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
 }
-ORIENTATION_TAG = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,9 +72,20 @@ def decode_rgb(stream: BinaryIO) -> Image.Image:
     """Decode to RGB, upright by its EXIF orientation, transparency on white, 16 bits to 8.
 
     Raises:
-        BadImageError: zero bytes, no decoder, more than `MAX_PIXELS` (nothing is unpacked then), or see `to_rgb`.
-        Exception: on broken files decoders raise anything, from SyntaxError to struct.error.
+        BadImageError: zero bytes, truncated, no image, no decoder, more than `MAX_PIXELS` (nothing is unpacked then),
+            see `to_rgb`, or what the decoder says.
     """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata is no fault of the pixels
+            return _decoded(stream)
+    except BadImageError:
+        raise
+    except Exception as error:  # on broken files decoders raise anything, from SyntaxError to struct.error
+        raise BadImageError(_reason(error)) from error
+
+
+def _decoded(stream: BinaryIO) -> Image.Image:
     head = stream.read(16)
     if not head:
         raise BadImageError("zero bytes")
@@ -81,30 +101,37 @@ def decode_rgb(stream: BinaryIO) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return "decompression bomb: " + text.partition(".")[0]
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "truncated"
+    return f"cannot be decoded: {text or type(error).__name__}"
+
+
 def check_size(image: Image.Image) -> None:
     """Raise a BadImageError for a picture, of which only the head has been read, that would unpack to too much."""
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(
             f"decompression bomb: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are unpacked"
         )
-    width, height = (tag(image, number, 0) for number in TILE_TAGS)
-    if width * height * tag(image, SAMPLES_TAG, 1) * tag(image, BITS_TAG, 8) // 8 > MAX_TILE:
+    width, height = (tag(image, number, 0) for number in TILE)
+    if width * height * tag(image, SAMPLES, 1) * tag(image, BITS, 8) // 8 > MAX_TILE:
         raise BadImageError(f"decompression bomb: tiles of {width} x {height} pixels")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about orientation; the pixels are good
         return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow to RGB, by the rules of `rgb_of`; a large picture in bands, so that none is held thrice.
-
-    Raises:
-        BadImageError: floating-point pixels, whose scale nobody states.
-    """
+    """Any mode of Pillow to RGB, by the rules of `rgb_of`; a large picture in bands, so that none is held thrice."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     shift = shift_of(image)
@@ -129,16 +156,13 @@ def rgb_of(image: Image.Image, shift: int) -> Image.Image:
     | I;16, I;16L, I;16B, I;16N | the upper eight of the bits that `shift_of` finds |
     | I | the same, what is negative as 0 |
     | F | refused |
-
-    Args:
-        image: in any mode.
-        shift: bits by which whole numbers are shifted to become eight.
     """
     if is_deep(image):
         deep = np.asarray(image)
         return Image.fromarray((np.clip(deep, 0, None) >> shift).clip(max=255).astype(np.uint8)).convert("RGB")
     if image.mode == "LAB":
-        return lab_to_rgb(image)
+        change = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return cast(Image.Image, ImageCms.applyTransform(image, change))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode in ("PA", "La"):
             image = image.convert("LA" if image.mode == "La" else "RGBA")
@@ -157,17 +181,14 @@ def shift_of(image: Image.Image) -> int:
 
     Of modes I;16 the depth is what a TIFF says (12 or 16), else 16. Mode I holds files of 16 bits (PNG, PPM, which
     Pillow brings to that range) and TIFFs of 32, in which programs keep numbers of any depth without saying which: it
-    is 8, 16 or 31, whichever is the least that holds the largest pixel.
-
-    Raises:
-        BadImageError: floating-point pixels.
+    is 8, 16 or 31, whichever is the least that holds the largest pixel. Floating-point pixels raise a BadImageError.
     """
     if image.mode == "F":
         raise BadImageError("floating-point pixels")
     if not is_deep(image):
         return 0
     if image.mode != "I":
-        return 4 if tag(image, BITS_TAG, 16) == 12 else 8
+        return 4 if tag(image, BITS, 16) == 12 else 8
     if image.format in ("PNG", "PPM"):
         return 8
     highest = int(image.getextrema()[1])  # type: ignore[arg-type]  # of one channel a pair of numbers
@@ -181,9 +202,62 @@ def tag(image: Image.Image, number: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def lab_to_rgb(image: Image.Image) -> Image.Image:
-    """CIE L*a*b* to sRGB; Pillow's own `convert` knows no LAB."""
-    change = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-    rgb = ImageCms.applyTransform(image, change)
-    assert rgb is not None  # nothing is changed in place
-    return rgb
+def open_picture(path: str | Path, resolution: int) -> Tensor:
+    """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically. See `open_square`."""
+    return open_square(path, resolution, "RGB", Image.Resampling.BICUBIC)
+
+
+def open_mask(path: str | Path, resolution: int) -> Tensor:
+    """Any image file as bool `(R, R)`, True where it is lighter than medium grey; hard edges stay hard."""
+    return open_square(path, resolution, "L", Image.Resampling.NEAREST)[0] > 255 / 2
+
+
+def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.Resampling) -> Tensor:
+    """The central square of an image file as uint8 `(channels, R, R)`.
+
+    Raises:
+        UserError: no such file, or it is not a picture.
+    """
+    if not os.path.lexists(path):
+        raise UserError(f"picture {path} does not exist")
+    wrong = f"{path} is not a picture that can be read"
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        raise UserError(f"{wrong}; give a PNG or JPEG file")
+    try:
+        with open(path, "rb") as stream:
+            whole = decode_rgb(stream).convert(mode)
+    except (OSError, BadImageError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{wrong} ({why}); give a PNG or JPEG file") from error
+    side = min(whole.size)
+    left, top = (whole.width - side) // 2, (whole.height - side) // 2
+    square = whole.resize((resolution, resolution), resampling, box=(left, top, left + side, top + side))
+    values = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+    return values.view(resolution, resolution, -1).permute(2, 0, 1)
+
+
+def check_pair(
+    picture: str | Path, made: Callable[[NDArray[np.generic]], bool], read: Iterable[str | Path | None]
+) -> None:
+    """Look whether --out and the array of the same name, ending in .npy, may be written; for use before any work.
+
+    Args:
+        picture: that is to be written.
+        made: whether the command writes such arrays; a picture is known by the array beside it.
+        read: files that the command is given.
+
+    Raises:
+        UserError: the suffix is of no format, or one of the two files is read by this command, or is not of it.
+    """
+    if Path(picture).suffix.lower() not in WRITTEN:
+        raise UserError(f"--out {picture} names no picture format; give a file name that ends in .png")
+    array = Path(picture).with_suffix(".npy")
+    check_not_read((picture, array), read)
+    for target in (array, picture):
+        check_own(target, lambda _: made(np.load(array, mmap_mode="r")))
+
+
+def save_picture(picture: Tensor, path: str | Path) -> None:
+    """Write uint8 `(3, H, W)` as an image file; the suffix, one of `WRITTEN`, chooses the format."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(temporary)

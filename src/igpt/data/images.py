@@ -1,4 +1,4 @@
-"""Data sets of labelled images, as `igpt.data` offers them to data modules."""
+"""Map-style datasets of labelled images: in memory, augmented, subsets; and their fingerprints."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from igpt.system import UserError
 
+NO_LABEL = -1
 LOOKED_AT = 16  # images of a split whose pixels tell it from others of equal labels; all would cost a pass over them
 
 
@@ -33,7 +34,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
 
 class TensorImages(LabelledImages):
-    """Images held in memory: uint8 `(N, 3, R, R)` and labels int64 `(N,)`. Whole batches are one indexing each."""
+    """Images held in memory: uint8 `(N, 3, R, R)` and labels int64 `(N,)`."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels.to(torch.int64)
@@ -92,13 +93,34 @@ class ChosenImages(LabelledImages):
         return self.base.draw(int(self.indices[index]), rng)
 
 
-def digest_of(images: LabelledImages, count: int) -> str:
-    """SHA-256 of the labels of the first `count` images and of the pixels of some of these, evenly spaced.
+def any_unlabelled(labels: Sequence[int] | Tensor) -> bool:
+    """Whether some of these images `(N,)` have no label."""
+    return bool((torch.as_tensor(labels) <= NO_LABEL).any())
+
+
+def label_bytes(images: LabelledImages, count: int | None = None) -> bytes:
+    """The labels of the first `count` images, or of all, as little-endian int64."""
+    return torch.as_tensor(images.labels)[:count].to(torch.int64).numpy().astype("<i8").tobytes()
+
+
+def pixel_sha256(image: Tensor) -> str:
+    """SHA-256 of one image's pixels."""
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+
+
+def evenly_spaced(count: int) -> list[int]:
+    """The indices of the few of `count` images that a fingerprint looks at."""
+    return sorted({place * (count - 1) // (LOOKED_AT - 1) for place in range(LOOKED_AT)}) if count else []
+
+
+def fingerprint(images: LabelledImages, count: int | None = None, looked_at: Sequence[int] | None = None) -> str:
+    """SHA-256 of the labels of the first `count` images, or of all, and of the pixels of some (`evenly_spaced`).
 
     The same on every machine. An image that cannot be read counts as such.
     """
-    found = hashlib.sha256(torch.as_tensor(images.labels)[:count].to(torch.int64).numpy().astype("<i8").tobytes())
-    for index in sorted({place * (count - 1) // (LOOKED_AT - 1) for place in range(LOOKED_AT)} if count else ()):
+    found = hashlib.sha256(label_bytes(images, count))
+    count = len(images) if count is None else count
+    for index in evenly_spaced(count) if looked_at is None else looked_at:
         try:
             found.update(images[index][0].numpy().tobytes())
         except (UserError, OSError):
@@ -107,26 +129,19 @@ def digest_of(images: LabelledImages, count: int) -> str:
 
 
 def fetch(images: LabelledImages, indices: list[int]) -> Any:
-    """Several images: a batch where the data set can give one, else a list for `igpt.data.workers.collate`."""
+    """Several images: a batch where the data set can give one, else a list for `collate`."""
     whole = getattr(images, "__getitems__", None)
     return whole(indices) if whole else [images[index] for index in indices]
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """A data set whose training batches are gathered, and augmented, on the device where its tensors are.
+    """A data set whose training batches are gathered, and augmented, on the device where its tensors are."""
 
-    Args:
-        images: uint8 `(M, 3, R, R)`.
-        labels: int64 `(M,)`.
-        rows: int64 `(N,)` on the CPU: the place in `images` of each image of the data set.
-        augment: of `AugmentedImages.augment_batch`; None where training sees the images as they are.
-    """
-
-    images: Tensor
-    labels: Tensor
-    rows: Tensor
-    augment: Callable[[Tensor, Tensor], Tensor] | None
+    images: Tensor  # uint8 (M, 3, R, R)
+    labels: Tensor  # int64 (M,)
+    rows: Tensor  # int64 (N,) on the CPU: the place in `images` of each image of the data set
+    augment: Callable[[Tensor, Tensor], Tensor] | None  # `AugmentedImages.augment_batch`
 
     def to(self, device: torch.device) -> "InMemory":
         """The same on another device; on their own the tensors are shared."""
@@ -143,10 +158,7 @@ class InMemory:
 
 
 def in_memory(images: LabelledImages) -> InMemory | None:
-    """What a data set is made of, where it is tensors in memory and all its training batches can be gathered at once.
-
-    None for any other, and where a subclass has its own way of giving or drawing an image.
-    """
+    """What a data set in memory is made of; None for any other, and where a subclass draws images in its own way."""
     chosen = []
     while type(images) is ChosenImages:
         chosen.append(images.indices)

@@ -1,4 +1,4 @@
-"""Training batches: their order, their place in it that a checkpoint keeps, and how the images of a batch are found."""
+"""Samplers and the DataLoader of training: a seeded order, a place in it that checkpoints keep, batches from memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,23 +9,17 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from igpt.data.images import InMemory, LabelledImages, fetch, in_memory
-from igpt.data.keyed import keys_of, rng_of
+from igpt.data.randomness import keys_of, rng_of
 from igpt.data.workers import WatchedLoader
 
 
 class TrainingOrder(DistributedSampler[tuple[int, int]]):
-    """Pairs (epoch, index) in an order that is a function of (seed, epoch) alone, cut into batches for the processes.
+    """Training sampler: pairs (epoch, index), shuffled by (seed, epoch) alone, dealt in batches to the processes.
 
-    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. Where
-    it begins within an epoch it runs on into the next. The processes share every global batch, so that the images of a
-    step depend on `batch_size * world_size` only. (A `DistributedSampler`, since Lightning wraps any other.)
-
-    Args:
-        count: images in the data set; what does not fill a last global batch is dropped, another part every epoch.
-        batch_size: images a batch and process.
-        seed: of the order.
-        world_size: number of processes.
-        rank: of this process.
+    A pass begins with batch number `start`, counted from the beginning of training, and is as long as an epoch. The
+    processes share every global batch, so that the images of a step depend on `batch_size * world_size` only. (A
+    `DistributedSampler`, since Lightning wraps any other.) What does not fill a last global batch is dropped, another
+    part every epoch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0) -> None:
@@ -55,15 +49,9 @@ class TrainingOrder(DistributedSampler[tuple[int, int]]):
 
 
 class WholeBatches(DistributedSampler[int]):
-    """Deals the batches of one process out to several, so that together they see each image once, in the same batches.
+    """Evaluation sampler under DDP: deals whole batches to the processes, so that each image is seen exactly once.
 
     (A `DistributedSampler`, since Lightning wraps any other, with one that repeats images to fill up.)
-
-    Args:
-        count: images in the data set.
-        batch_size: images a batch.
-        world_size: number of processes; at most as many as there are batches.
-        rank: of this process.
     """
 
     def __init__(self, count: int, batch_size: int, world_size: int, rank: int) -> None:
@@ -83,16 +71,10 @@ class WholeBatches(DistributedSampler[int]):
 
 
 class TrainingLoader(WatchedLoader):
-    """Training batches, one endless series; each pass goes on behind the last batch that was taken from here.
+    """DataLoader of training, resumable within an epoch: each pass goes on behind the last batch that was taken.
 
-    What counts is what came out, not what loader processes have fetched ahead. `state_dict` keeps the place as an epoch
-    and a number of images, so that a run may go on with other batch sizes; Lightning puts it into the checkpoint.
-
-    Args:
-        images: addressed by pairs (epoch, index).
-        order: of the pairs.
-        finish: makes a batch out of what `images` gives, in this process; None where that is a batch already.
-        how: as for a `DataLoader`.
+    `state_dict` keeps the place as an epoch and a number of images, so that a run may go on with other batch sizes;
+    Lightning puts it into the checkpoint. Where `images` does not give batches, `finish` makes them, in this process.
     """
 
     def __init__(
@@ -121,26 +103,14 @@ class TrainingLoader(WatchedLoader):
         self.taken = state["epoch"] * self.order.batches + state["images"] // self.order.global_batch
 
 
-class Addresses(Dataset[Any]):
-    """Where the images of a batch lie in memory, and the keys of their augmentation: both int64 `(B,)`."""
-
-    def __init__(self, memory: InMemory, seed: int) -> None:
-        self.rows, self.seed = memory.rows, seed
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, draws: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Rows and keys of pairs (epoch, index)."""
-        epochs, indices = torch.tensor(draws).unbind(1)
-        return self.rows[indices], keys_of(self.seed, epochs, indices)
-
-
 class TrainingImages(Dataset[Any]):
-    """A data set as training sees it: addressed by (epoch, index), augmented with a generator of its own for each."""
+    """Training images addressed by (epoch, index), each augmented with a generator, or from memory a key, of its own.
 
-    def __init__(self, images: LabelledImages, seed: int) -> None:
-        self.base, self.seed = images, seed
+    With `addresses` images in memory give the arguments of `InMemory.batch` instead of batches.
+    """
+
+    def __init__(self, images: LabelledImages, seed: int, addresses: bool = False) -> None:
+        self.base, self.seed, self.addresses = images, seed, addresses
         self.memory = in_memory(images)
 
     def __len__(self) -> int:
@@ -149,7 +119,9 @@ class TrainingImages(Dataset[Any]):
     def __getitems__(self, draws: list[tuple[int, int]]) -> Any:
         """A batch, or the list of its items."""
         if self.memory is not None:
-            return self.memory.batch(*Addresses(self.memory, self.seed).__getitems__(draws))
+            epochs, indices = torch.tensor(draws).unbind(1)
+            found = self.memory.rows[indices], keys_of(self.seed, epochs, indices)
+            return found if self.addresses else self.memory.batch(*found)
         if not self.base.augments:
             return fetch(self.base, [index for _, index in draws])
         return [self.base.draw(index, rng_of(self.seed, epoch, index)) for epoch, index in draws]

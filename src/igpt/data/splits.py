@@ -1,4 +1,4 @@
-"""How labelled images are split for training, validation and test, each split a function of labels and seeds alone."""
+"""Training, validation and test splits, each a function of labels and seeds alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def stratified_split(labels: Sequence[int] | Tensor, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices that stay and indices split off: `round(share * N)` in all, each class its share to within one.
-
-    Depends on labels, share and seed alone, and is the same on every machine.
-    """
+    """Indices that stay and indices split off: `round(share * N)` in all, each class its share to within one."""
     classes = np.asarray(labels)
     rng = np.random.default_rng(seed)
     values, counts = np.unique(classes, return_counts=True)
@@ -37,11 +34,8 @@ def few_per_class(
 ) -> list[int]:
     """Indices of `count` images of every class, chosen by the seed: the low-data subsets of the paper.
 
-    Args:
-        option: that the user gave `count` by, for the complaint.
-
     Raises:
-        UserError: a class has fewer images than `count`.
+        UserError: a class has fewer images than `count`, which `option` gave.
     """
     classes = np.asarray(labels)
     values, counts = np.unique(classes, return_counts=True)
@@ -50,8 +44,7 @@ def few_per_class(
         raise UserError(f"{option} {count}: class {scarce} has only {int(counts.min())} training images")
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(classes == value))[:count] for value in values]
-    indices: list[int] = np.sort(np.concatenate(chosen)).tolist()
-    return indices
+    return list(np.sort(np.concatenate(chosen)).tolist())
 
 
 @dataclass(frozen=True)

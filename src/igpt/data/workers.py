@@ -1,4 +1,4 @@
-"""Loader processes that need no shared memory, and whose death ends the run in one line instead of an endless wait.
+"""DataLoader workers that need no shared memory, and whose death ends the run with one line instead of a hang.
 
 Torch hands batches over in /dev/shm. Containers often have 64 MiB of it, and where it is full a batch is lost, and its
 loader waits for it for ever. Here batches go through pipes. All that is read of torch's loader by private names (torch
@@ -9,21 +9,24 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from igpt.system import ASKED_TO_END, UserError
 
@@ -39,55 +42,9 @@ CAUSES = {  # how a loader process ended: what that says, and what to do
 }
 
 
-class Sent:
-    """Tensors, in whatever lists and tuples, that arrive in another process as they are, through a pipe.
-
-    Args:
-        batch: what arrives.
-    """
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return unpacked, (packed(self.batch),)
-
-
-class Bytes:
-    """One tensor as plain bytes."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.dtype, self.shape = tensor.dtype, tuple(tensor.shape)
-        self.content = bytearray(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-
-    def tensor(self) -> Tensor:
-        """The tensor again, in memory of its own."""
-        flat = torch.frombuffer(self.content, dtype=self.dtype) if self.content else torch.empty(0, dtype=self.dtype)
-        return flat.view(self.shape)
-
-
-def packed(batch: Any) -> Any:
-    """A batch with its tensors as bytes."""
-    if isinstance(batch, Tensor):
-        return Bytes(batch)
-    if type(batch) in (list, tuple):
-        return type(batch)(map(packed, batch))
-    return batch
-
-
-def unpacked(batch: Any) -> Any:
-    """A batch with its tensors as tensors."""
-    if isinstance(batch, Bytes):
-        return batch.tensor()
-    if type(batch) in (list, tuple):
-        return type(batch)(map(unpacked, batch))
-    return batch
-
-
 def collate(items: Any) -> Any:
-    """Stack items into a batch, unless the data set has already done so; a loader process sends it through a pipe."""
-    batch = items if isinstance(items, tuple) else collate_by(items, collate_fn_map=STACKED)
-    return batch if get_worker_info() is None else Sent(batch)
+    """Stack items into a batch, unless the data set has already done so."""
+    return items if isinstance(items, tuple) else collate_by(items, collate_fn_map=STACKED)
 
 
 def stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
@@ -98,97 +55,121 @@ def stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
 STACKED = {**default_collate_fn_map, Tensor: stack}
 
 
-class WatchedLoader(DataLoader[Any]):
-    """A DataLoader that ends with a UserError as soon as one of its processes has ended.
+def as_bytes(tensor: Tensor) -> tuple[Any, ...]:
+    """How a loader process pickles a tensor: its bytes, for `from_bytes`."""
+    content = bytearray(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return from_bytes, (content, tensor.dtype, tuple(tensor.shape))
 
-    Torch's own waits for ever for a process that ended while it wrote, and leaves a message without an end and locks
-    that nobody frees; what else it notices, it says by an exception at any place of the program.
-    """
+
+def from_bytes(content: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The tensor again, in memory of its own."""
+    flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    return flat.view(shape)
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A DataLoader whose processes are watched, and killed where they are no longer needed (`WatchedIterator`)."""
+
+    def _get_iterator(self) -> Any:
+        return WatchedIterator(self) if self.num_workers else super()._get_iterator()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if self.num_workers == 0:
-            yield from super().__iter__()
-            return
-        iterator = self._watched(super().__iter__, self._iterator)
-        own_up(iterator)
-        while True:
-            try:
-                batch = self._watched(iterator.__next__, iterator)
-            except StopIteration:
-                return
-            yield batch
+        if getattr(self._iterator, "_shutdown", False):  # persistent processes that have ended
+            self._iterator = None
+        iterator = super().__iter__()
+        yield from iterator
 
-    def _watched(self, act: Callable[[], Any], iterator: Any) -> Any:
-        """What `act` gives, which waits for the processes of an iterator, where there are some yet."""
-        if iterator is None:
-            return act()
+
+class WatchedIterator(_MultiProcessingDataLoaderIter):
+    """Raises a UserError as soon as a worker has died, and kills its workers without waiting for a lock.
+
+    Torch's own iterator waits for ever for a worker that died while it wrote; what else it notices, it raises at any
+    place of the program. To end its workers it sets an event, whose lock a dead worker may hold for ever, and it does
+    so in every forked process, too, that inherits an iterator and collects it as garbage.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._owner = os.getpid()
+        super().__init__(loader)
+        self._take_the_handler()
+
+    def __next__(self) -> Any:
+        return self._watched(super().__next__)
+
+    def _reset(self, loader: DataLoader[Any], first_iter: bool = False) -> None:
+        again = partial(super()._reset, loader, first_iter)
+        again() if first_iter else self._watched(again)
+
+    def _watched(self, act: Callable[[], Any]) -> Any:
+        """What `act` gives, which waits for the processes; the wait is broken off as soon as one has ended."""
+        WAITED_FOR.append(self)
         try:
-            with waiting_for(iterator):
-                return act()
+            self.check_alive()
+            return act()
         except StopIteration:
             raise
         except Exception as error:
-            ended = ended_process(iterator, MOMENT if isinstance(error, OSError | EOFError) else 0)
+            ended = self.ended(MOMENT if isinstance(error, OSError | EOFError) else 0)
             if ended is None:
                 raise
-            self._iterator = None
-            abandon(iterator)
+            self._shutdown_workers()
             raise UserError(f"data: {ended}") from error
+        finally:
+            WAITED_FOR.remove(self)
+
+    def _take_the_handler(self) -> None:
+        """Replace torch's handler of SIGCHLD for these processes: it would raise at any moment."""
+        if not self._worker_pids_set or not hasattr(signal, "SIGCHLD"):
+            return
+        signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
+        self._worker_pids_set = False
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is not on_child:
+            EARLIER[:] = [signal.signal(signal.SIGCHLD, on_child)]
+
+    def check_alive(self) -> None:
+        """Raise a UserError where a process has ended, unless it was told to."""
+        ended = self.ended()
+        if ended is not None:
+            raise UserError(ended)
+
+    def ended(self, within: float = 0) -> str | None:
+        """What is to be said about the first process that has ended, or ends within so many seconds, if any."""
+        if self._shutdown:
+            return None
+        if within:
+            wait([worker.sentinel for worker in self._workers], within)
+        codes = [worker.exitcode for worker in self._workers]
+        return next((cause(code) for code in codes if code is not None), None)
+
+    def _shutdown_workers(self) -> None:
+        """Kill the processes, which only read; called at the end of a pass or of training, and by `__del__`."""
+        if self._shutdown or os.getpid() != self._owner or sys.is_finalizing():
+            return
+        self._shutdown = True
+        if hasattr(self, "_pin_memory_thread"):  # first, since a killed process may leave it half a message
+            self._pin_memory_thread_done_event.set()
+            self._worker_result_queue.put((None, None))
+            self._pin_memory_thread.join(MOMENT)
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.join(MOMENT)
+        for queue in (self._worker_result_queue, *self._index_queues):
+            queue.cancel_join_thread()
+            queue.close()
 
 
-WAITED_FOR: list[Any] = []  # the iterators that the main thread is waiting for
+WAITED_FOR: list[WatchedIterator] = []  # those that the main thread is waiting for
 EARLIER: list[Any] = []  # the handler of SIGCHLD that `on_child` has taken the place of
-
-
-@contextmanager
-def waiting_for(iterator: Any) -> Iterator[None]:
-    """Have the end of one of an iterator's processes raise an exception inside the block."""
-    WAITED_FOR.append(iterator)
-    try:
-        check_alive(iterator)
-        yield
-    finally:
-        WAITED_FOR.remove(iterator)
-
-
-def own_up(iterator: Any) -> None:
-    """Take the place of torch's handler of SIGCHLD for these processes: it would raise at any moment."""
-    if not iterator._worker_pids_set or not hasattr(signal, "SIGCHLD"):
-        return
-    signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
-    iterator._worker_pids_set = False
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is not on_child:
-        EARLIER[:] = [signal.signal(signal.SIGCHLD, on_child)]
 
 
 def on_child(number: int, frame: FrameType | None) -> None:
     """Handler of SIGCHLD: breaks off a wait for a process that is no more, then does what was done before."""
     for iterator in WAITED_FOR:
-        check_alive(iterator)
+        iterator.check_alive()
     for handler in EARLIER:
         if callable(handler):
             handler(number, frame)
-
-
-def check_alive(iterator: Any) -> None:
-    """Raise a UserError where one of an iterator's processes has ended, unless it was told to."""
-    ended = ended_process(iterator)
-    if ended is not None:
-        raise UserError(ended)
-
-
-def ended_process(iterator: Any, within: float = 0) -> str | None:
-    """What is to be said about the first process that has ended; None where there is none.
-
-    Args:
-        within: seconds that one may still need to end.
-    """
-    if iterator._shutdown:
-        return None
-    if within:
-        wait([worker.sentinel for worker in iterator._workers], within)
-    codes = [worker.exitcode for worker in iterator._workers]
-    return next((cause(code) for code in codes if code is not None), None)
 
 
 def cause(code: int) -> str:
@@ -203,22 +184,14 @@ def cause(code: int) -> str:
     )
 
 
-def abandon(iterator: Any) -> None:
-    """Kill what is left of an iterator's processes; torch's own way of ending them may wait for a dead one's locks."""
-    iterator._shutdown = True
-    for worker in iterator._workers:
-        worker.kill()
-    for worker in iterator._workers:
-        worker.join(MOMENT)
-
-
 def begin_worker(worker: int) -> None:
     """What a loader process does first.
 
-    It leaves signals to its parent: a scheduler or Ctrl-C sends them to all, and the last step needs data. And it ends
-    where it cannot send what it has read: multiprocessing would drop that, and the parent wait for it for ever; and
-    where its parent has ended, also in the middle of a batch that nobody will take.
+    It sends tensors as plain bytes. It leaves signals to its parent: a scheduler or Ctrl-C sends them to all, and the
+    last step needs data. It ends where it cannot send what it has read, for which the parent would wait for ever, and
+    where its parent has ended.
     """
+    ForkingPickler.register(Tensor, as_bytes)
     for number in (*ASKED_TO_END, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(end_unsent)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from igpt.checkpoints import CHECKPOINT_KEY
 from igpt.data import ImageDataModule, WholeBatches, rng_of
 from igpt.model import FeatureOptions
 from igpt.system import UserError
-from igpt.training import at_log_point, forget_logged, warmup_constant, warmup_cosine
+from igpt.training import at_log_point, forget_logged, trainer_of, warmup_constant, warmup_cosine
 
 if TYPE_CHECKING:
     from igpt.modules.generative import GenerativeModule
@@ -149,7 +149,8 @@ class PixelModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `igpt.load` needs: this module and its data, as plain data."""
-        data = getattr(self._trainer, "datamodule", None)
+        trainer = trainer_of(self)
+        data = getattr(trainer, "datamodule", None)
         recipe = None
         if isinstance(data, ImageDataModule):
             recipe = recipe_of(self.trainer, data) | {"schedule_start": self.schedule_start}
@@ -158,7 +159,7 @@ class PixelModule(pl.LightningModule, ABC):
             "model": self.spec(),
             "data": data.spec() if isinstance(data, ImageDataModule) else None,
             "identity": data.identity() if isinstance(data, ImageDataModule) else None,
-            "precision": str(self._trainer.precision) if self._trainer else None,
+            "precision": str(trainer.precision) if trainer else None,
             "recipe": recipe,
         }
 

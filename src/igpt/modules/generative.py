@@ -26,7 +26,7 @@ from igpt.model import (
 from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.palette import Palette
 from igpt.system import UserError, last_line
-from igpt.training import shard
+from igpt.training import apply_fsdp
 
 GREY = 128  # shown where a picture is still to be completed
 
@@ -276,7 +276,7 @@ class GenerativeModule(PixelModule):
         """Compile the blocks and share out the weights, once, where asked for."""
         self.compile_once()
         if self.device_mesh is not None:
-            shard(self.transformer, self.device_mesh)
+            apply_fsdp(self.transformer, self.device_mesh)
 
     def compile_once(self) -> None:
         """Compile each block, where asked for."""

@@ -15,7 +15,7 @@ from igpt.model import modal_class
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
-from igpt.training import shard
+from igpt.training import apply_fsdp
 
 Evaluation = Literal["mode", "mean", "unmasked"]
 
@@ -181,7 +181,7 @@ class Joint(PixelModule):
         self.compile_blocks = False
         self.generative.compile_once()
         if self.device_mesh is not None:
-            shard(self.generative.transformer, self.device_mesh, self.classifier)
+            apply_fsdp(self.generative.transformer, self.device_mesh, self.classifier)
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the held module is described whole, so no other file is needed."""

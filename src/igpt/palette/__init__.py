@@ -1,7 +1,10 @@
-"""Colours: fit a palette, encode pixels as its indices, decode them again."""
+"""The colour palette: fitting, encoding pixels as tokens, decoding tokens."""
 
 from igpt.palette.counting import ColorCounts
 from igpt.palette.kmeans import faiss_behind_torch
-from igpt.palette.palette import Palette, check_colors, fit_palette, palette_quality
+from igpt.palette.palette import Palette, check_colors, fit_palette, palette_quality, sha256_of_colors
 
-__all__ = ["ColorCounts", "Palette", "check_colors", "faiss_behind_torch", "fit_palette", "palette_quality"]
+__all__ = [
+    "ColorCounts", "Palette", "check_colors", "faiss_behind_torch", "fit_palette", "palette_quality",
+    "sha256_of_colors",
+]  # fmt: skip

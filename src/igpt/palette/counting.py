@@ -1,4 +1,4 @@
-"""How often each of the 2^24 colours occurs, in memory that does not grow with the number of images."""
+"""A histogram of all 2^24 colours, in memory that does not grow with the number of images."""
 
 from collections.abc import Iterator
 
@@ -43,8 +43,7 @@ class ColorCounts:
     def points(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What to cluster: colours `(N, 3)` and weights `(N,)`, N at most 2^19.
 
-        Where there are more colours, those of each cell of 2 x 2 x 2 (or, if need be, 4 x 4 x 4) are replaced by their
-        weighted mean.
+        Of more colours, those of each cell of 2 x 2 x 2, if need be 4 x 4 x 4, are replaced by their weighted mean.
         """
         if self.unique() <= MAX_POINTS:
             parts = list(self.chunks())

@@ -1,8 +1,7 @@
-"""Weighted k-means on many points in few dimensions: k-means++ start, FAISS Lloyd rounds, cheap clusters re-spent.
+"""Weighted k-means on many points in few dimensions: k-means++, Lloyd's rounds in FAISS, and splits of clusters.
 
-Lloyd's rounds never move a centroid across an empty stretch of space, so where the start put too many centroids they
-stay. Between rounds we therefore drop the clusters that cost least to lose and split the ones that gain most by it,
-which is worth more than any number of further rounds. Everything is deterministic in the seed.
+Lloyd's rounds never move a centroid across an empty stretch of space. Between rounds we therefore drop the clusters
+that cost least to lose and split those that gain most by it. Everything is deterministic in the seed.
 """
 
 import os
@@ -34,9 +33,7 @@ def weighted_kmeans(points: Floats, weights: Floats, k: int, seed: int) -> Float
         improved = error < best_error * (1 - TOLERANCE)
         if error < best_error:
             best, best_error = centroids, error
-        if not improved:
-            break
-        if k == 1:
+        if not improved or k == 1:
             break
         moved = respend(points, weights, centroids, squared, nearest)
         centroids = lloyd(points, weights, moved, LLOYD_ROUNDS)
@@ -69,18 +66,15 @@ def lloyd(points: Floats, weights: Floats, start: Floats, rounds: int) -> Floats
 
 
 def faiss_behind_torch() -> Any:
-    """FAISS, imported only now, and behind torch: the other order deadlocks forked workers.
-
-    Outside Linux both bring an OpenMP of their own: the second ends the process unless it is told to be let in, and
-    must then keep to one thread.
-    """
+    """FAISS, imported only now, and behind torch: the other order deadlocks forked workers."""
     import torch  # noqa: F401
 
-    if sys.platform != "linux":
+    alone = sys.platform == "linux"  # elsewhere both bring an OpenMP, and the second must be let in with one thread
+    if not alone:
         os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
     import faiss
 
-    if sys.platform != "linux":
+    if not alone:
         faiss.omp_set_num_threads(1)
     return faiss
 

@@ -1,7 +1,7 @@
 """The colour palette: fit on pixels, encode images to tokens, decode tokens to images (paper, section 3.2).
 
-Shapes: B images, R resolution, T = R * R tokens in raster order, k colours.
-The file format is the released one: float32 `(k, 3)`, colours in [-1, 1], `RGB = rint(127.5 (c + 1))`.
+Shapes: B images, R resolution, T = R * R tokens in raster order, k colours. The file format is the released one:
+float32 `(k, 3)`, colours in [-1, 1], `RGB = rint(127.5 (c + 1))`.
 """
 
 import hashlib
@@ -27,10 +27,7 @@ TABLE_SLAB = 4  # layers of blocks that are worked on at once, to keep memory sm
 
 
 class Palette(nn.Module):
-    """k colours as a buffer, and the exact nearest colour of every 24-bit RGB value as a lazily built table.
-
-    Args:
-        colors: float32 `(k, 3)` in [-1, 1].
+    """k colours as a buffer, float32 `(k, 3)` in [-1, 1], and the exact nearest of every 24-bit RGB value as a table.
 
     Raises:
         UserError: the colours have another shape or range.
@@ -41,7 +38,7 @@ class Palette(nn.Module):
     def __init__(self, colors: Tensor) -> None:
         super().__init__()
         self.register_buffer("colors", check_colors(colors, "palette"))
-        self._table: Tensor | None = None  # derived, so never in the state dict
+        self._table: Tensor | None = None  # built when first needed, and never in the state dict
 
     @classmethod
     def blank(cls, k: int) -> "Palette":
@@ -67,8 +64,8 @@ class Palette(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Digest of the float32 little-endian bytes of the colours: the palette's name in checkpoints and shards."""
-        return hashlib.sha256(self.colors.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+        """Digest of the colours: the palette's name in checkpoints and shards."""
+        return sha256_of_colors(self.colors.detach().cpu().numpy())
 
     @classmethod
     def load(cls, path: str | Path) -> "Palette":
@@ -140,6 +137,11 @@ class Palette(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
+def sha256_of_colors(colors: NDArray[np.float32]) -> str:
+    """Digest of colours `(k, 3)` as little-endian float32."""
+    return hashlib.sha256(colors.astype("<f4").tobytes()).hexdigest()
+
+
 def check_colors(colors: Tensor, name: str) -> Tensor:
     """Return `colors` if they are a palette, else raise a UserError that begins with `name`."""
     check_shape(tuple(colors.shape), name)
@@ -160,8 +162,8 @@ def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
     """Exact nearest colour, int16 `(2^24,)`, indexed by `red << 16 | green << 8 | blue`.
 
     The cube is cut into blocks of 4 x 4 x 4 colours. FAISS lists the palette colours nearest to a block's centre; only
-    those no farther than the nearest one plus the block's diagonal can be nearest to a colour of the block. One such
-    candidate settles the block; among several, float64 decides for each colour, ties going to the lower index.
+    those no farther than the nearest one plus the block's diagonal can be nearest to a colour of the block. Among
+    several, float64 decides for each colour, ties going to the lower index.
     """
     exact = colors.astype(np.float64) * 127.5 + 127.5
     table = np.empty(RGB_CODES, dtype=np.int16)
@@ -209,11 +211,7 @@ def _nearest_in_blocks(
 
 
 def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
-    """k-means over all counted pixels, in RGB, as in section 3.2 of the paper.
-
-    Raises:
-        UserError: there are fewer different colours than `k`, or `k` is out of range.
-    """
+    """k-means over all counted pixels, in RGB (section 3.2); a UserError where there are fewer colours than `k`."""
     if not 1 <= k <= MAX_COLORS:
         raise UserError(f"--colors {k} is out of range; choose 1 to {MAX_COLORS}")
     unique = counts.unique()
@@ -225,10 +223,9 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
 
 
 def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | int | None]:
-    """Quality over all counted pixels.
+    """Over all counted pixels: `mse` is the mean squared RGB distance, in 0..255 units, `psnr` in dB over the channels.
 
-    `mse` is the mean over pixels of the squared RGB distance, in 0..255 units; `psnr` is in dB over the channels, None
-    where nothing was lost.
+    `psnr` is None where nothing was lost.
     """
     colors = palette.colors.cpu().numpy().astype(np.float64) * 127.5 + 127.5
     error, used = 0.0, np.zeros(palette.k, dtype=bool)

@@ -1,24 +1,131 @@
-"""The features that a probe needs: those of a store that fits, or else one pass over the images."""
+"""Features of layers, computed in one pass over the images, or read from a store that fits (paper, section 2.4)."""
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.data import ImageDataModule, LabelledImages
-from igpt.model import FeatureOptions
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, fingerprint
+from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
-from igpt.probing.layer_features import LayerFeatures, identity_of
-from igpt.probing.store import FeatureStore, FeatureType, holds_something_else
-from igpt.system import Compute, only_writer
+from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, holds_something_else
+from igpt.system import Compute, UserError, only_writer, sha256_of
 from igpt.training import quiet_trainer
+
+LOOKED_AT = 64  # images of each split whose pixels a store's identity holds; all would cost a pass over the data
+
+
+class LayerFeatures(pl.Callback):
+    """Writes the features of every split into a feature store (`igpt.probing.store`; paper, section 2.4).
+
+    Args:
+        out: folder of the store.
+        checkpoint: file that the weights come from; None where the model is no checkpoint's.
+        layers: which of 0..L; None is all.
+        how: norm, pooling and masks.
+        dtype: of the numbers on disk.
+        option: that names the store's folder, or a folder that it lies in.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        checkpoint: str | None = None,
+        layers: list[int] | None = None,
+        how: FeatureOptions = FeatureOptions(),
+        dtype: FeatureType = "float16",
+        option: str = "--name",
+    ) -> None:
+        self.out = out
+        self.checkpoint = checkpoint
+        self.layers = layers
+        self.how = how
+        self.dtype: FeatureType = dtype
+        self.option = option
+        self.identity: dict[str, Any] | None = None  # found out where nobody has said it
+        self._writer: StoreWriter | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tell the module which features to compute."""
+        if not isinstance(pl_module, PixelModule):
+            raise UserError(f"LayerFeatures needs a model of igpt, not {type(pl_module).__name__}")
+        if stage == "predict" and trainer.world_size > 1:
+            raise UserError("--trainer.devices: features are collected in one process; use 1")
+        if self.layers is None:
+            self.layers = list(range(pl_module.core.n_layers + 1))
+        check_layers(self.layers, pl_module.core.n_layers)
+        self.how.check(pl_module.core.resolution, pl_module.core.causal)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a store."""
+        assert isinstance(pl_module, PixelModule)
+        assert self.layers is not None
+        pl_module.feature_layers, pl_module.feature_options = self.layers, self.how
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        checksum = sha256_of(self.checkpoint) if self.checkpoint else None
+        known = self.identity or identity_of(checksum, data, self.how, str(trainer.precision), self.dtype)
+        images: dict[str, int] = {name: data.size(name) for name in SPLITS}
+        writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option)
+        self._writer = writer.__enter__()
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch."""
+        assert self._writer is not None
+        self._writer.add(SPLITS[dataloader_idx], outputs["features"], outputs["labels"])
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the store its name."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        writer.__exit__(None, None, None)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing half-written."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def identity_of(
+    checksum: str | None, data: ImageDataModule, how: FeatureOptions, precision: str, dtype: FeatureType
+) -> dict[str, Any]:
+    """What a store's features are features of, as plain data.
+
+    How the images are loaded plays no part, except that masks belong to batches.
+    """
+    spec = data.spec()
+    ignored = {"num_workers"} if how.masks else {"num_workers", "batch_size"}
+    spec["init_args"] = {name: value for name, value in spec["init_args"].items() if name not in ignored}
+    return {
+        "checkpoint_sha256": checksum,
+        "data": spec,
+        "images": {name: fingerprint(data.images(name), looked_at=some_of(data.size(name))) for name in SPLITS},
+        "features": how.to_dict(),
+        "precision": precision,
+        "dtype": dtype,
+    }
+
+
+def some_of(count: int) -> list[int]:
+    """Indices of some of `count` images, evenly spaced: they tell apart data that changed on disk."""
+    return sorted(set(torch.linspace(0, count - 1, LOOKED_AT).long().tolist()))
 
 
 def stored_features(
     module: PixelModule,
-    ckpt: str,
+    checksum: str,
     data: ImageDataModule,
     layers: list[int],
     how: FeatureOptions,
@@ -31,13 +138,21 @@ def stored_features(
     """Open the store in `folder`, or make it; also say whether it was there.
 
     Args:
+        module: whose features they are.
+        checksum: SHA-256 of its checkpoint.
+        data: prepared.
+        layers: which of 0..L.
+        how: norm, pooling and masks.
+        folder: of the store.
         own: the folder was named by the user. A store of something else is then refused; in the default place it is
             replaced.
+        dtype: of the numbers on disk.
+        compute: where the network runs, and in which precision.
 
     Raises:
         UserError: the store is damaged, of something else and the user's own, or being written by another process.
     """
-    identity = identity_of(ckpt, data, how, compute.precision, dtype)
+    identity = identity_of(checksum, data, how, compute.precision, dtype)
 
     def there() -> bool:
         empty = folder.is_dir() and not any(folder.iterdir())
@@ -48,7 +163,8 @@ def stored_features(
     with only_writer(folder, "give another --store") if own else nullcontext():  # the default place is the caller's
         if there():  # another process has just written it
             return FeatureStore.open(folder, identity, layers), True
-        writer = LayerFeatures(str(folder), ckpt, layers, how, dtype, option="--store" if own else "--out")
+        writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
+        writer.identity = identity
         trainer = quiet_trainer(compute, callbacks=[writer])
         trainer.predict(module, datamodule=data, return_predictions=False)
         return FeatureStore.open(folder, identity, layers), False

@@ -1,8 +1,12 @@
-"""The work behind `igpt probe`: each method on every layer, neighbours together, pixels, subsets with few labels."""
+"""The registry of probe methods, and what `igpt probe` does with each of them.
+
+A new method is a `ProbeMethod` in `METHODS`: its name, what it chooses on validation, and a function from a task and
+groups of layers to results.
+"""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,207 +14,310 @@ from typing import Any
 import torch
 
 from igpt.data import SPLITS, ImageDataModule, LabelledImages, few_per_class
-from igpt.model import FeatureOptions
-from igpt.modules import PixelModule
-from igpt.probing.extract import StoredFeatures, stored_features
-from igpt.probing.lowdata import probe_subset, summary
-from igpt.probing.protocol import Group, LayerResult, Method, SplitFeatures, best_layer, joined, probe_layers, window
-from igpt.probing.results import RAW_PIXELS, MethodResults
-from igpt.probing.sgd_probe import STATE, sgd_probe
+from igpt.model import FeatureOptions, check_layers
+from igpt.modules import Loaded, PixelModule
+from igpt.probing.extract import StoredFeatures
+from igpt.probing.protocol import (
+    Group,
+    LayerResult,
+    SplitFeatures,
+    best_layer,
+    joined,
+    knn_layers,
+    lbfgs_layers,
+    probe_subset,
+    standardised_splits,
+    summary,
+    window,
+)
+from igpt.probing.sgd_training import STATE, sgd_probe
 from igpt.probing.store import FeatureStore, FeatureType
-from igpt.system import Compute, remove_own
+from igpt.system import Compute, UserError, remove_own
 
-Probe = Callable[[list[Group]], list[LayerResult]]
+RAW_PIXELS = -1  # in place of a layer
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What every method of one command probes, and how.
+class ProbeOptions:
+    """What a probe is asked for.
 
     Args:
-        module: whose features are probed.
-        data: labelled, and prepared.
-        classes: how many the labels count.
-        layers: in ascending order.
+        layers: "all", or numbers such as "0,4,8".
+        method: "all", or names of `METHODS` with commas between them.
         concat: so many neighbours of the best layer are also probed together; None for none.
-        how: what counts as a layer's features.
+        labels_per_class: also fit L-BFGS probes on so few training images of each class.
+        subsets: how many subsets of each size.
+        features: what counts as a layer's features.
         standardise: features, by the training split.
+        dtype: of the stored features; None is float16, and float32 for raw ones.
         epochs: of the sgd probe.
-        folder: of the results.
-        compute: where the network runs, and in which precision.
     """
 
-    module: PixelModule
+    layers: str = "all"
+    method: str = "lbfgs"
+    concat: int | None = None
+    labels_per_class: list[int] | None = None
+    subsets: int = 5
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    standardise: bool = True
+    dtype: FeatureType | None = None
+    epochs: int = 100
+
+    def check(self, module: PixelModule) -> None:
+        """Raise a UserError for what makes no probe of this network."""
+        core, few = module.core, self.labels_per_class
+        numbers, _ = self.layer_numbers(core.n_layers), self.methods
+        if self.concat is not None and not 2 <= self.concat <= core.n_layers + 1:
+            raise UserError(f"--concat {self.concat} must lie between 2 and {core.n_layers + 1}, the number of layers")
+        if self.concat is not None and len(numbers) <= core.n_layers:
+            raise UserError("--concat needs the neighbours of the best layer, whichever it is; leave --layers out")
+        if few is not None and (not few or min(few) < 1):
+            raise UserError(f"--labels_per_class {few}: give numbers of at least 1, such as 4 25 400")
+        if self.subsets < 1 or self.epochs < 1:
+            raise UserError("--subsets and --epochs must be at least 1")
+        self.features.check(core.resolution, core.causal)
+
+    def layer_numbers(self, n_layers: int) -> list[int]:
+        """The layers in ascending order.
+
+        Raises:
+            UserError: not numbers, or no such layer.
+        """
+        if self.layers == "all":
+            return list(range(n_layers + 1))
+        try:
+            layers = sorted({int(part) for part in self.layers.split(",")})
+        except ValueError as error:
+            raise UserError(f"--layers {self.layers!r} is neither 'all' nor numbers such as 0,4,8") from error
+        check_layers(layers, n_layers)
+        return layers
+
+    @property
+    def methods(self) -> "list[ProbeMethod]":
+        """The methods in the order given.
+
+        Raises:
+            UserError: no such method.
+        """
+        names = list(METHODS) if self.method == "all" else list(dict.fromkeys(self.method.split(",")))
+        wrong = [name for name in names if name not in METHODS]
+        if wrong:
+            raise UserError(
+                f"--method {','.join(wrong)}; choose from {', '.join(METHODS)}, several with commas, or all"
+            )
+        return [METHODS[name] for name in names]
+
+    @property
+    def stored_as(self) -> FeatureType:
+        """The type of features on disk."""
+        return self.dtype or ("float16" if self.features.norm == "normed" else "float32")
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """A network, labelled images, and what is asked for; `features` are added once they are stored.
+
+    Args:
+        loaded: the checkpoint.
+        data: prepared.
+        classes: how many the labels count.
+        options: checked.
+        folder: of the results.
+        compute: where the network runs, and in which precision.
+        features: of all layers; None where every method trains on images anew in every epoch.
+    """
+
+    loaded: Loaded
     data: ImageDataModule
     classes: int
-    layers: list[int]
-    concat: int | None
-    how: FeatureOptions
-    standardise: bool
-    epochs: int
+    options: ProbeOptions
     folder: Path
     compute: Compute
+    features: FeatureStore | None = None
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers' numbers."""
+        return self.options.layer_numbers(self.loaded.module.core.n_layers)
 
     @property
     def changing(self) -> bool:
         """Whether the features of an image differ from epoch to epoch."""
-        return self.data.images("train").augments or self.how.masks > 0
+        return self.data.images("train").augments or self.options.features.masks > 0
 
     def training(self, layers: list[int]) -> Path:
-        """Where a killed sgd probe of these layers is gone on from."""
+        """Where a killed sgd probe of these layers is resumed from."""
         return self.folder / "sgd" / "_".join(["layers", *map(str, sorted(layers))])
 
 
-def features_for(asked: Asked, ckpt: str, store: str | None, dtype: FeatureType) -> FeatureStore:
-    """The features of all layers, from `store` or from beside the results, made where they are not there yet.
-
-    Raises:
-        UserError: see `stored_features`.
-    """
-    started = time.perf_counter()
-    place = Path(store) if store else asked.folder / "features"
-    features, reused = stored_features(
-        asked.module,
-        ckpt,
-        asked.data,
-        asked.layers,
-        asked.how,
-        folder=place,
-        own=store is not None,
-        dtype=dtype,
-        compute=asked.compute,
-    )
-    told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
-    print(f"features of {len(asked.layers)} layers: {place}, {features.bytes / 1e6:,.1f} MB, {told}")
-    return features
+Fit = Callable[[SplitFeatures, list[Group], int], list[LayerResult]]
 
 
-def run_method(method: Method, asked: Asked, features: FeatureStore | None) -> MethodResults:
-    """All that one method finds, and a line about its time.
+@dataclass(frozen=True)
+class ProbeMethod:
+    """One way to fit a classifier on layer features.
 
     Args:
-        features: None only where the method is sgd, and trains on images anew in every epoch.
+        name: as users type it.
+        chosen: what is chosen on validation; names a column of probe.csv.
+        how: a line for probe.json.
+        probe: results of some groups of layers.
+        pixels: the same on raw pixels, to compare with; None where that is left to other methods.
+        settings: choices of this method alone that change its numbers.
+    """
+
+    name: str
+    chosen: str
+    how: str
+    probe: Callable[[ProbeTask, list[Group]], list[LayerResult]]
+    pixels: Callable[[ProbeTask], LayerResult] | None = None
+    settings: Callable[[ProbeTask], dict[str, Any]] = lambda task: {}
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked."""
+
+    method: ProbeMethod
+    layers: list[LayerResult]
+    pixels: LayerResult | None = None
+    concat: LayerResult | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def run_method(method: ProbeMethod, task: ProbeTask) -> MethodResults:
+    """Probe every layer by one method, the neighbours of the best one together where asked, and raw pixels.
+
+    Prints a line about the time.
 
     Raises:
         UserError: see `sgd_probe`.
     """
     started = time.perf_counter()
-    if method == "sgd":
-        results = trained(asked, features)
-    else:
-        assert features is not None
-        results = fitted(method, asked, features)
-    print(f"{method}: {time.perf_counter() - started:.1f} s")
-    return results
-
-
-def trained(asked: Asked, features: FeatureStore | None) -> MethodResults:
-    """By SGD, on stored features where these never change; raw pixels are left to the other methods."""
-    fit = partial(by_sgd, asked, None if asked.changing else features)
-    settings = {"epochs": asked.epochs, "images": "anew in every epoch" if asked.changing else "stored features"}
-    return probe_method("sgd", fit, asked, None, settings)
-
-
-def fitted(method: Method, asked: Asked, features: FeatureStore) -> MethodResults:
-    """By a method that takes all stored features of a layer at once, and raw pixels to compare with."""
-    fit = partial(from_store, features, asked.classes, method, asked.standardise)
-    return probe_method(method, fit, asked, pixel_probe(asked.data, asked.classes, method, asked.standardise), {})
-
-
-def probe_method(
-    name: Method, fit: Probe, asked: Asked, pixels: LayerResult | None, settings: dict[str, Any]
-) -> MethodResults:
-    """Every layer by one method, and the neighbours of the best one together where `concat` asks for them."""
-    single = fit([(layer,) for layer in asked.layers])
+    single = method.probe(task, [(layer,) for layer in task.layers])
     wide = None
-    if asked.concat:
-        wide = fit([tuple(window(best_layer(single).layer, asked.concat, asked.module.core.n_layers))])[0]
-    return MethodResults(name, single, pixels, wide, settings)
+    if task.options.concat:
+        around = window(best_layer(single).layer, task.options.concat, task.loaded.module.core.n_layers)
+        wide = method.probe(task, [tuple(around)])[0]
+    pixels = method.pixels(task) if method.pixels else None
+    print(f"{method.name}: {time.perf_counter() - started:.1f} s")
+    return MethodResults(method, single, pixels, wide, method.settings(task))
 
 
-def from_store(
-    features: FeatureStore, classes: int, method: Method, standardised: bool, groups: list[Group]
-) -> list[LayerResult]:
+def on_stored_features(fit: Fit, task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     """Probe stored features, as many layers at once as fit into memory."""
+    assert task.features is not None
     if len(groups) == 1 and len(groups[0]) > 1:
-        return probe_layers(joined(features.splits(list(groups[0]))), groups, classes, method, standardised)
+        return in_memory(fit, task, joined(task.features.splits(list(groups[0]))), groups)
     results: list[LayerResult] = []
-    for some in features.in_turn([group[0] for group in groups]):
-        results += probe_layers(features.splits(some), [(layer,) for layer in some], classes, method, standardised)
+    for some in task.features.in_turn([group[0] for group in groups]):
+        results += in_memory(fit, task, task.features.splits(some), [(layer,) for layer in some])
     return results
 
 
-def by_sgd(asked: Asked, features: FeatureStore | None, groups: list[Group]) -> list[LayerResult]:
+def in_memory(fit: Fit, task: ProbeTask, splits: SplitFeatures, groups: list[Group]) -> list[LayerResult]:
+    """Probe features that lie in memory, standardised where asked."""
+    return fit(standardised_splits(splits) if task.options.standardise else splits, groups, task.classes)
+
+
+def on_pixels(fit: Fit, task: ProbeTask) -> LayerResult:
+    """Probe raw pixels, `(1, N, 3 R R)` in 0..1."""
+    splits: SplitFeatures = {}
+    for name in SPLITS:
+        batches = [(images.flatten(1).float() / 255, labels) for images, labels in task.data.loader(name)]
+        splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
+    return in_memory(fit, task, splits, [(RAW_PIXELS,)])[0]
+
+
+def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     """All groups of layers and all rates in one training: over the images, or over features that never change."""
     wanted = sorted({layer for group in groups for layer in group})
     stored: dict[str, LabelledImages] | None = None
-    if features is not None:
-        stored = {name: StoredFeatures(features, name, wanted) for name in SPLITS}
+    if task.features is not None and not task.changing:
+        stored = {name: StoredFeatures(task.features, name, wanted) for name in SPLITS}
     found = sgd_probe(
-        asked.module,
-        asked.data,
+        task.loaded.module,
+        task.data,
         [list(group) for group in groups],
-        asked.how,
-        num_classes=asked.classes,
-        epochs=asked.epochs,
-        standardise=asked.standardise,
-        folder=asked.training(wanted),
-        compute=asked.compute,
+        task.options.features,
+        num_classes=task.classes,
+        epochs=task.options.epochs,
+        standardise=task.options.standardise,
+        folder=task.training(wanted),
+        compute=task.compute,
         stored=stored,
     )
     return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
 
 
-def forget_training(asked: Asked, results: list[MethodResults]) -> None:
-    """Remove what a killed sgd probe would have gone on from, once its results are written; and nothing else."""
+def sgd_settings(task: ProbeTask) -> dict[str, Any]:
+    """How long the sgd probe trained, and on what."""
+    return {"epochs": task.options.epochs, "images": "anew in every epoch" if task.changing else "stored features"}
+
+
+def forget_training(task: ProbeTask, results: list[MethodResults]) -> None:
+    """Remove what a killed sgd probe would have been resumed from, once its results are written; and nothing else."""
     for found in results:
-        if found.method == "sgd":
+        if found.method.name == "sgd":
             wide = [list(found.concat.layers)] if found.concat else []
-            for layers in [asked.layers, *wide]:
-                remove_own(asked.training(layers), STATE)
-    remove_own(asked.folder / "sgd", ())
+            for layers in [task.layers, *wide]:
+                remove_own(task.training(layers), STATE)
+    remove_own(task.folder / "sgd", ())
 
 
-def pixel_probe(data: ImageDataModule, classes: int, method: Method, standardised: bool) -> LayerResult:
-    """The same probe on the pixels themselves, to compare with."""
-    return probe_layers(raw_pixels(data), [(RAW_PIXELS,)], classes, method, standardised)[0]
+METHODS = {
+    method.name: method
+    for method in (
+        ProbeMethod(
+            "lbfgs",
+            "strength",
+            "logistic regression by L-BFGS; penalty of best validation accuracy among 1e-1 ... 1e-6, refitted on "
+            "train + val",
+            partial(on_stored_features, lbfgs_layers),
+            partial(on_pixels, lbfgs_layers),
+        ),
+        ProbeMethod(
+            "sgd",
+            "rate",
+            "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
+            by_sgd,
+            settings=sgd_settings,
+        ),
+        ProbeMethod(
+            "knn",
+            "k",
+            "k nearest neighbours by cosine, majority; k of best validation accuracy; tested with train + val",
+            partial(on_stored_features, knn_layers),
+            partial(on_pixels, knn_layers),
+        ),
+    )
+}
 
 
-def raw_pixels(data: ImageDataModule) -> SplitFeatures:
-    """The pixels themselves as features, `(1, N, 3 R R)` in 0..1."""
-    splits: SplitFeatures = {}
-    for name in SPLITS:
-        batches = [(images.flatten(1).float() / 255, labels) for images, labels in data.loader(name)]
-        splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
-    return splits
-
-
-def subsets_of(data: ImageDataModule, counts: list[int], subsets: int) -> dict[int, list[list[int]]]:
+def subsets_of(data: ImageDataModule, options: ProbeOptions) -> dict[int, list[list[int]]]:
     """For each number of labels a class, the training images of each subset, as indices into the training split."""
     choose = partial(few_per_class, data.images("train").labels, option="--labels_per_class")
-    return {count: [choose(count, seed) for seed in range(subsets)] for count in counts}
+    counts = options.labels_per_class or []
+    return {count: [choose(count, seed) for seed in range(options.subsets)] for count in counts}
+
+
+def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str, Any]]:
+    """Mean and deviation of L-BFGS probes over the subsets of each size (section 4.5)."""
+    rows = []
+    for count, seeds in few.items():
+        assert task.features is not None
+        found = []
+        for seed, indices in enumerate(seeds):
+            parts = [
+                probe_subset(task.features.splits(some), indices, some, task.classes, seed, task.options.standardise)
+                for some in task.features.in_turn(task.layers)
+            ]
+            found.append(max(parts, key=lambda part: (part.val_accuracy, -part.layer)))
+        rows.append({**summary(count, found), "layers": task.layers})
+    return rows
 
 
 def subset_indices(data: ImageDataModule, few: dict[int, list[list[int]]]) -> dict[str, list[list[int]]]:
     """The same subsets as indices into all labelled training images, whatever was split off for validation."""
     kept = data.train_indices
     return {str(count): [[kept[index] for index in one] for one in seeds] for count, seeds in few.items()}
-
-
-def low_data_row(
-    features: FeatureStore,
-    count: int,
-    seeds: list[list[int]],
-    layers: list[int],
-    classes: int,
-    standardised: bool,
-) -> dict[str, Any]:
-    """Mean and deviation over the subsets of one size."""
-    found = []
-    for seed, indices in enumerate(seeds):
-        parts = [
-            probe_subset(features.splits(some), indices, some, classes, seed, standardised)
-            for some in features.in_turn(layers)
-        ]
-        found.append(max(parts, key=lambda part: (part.val_accuracy, -part.layer)))
-    return {**summary(count, found), "layers": layers}

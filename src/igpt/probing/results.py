@@ -1,4 +1,4 @@
-"""Probe results as JSON, CSV, text and a plot."""
+"""Probe results as JSON, CSV, text and a plot; the one writer and parser of probe.json."""
 
 import csv
 import json
@@ -7,60 +7,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from igpt.probing.protocol import CHOSEN, HOW, LayerResult, Method, best_layer
+from igpt.probing.methods import METHODS, RAW_PIXELS, MethodResults
+from igpt.probing.protocol import LayerResult, best_layer
 from igpt.system import atomic_path, check_own, move_aside
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
 NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
-RAW_PIXELS = -1  # in place of a layer
 INDICES = "into the data's labelled training images"
 RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_data.json"
 
 
-@dataclass(frozen=True)
-class MethodResults:
-    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked.
+def to_dict(results: MethodResults) -> dict[str, Any]:
+    """One method's results as plain data; `best_layer` is the best on validation."""
+    best, chosen = best_layer(results.layers), results.method.chosen
+    pixels = results.pixels.row(chosen) if results.pixels else None
+    return {
+        "best_layer": best.layer,
+        "best_test_accuracy": best.test_accuracy,
+        "layers": [result.row(chosen) for result in results.layers],
+        "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
+        "concat": {"method": results.method.name, **results.concat.row(chosen)} if results.concat else None,
+        "settings": results.settings,
+        "protocol": results.method.how,
+    }
 
-    `settings` are choices of this method alone that change its numbers.
+
+def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
+    """The results that `to_dict` wrote down.
+
+    Raises:
+        KeyError, TypeError: they are not whole.
     """
+    method, pixels, concat = METHODS[name], found["raw_pixels"], found["concat"]
+    return MethodResults(
+        method,
+        [LayerResult.of(row, method.chosen) for row in found["layers"]],
+        LayerResult.of({**pixels, "layer": RAW_PIXELS}, method.chosen) if pixels else None,
+        LayerResult.of(concat, method.chosen) if concat else None,
+        found.get("settings", {}),
+    )
 
-    method: Method
-    layers: list[LayerResult]
-    pixels: LayerResult | None = None
-    concat: LayerResult | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; `best_layer` is the best on validation."""
-        best = best_layer(self.layers)
-        pixels = self.pixels.row(self.method) if self.pixels else None
-        return {
-            "best_layer": best.layer,
-            "best_test_accuracy": best.test_accuracy,
-            "layers": [result.row(self.method) for result in self.layers],
-            "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
-            "concat": {"method": self.method, **self.concat.row(self.method)} if self.concat else None,
-            "settings": self.settings,
-            "protocol": HOW[self.method],
-        }
-
-    @classmethod
-    def from_dict(cls, method: Method, found: dict[str, Any]) -> "MethodResults":
-        """What `to_dict` gave, as it was."""
-        pixels, concat = found["raw_pixels"], found["concat"]
-        return cls(
-            method,
-            [LayerResult.of(row, method) for row in found["layers"]],
-            LayerResult.of({**pixels, "layer": RAW_PIXELS}, method) if pixels else None,
-            LayerResult.of(concat, method) if concat else None,
-            found.get("settings", {}),
-        )
-
-    @property
-    def options(self) -> tuple[Any, ...]:
-        """What was asked for: two results of one method that are equal in this are the same measurement."""
-        wide = len(self.concat.layers) if self.concat else None
-        return [result.layer for result in self.layers], wide, self.settings
+def asked_for(results: MethodResults) -> tuple[Any, ...]:
+    """Two results of one method that are equal in this are the same measurement."""
+    wide = len(results.concat.layers) if results.concat else None
+    return [result.layer for result in results.layers], wide, results.settings
 
 
 @dataclass(frozen=True)
@@ -90,18 +81,18 @@ class ProbeReport:
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
         aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
         earlier = earlier or Earlier()
-        own = {results.method for results in self.results}
-        results = self.results + [found for found in earlier.results if found.method not in own]
+        own = {results.method.name for results in self.results}
+        results = self.results + [found for found in earlier.results if found.method.name not in own]
         new = {row["labels_per_class"] for row in self.low_data}
         kept = [row for row in earlier.low_data if row["labels_per_class"] not in new]
         low_data = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
-        first = self.results[0].to_dict()
+        first = to_dict(self.results[0])
         content = {
             **self.protocol,
             "earlier_commands": earlier.commands,
-            "method": self.results[0].method,
+            "method": self.results[0].method.name,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
-            "methods": {one.method: one.to_dict() for one in results},
+            "methods": {one.method.name: to_dict(one) for one in results},
             "low_data": low_data,
         }
         if low_data:
@@ -120,9 +111,9 @@ class ProbeReport:
         """The tables that `igpt probe` prints."""
         parts = [text_table(results) for results in self.results]
         for results in self.results:
-            best = best_layer(results.layers)
+            name, best = results.method.name, best_layer(results.layers)
             beside = f" (raw pixels {results.pixels.test_accuracy:.4f})" if results.pixels else ""
-            parts.append(f"{results.method}: best layer {best.layer}, test accuracy {best.test_accuracy:.4f}{beside}")
+            parts.append(f"{name}: best layer {best.layer}, test accuracy {best.test_accuracy:.4f}{beside}")
         parts += [
             f"{row['labels_per_class']:>4} labels a class: test {100 * row['mean_test_accuracy']:.1f} "
             f"± {100 * row['std_test_accuracy']:.1f} % over {row['subsets']} subsets"
@@ -150,15 +141,15 @@ def earlier_results(out: Path, new: ProbeReport) -> Earlier | None:
         rows = found["low_data"]
         earlier = Earlier(
             [*found["earlier_commands"], found["command"]],
-            [MethodResults.from_dict(method, results) for method, results in found["methods"].items()],
+            [from_dict(method, results) for method, results in found["methods"].items()],
             rows,
             json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    asked = {results.method: results.options for results in new.results}
+    asked = {results.method.name: asked_for(results) for results in new.results}
     asked |= {row["labels_per_class"]: (row["subsets"], row["layers"]) for row in new.low_data}
-    had = {results.method: results.options for results in earlier.results}
+    had = {results.method.name: asked_for(results) for results in earlier.results}
     had |= {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in rows}
     return earlier if all(had[name] == asked[name] for name in had.keys() & asked.keys()) else None
 
@@ -189,27 +180,32 @@ def check_results(out: Path) -> None:
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:
     """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
-    names = ["method", "layer", *CHOSEN.values(), "val_accuracy", "test_accuracy", "train_accuracy"]
+    names = [
+        "method",
+        "layer",
+        *(method.chosen for method in METHODS.values()),
+        "val_accuracy",
+        "test_accuracy",
+        "train_accuracy",
+    ]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         for results in all_results:
             for result in results.layers:
-                writer.writerow({"method": results.method, **result.row(results.method)})
+                writer.writerow({"method": results.method.name, **result.row(results.method.chosen)})
             for other in (results.concat, results.pixels):
                 if other is not None:
-                    row = other.row(results.method)
+                    row = other.row(results.method.chosen)
                     row["layer"] = "-".join(map(str, row.pop("layers", ["pixels"])))
-                    writer.writerow({"method": results.method, **row})
+                    writer.writerow({"method": results.method.name, **row})
 
 
 def text_table(results: MethodResults) -> str:
     """One method's table; the best layer by validation accuracy is marked."""
     best = best_layer(results.layers)
-    chosen = CHOSEN[results.method]
-    lines = [f"  layer   {chosen:>8}   val      test     ({results.method})"]
-
-    number = "8.0e" if results.method == "lbfgs" else "8g"
+    lines = [f"  layer   {results.method.chosen:>8}   val      test     ({results.method.name})"]
+    number = "8.0e" if results.method.name == "lbfgs" else "8g"
 
     def write(name: str, result: LayerResult, mark: str = "") -> str:
         return f"{name:>7}   {result.chosen:{number}}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
@@ -238,12 +234,12 @@ def plot(all_results: list[MethodResults], path: Path) -> None:
             [100 * r.test_accuracy for r in results.layers],
             "o-",
             color=color,
-            label=f"{results.method}, test",
+            label=f"{results.method.name}, test",
         )
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:
-            label = f"raw pixels, {results.method}"
+            label = f"raw pixels, {results.method.name}"
             axes.axhline(100 * results.pixels.test_accuracy, color=color, linestyle=":", label=label)
         best = best_layer(results.layers)
         star = "best on validation" if number == 0 else "_nolegend_"

@@ -5,7 +5,6 @@ they are, and `manifest.json`, which says what they are features of, with a chec
 The folder appears under its name only when it is whole.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.system import UserError, atomic_folder, check_own, sha256_of
+from igpt.system import UserError, atomic_folder, check_own, digest_of, sha256_of
 
 FeatureType = Literal["float16", "float32"]
 FORMAT = 1
@@ -152,7 +151,7 @@ def as_text(manifest: dict[str, Any]) -> bytes:
 def digest(manifest: dict[str, Any]) -> str:
     """Checksum of a manifest's content, that of the checksum itself left out."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest_of(content)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 from igpt.callbacks import OnlineProbe, SampleGrid
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, any_unlabelled
 from igpt.modules import Joint, PixelModule
 from igpt.system import Compute, UserError, UserErrors
 from igpt.training import is_main_process
@@ -56,7 +56,7 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
 def check_classes(model: Joint, data: ImageDataModule) -> None:
     """Raise a UserError unless every training image has one of the classes that the model knows."""
     labels = torch.as_tensor(data.images("train").labels)
-    if int(labels.min()) < 0:
+    if any_unlabelled(labels):
         raise UserError("--data: some training images have no label; fine-tuning needs labelled images")
     if int(labels.max()) >= model.num_classes:
         classes = int(labels.max()) + 1

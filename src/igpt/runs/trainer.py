@@ -10,24 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.fabric.connector import _PRECISION_INPUT  # type: ignore[attr-defined]  # the type of an option
-from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.trainer.connectors import callback_connector
 from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.callbacks import (
-    CatchUp,
     ImagesPerSecond,
     LearningRate,
     Likelihood,
     LossGuard,
     Preemption,
     ProgressLine,
+    ReplayHooks,
     SampleGrid,
     StepCheckpoint,
     started_by_another,
@@ -53,7 +49,7 @@ from igpt.system import (
     only_writer,
     reader,
 )
-from igpt.training import WholeCheckpoints, is_main_process, ready
+from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
 
 KEYWORDS = ("best", "hpc", "registry")
 
@@ -61,7 +57,7 @@ KEYWORDS = ("best", "hpc", "registry")
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
     """Run one of Lightning's four verbs."""
     load_plugins()
-    write_plainly()
+    disable_rich()
     TrainerCLI.verb = verb
     with TrainerCLI.held:
         return (cli or TrainerCLI)(
@@ -81,19 +77,10 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
         )
 
 
-def write_plainly() -> None:
-    """Have Lightning write bars and tables as plain text, also where `rich` came along with another package.
-
-    Logs then look the same everywhere, and their figures can be read by programs.
-    """
-    for module in (callback_connector, evaluation_loop):
-        module._RICH_AVAILABLE = False  # type: ignore[attr-defined]  # there is no option for it
-
-
 class Trainer(pl.Trainer):
     """Lightning's trainer, whose `precision` may be "auto": `TrainerCLI` resolves it before it builds one."""
 
-    def __init__(self, *, precision: Literal["auto"] | _PRECISION_INPUT = "auto", **options: Any) -> None:
+    def __init__(self, *, precision: Literal["auto"] | PrecisionInput = "auto", **options: Any) -> None:
         super().__init__(precision=None if precision == "auto" else precision, **options)
 
 
@@ -105,7 +92,7 @@ class RunLogger(TensorBoardLogger):
     @property
     def experiment(self) -> Any:
         """The writer of events, or one that writes nothing."""
-        return super().experiment if self.begun else _DummyExperiment()
+        return super().experiment if self.begun else DummyExperiment()
 
     def save(self) -> None:
         """Bring what was logged to the disk."""
@@ -241,7 +228,7 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit" and config.trainer.logger is not False:
             callbacks.append(LearningRate())
         if self.verb == "fit" and not config.trainer.fast_dev_run:
-            callbacks += [CatchUp(), Preemption()]
+            callbacks += [ReplayHooks(), Preemption()]
         if not self._has_callback(LossGuard):
             callbacks.append(
                 LossGuard(factor=math.inf)

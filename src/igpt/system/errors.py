@@ -1,20 +1,20 @@
-"""The one exception that means "the user's words or files are off" (exit code 2, one line, no traceback)."""
+"""Errors of the user's words and files, and exit codes."""
 
-LOST = 76  # exit code of `igpt fit` where `LossGuard` stopped it; no error of the words, and nothing to go on from
+LOST = 76  # exit code of `igpt fit` where `LossGuard` stopped it
 
 
 class UserError(Exception):
-    """Bad option, missing file, wrong shape. The message names the option or file and says what to do about it."""
+    """A bad option, a missing file, a wrong shape: exit code 2 and one line, which names it and says what to do."""
 
 
 class UserErrors(UserError):  # noqa: N818  the plural of UserError
-    """Several independent things are off; each line of the message stands for one of them."""
+    """Several of them; each line of the message stands for one."""
 
     def __init__(self, problems: list[UserError]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's text, where torch says what is off; the error's class where there is no text."""
+    """The last line of an error's text, where torch says what is wrong; its class where there is no text."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

@@ -3,9 +3,11 @@
 torch is imported by the functions that need it, since `wait_briefly` has to run before that.
 """
 
+import ctypes
 import os
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -28,21 +30,17 @@ ROUNDS = 8
 CLEAR = 6.0  # times slower in the small product (below 2 with the instructions, above 20 without): that is enough
 WORTH = 0.8  # of float32's time: up to here bfloat16 products pay for the casts around them
 RATIO = "IGPT_CPU_BF16_RATIO"  # the measured ratio, handed to processes that this one starts
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+LARGEST, LARGEST_FORMERLY = 2**31 - 1, 32 << 20  # bytes that mallopt takes; as MMAP_THRESHOLD up to glibc 2.34 or so
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where a network runs, and how.
+    """Where a network runs, and how."""
 
-    Args:
-        device: cpu, cuda or mps.
-        precision: as in Lightning, never "auto".
-        reason: why it is not the user who chose this precision; empty where it is.
-    """
-
-    device: str
-    precision: str
-    reason: str = ""
+    device: str  # cpu, cuda or mps
+    precision: str  # as in Lightning, never "auto"
+    reason: str = ""  # for a precision that the user did not choose
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network's forward pass runs, where Lightning is not there to make one."""
@@ -56,11 +54,10 @@ class Compute:
 def compute_of(
     accelerator: str, precision: str, work: Literal["products", "pixels"] = "products", option: str = "--"
 ) -> Compute:
-    """Resolve "auto" to what this machine does quickest.
+    """Resolve "auto" to what this machine does quickest; a precision that the user names stands.
 
     Args:
-        accelerator: as in Lightning; what is not known here keeps float32.
-        precision: "auto", or the user's choice, which stands.
+        accelerator, precision: as in Lightning.
         work: "products" of whole sequences, as in training; or "pixels" drawn one after another, where a CPU reads
             weights far more than it multiplies, and casts cost more than bfloat16 saves.
         option: what stands before "accelerator" and "precision" on the command line, for errors.
@@ -75,27 +72,22 @@ def compute_of(
         return Compute(device, precision)
     if device == "cpu" and work == "pixels":
         return Compute(device, "32-true", "pixel by pixel, a CPU gains nothing from bfloat16")
-    return Compute(device, *PRECISION_OF[device]())
+    if device == "mps":
+        return Compute(device, "32-true", "the safe choice on Apple's GPUs")
+    return Compute(device, *(precision_on_cuda() if device == "cuda" else precision_on_cpu()))
 
 
 def device_of(accelerator: str, option: str = "--") -> str:
-    """The device, "cpu", "cuda" or "mps", that a Lightning-like accelerator name stands for.
-
-    Raises:
-        UserError: there is no such accelerator, or none here.
-    """
+    """The device, "cpu", "cuda" or "mps", of an accelerator's name; a UserError where there is none of it here."""
     if accelerator not in ACCELERATORS:
         raise UserError(f"{option}accelerator {accelerator}; choose from {', '.join(ACCELERATORS)}")
-    if accelerator == "cpu":
-        return "cpu"
-    cuda, mps = has_cuda(), has_mps()
-    if (accelerator == "cuda" and not cuda) or (accelerator == "gpu" and not (cuda or mps)):
-        raise UserError(f"{option}accelerator {accelerator}: PyTorch sees no GPU here; use cpu")
-    if accelerator == "mps" and not mps:
-        raise UserError(f"{option}accelerator mps: PyTorch sees no Apple GPU here; use cpu")
-    if cuda and accelerator != "mps":
-        return "cuda"
-    return "mps" if mps else "cpu"
+    present: dict[str, Callable[[], bool]] = {"cuda": has_cuda, "mps": has_mps, "cpu": lambda: True}
+    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
+    for device in wanted:
+        if present[device]():
+            return device
+    kind = "Apple GPU" if accelerator == "mps" else "GPU"
+    raise UserError(f"{option}accelerator {accelerator}: PyTorch sees no {kind} here; use cpu")
 
 
 @cache
@@ -107,16 +99,11 @@ def has_cuda() -> bool:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
     if not available and (caught or has_nvidia_driver()):
-        why = (
-            "this PyTorch is built without CUDA"
-            if torch.version.cuda is None
-            else " ".join(str(warning.message) for warning in caught)
-        )
-        warnings.warn(
-            f"there is an NVIDIA GPU, but PyTorch cannot use it, so the CPU is used: "
-            f"{why or 'update its driver, or install a PyTorch for its version of CUDA'}",
-            stacklevel=2,
-        )
+        why = " ".join(str(warning.message) for warning in caught)
+        if torch.version.cuda is None:
+            why = "this PyTorch is built without CUDA"
+        why = why or "update its driver, or install a PyTorch for its version of CUDA"
+        warnings.warn(f"there is an NVIDIA GPU, but PyTorch cannot use it, so the CPU is used: {why}", stacklevel=2)
     return available
 
 
@@ -144,11 +131,6 @@ def precision_on_cuda() -> tuple[str, str]:
     return "32-true", f"{name} has tensor cores for neither bfloat16 nor float16"
 
 
-def precision_on_mps() -> tuple[str, str]:
-    """float32."""
-    return "32-true", "the safe choice on Apple's GPUs"
-
-
 def precision_on_cpu() -> tuple[str, str]:
     """bfloat16 where its products are quicker than float32's, by a measurement."""
     ratio = bf16_ratio()
@@ -157,9 +139,6 @@ def precision_on_cpu() -> tuple[str, str]:
     if ratio < 1.2:
         return "32-true", "this CPU multiplies bfloat16 no faster than float32"
     return "32-true", f"this CPU multiplies bfloat16 {ratio:.0f} times slower than float32"
-
-
-PRECISION_OF = {"cpu": precision_on_cpu, "cuda": precision_on_cuda, "mps": precision_on_mps}
 
 
 @cache
@@ -177,7 +156,7 @@ def bf16_ratio() -> float:
 
 
 def time_ratio(side: int) -> float:
-    """The ratio by products of square matrices: the quickest of a few, one thread each, so that load is no matter."""
+    """The ratio of the quickest of a few products of square matrices, in one thread, so that load does not matter."""
     import torch
 
     threads = torch.get_num_threads()
@@ -220,10 +199,9 @@ def has_onednn() -> bool:
 
 
 def wait_briefly() -> None:
-    """Have OpenMP's threads wait for work in sleep, after a moment; call it before torch is imported.
+    """Have OpenMP's threads sleep while they wait, unless the user has set how; call it before torch is imported.
 
-    By default they spin for 10 ms. Beside other busy processes, that takes away the time in which those could have
-    finished, so that everybody's steps take twice to three times as long. A user's own setting stands.
+    By default they spin for 10 ms, which beside other busy processes makes all of them two to three times as slow.
     """
     if WAITING.isdisjoint(os.environ):
         os.environ["GOMP_SPINCOUNT"] = SPINS
@@ -233,3 +211,18 @@ def wait_briefly() -> None:
 def fall_back_to_cpu() -> None:
     """Have operations that PyTorch lacks on Apple's GPU run on the CPU; call it before torch is imported."""
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks in the process, for commands that run a network on a CPU; elsewhere do nothing.
+
+    glibc returns blocks of some size to the kernel at once, which then hands out the next one page by page, each
+    cleared: on small machines that took longer than the arithmetic (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # macOS, musl, Windows
+        return
+    for option in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+        if not mallopt(option, LARGEST):  # a refused threshold would stay small: glibc has stopped adjusting it by then
+            mallopt(option, LARGEST_FORMERLY)

@@ -1,8 +1,7 @@
-"""One writer at a time: locks that the operating system frees when their process ends, however it ends.
+"""File locks: one writer at a time. The operating system frees a lock when its process ends, however it ends.
 
-The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On
-disks shared over a network it is as good as their locks are: NFS and most others keep them between machines; a system
-that has none is named in a warning.
+The lock of `runs/x` is the empty file `runs/.x.lock` beside it, so that it stays in place when `runs/x` is moved. On a
+network disk it is as good as that disk's locks; one without locks is named in a warning.
 """
 
 import os
@@ -21,10 +20,9 @@ PATIENCE = 60.0  # seconds to wait for what takes another process a moment
 
 @contextmanager
 def only_writer(target: str | Path, instead: str) -> Iterator[None]:
-    """Hold a file or folder for writing while a command works on it.
+    """Hold a file or folder for writing, whether it exists or not.
 
     Args:
-        target: what is written to; it need not exist.
         instead: what the user can do where another process holds it, such as "give another --name".
 
     Raises:
@@ -67,11 +65,7 @@ def reader(target: str | Path) -> Iterator[None]:
 
 
 def check_unread(target: str | Path, instead: str) -> None:
-    """Refuse to move a folder that another process reads.
-
-    Raises:
-        UserError: as said.
-    """
+    """Refuse, with a UserError, to move a folder that another process reads."""
     place = Path(os.path.realpath(target))
     for file in place.parent.glob(f".{escape(place.name)}.*.reader.lock"):
         lock = FileLock(file)

@@ -1,4 +1,4 @@
-"""Finding data modules that other packages provide, and which packages' classes may be named (docs/security.md)."""
+"""Plug-ins: data modules of other packages, by entry points, and whose classes may be named (docs/security.md)."""
 
 import os
 import sys

@@ -1,36 +1,35 @@
-"""What reaches the terminal, and what happens where nothing can (standard library only)."""
+"""Standard streams and signals: escaping what is printed, and streams that are closed, full or read by nobody."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
 READER_GONE = 141  # exit code where nobody reads the output any more: what a shell gives a program ended by SIGPIPE
 KEPT = "\n\r\t"
+ASKED_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+"""The signals by which a scheduler, or Ctrl-C, asks a run to end in good order; Windows knows no SIGUSR1."""
 
 
 def shown(text: str) -> str:
-    """A text with its control characters written out, which may come from names that strangers chose."""
+    """A text with its control characters escaped; names of files that strangers chose may have some."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in KEPT else ascii(one)[1:-1] for one in text)
 
 
 def in_one_line(text: str) -> str:
-    """The same, with line breaks and tabs written out as well."""
+    """The same, with line breaks and tabs escaped as well."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 class OutputError(Exception):
-    """Standard output cannot be written to; its cause is the operating system's error."""
+    """Standard output cannot be written to: nobody reads it any more, or its disk is full. See `__cause__`."""
 
 
 class Shown:
-    """Standard output that takes whatever is printed, and passes it on as `shown`, in letters that its encoding has.
-
-    Raises:
-        OutputError: nobody reads it any more, or its disk is full.
-    """
+    """Standard output that escapes control characters (`shown`) and what its encoding does not have."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

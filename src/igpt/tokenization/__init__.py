@@ -1,4 +1,4 @@
-"""Images to shards of tokens, in one process or on a cluster."""
+"""Tokenising images into shards, on one machine or a Dask cluster."""
 
 from igpt.tokenization.engines import run_here, run_on_dask
 from igpt.tokenization.tasks import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of

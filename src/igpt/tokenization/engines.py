@@ -1,4 +1,4 @@
-"""Where the tasks of `igpt tokenize` run: processes of this machine, or a Dask cluster that is there already."""
+"""Where the tasks of `igpt tokenize` run: processes of this machine, or the workers of a Dask cluster."""
 
 import multiprocessing
 import os
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing.connection import wait
 
 import torch
 
+from igpt.data import end_with_the_parent
 from igpt.palette import Palette
 from igpt.system import UserError
 from igpt.tokenization.tasks import Job, Record, Task
@@ -55,14 +55,7 @@ def _begin(job: Job) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the main process's handler, inherited, says what is not so here
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    threading.Thread(target=end_with_the_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _run(task: Task) -> Record:

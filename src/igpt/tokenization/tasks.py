@@ -1,12 +1,13 @@
-"""The work behind `igpt tokenize`: independent tasks, each a range of images in and one shard out, and its record.
+"""The work behind `igpt tokenize`: independent tasks, each of which encodes a range of images into one shard.
 
-A task's output is a function of the data, the palette and the seed alone. Whoever runs it, however often, in whatever
-order, writes the same bytes, so that a killed run goes on by doing what has no record yet.
+A task's output is a function of the data, the palette and the seed alone: whoever runs it, however often, writes the
+same bytes, and a killed run goes on with the tasks that have no record yet.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, Shard, Split, rng_of
+from igpt.data import (
+    SPLITS,
+    ImageDataModule,
+    LabelledImages,
+    Shard,
+    Split,
+    evenly_spaced,
+    label_bytes,
+    pixel_sha256,
+    rng_of,
+)
 from igpt.palette import Palette
 from igpt.system import UserError, atomic_path
 from igpt.tokenization.writing import write_shard
@@ -24,7 +35,6 @@ from igpt.tokenization.writing import write_shard
 UNFINISHED = ".unfinished"  # folder inside the output, for the plan, the records, and files that are not whole
 AT_ONCE = 256  # images that are encoded together
 SHARD_BYTES = 1 << 23  # of tokens; a worker holds a few copies of one shard in memory
-LOOKED_AT = 16  # images of each split whose pixels tell whether the data are still the same
 
 
 @dataclass(frozen=True)
@@ -72,21 +82,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks have in common.
-
-    Args:
-        data: whose images.
-        palette: encodes them.
-        out: folder of the shards, which every worker must see.
-        variants: random variants of each image of an augmenting split, besides how evaluation sees it.
-        seed: of the variants.
-    """
+    """What all tasks have in common."""
 
     data: ImageDataModule
     palette: Palette
-    out: str
-    variants: int
-    seed: int
+    out: str  # folder of the shards, which every worker must see
+    variants: int  # random variants of each image of an augmenting split, besides how evaluation sees it
+    seed: int  # of the variants
 
     def views(self, images: LabelledImages) -> int:
         """How many arrays of tokens each image of a split gets."""
@@ -98,58 +100,46 @@ class Job:
         Raises:
             UserError: the shard cannot be written.
         """
-        images = self.data.images(task.split)
-        seen = Seen()
-        tokens = np.empty((task.stop - task.start, self.views(images), self.data.resolution**2), dtype=np.uint16)
-        done = 0
-        for part in batches(self._readable(images, task, seen), AT_ONCE):
-            tokens[done : done + len(part)] = self._encode(part)
-            done += len(part)
-        shard = None
-        if done:
-            labels, target = np.array(seen.labels, dtype=np.int64), Path(self.out) / task.name
-            shard = write_shard(target, labels, tokens[:done], self.data.resolution, Path(self.out) / UNFINISHED)
-        record = Record(task, shard, tuple(seen.skipped))
-        record.write(Path(self.out) / UNFINISHED)
+        out, shard = Path(self.out), None
+        labels, tokens, skipped = self._tokens(self.data.images(task.split), task)
+        if len(labels):
+            shard = write_shard(out / task.name, labels, tokens, self.data.resolution, out / UNFINISHED)
+        record = Record(task, shard, tuple(skipped))
+        record.write(out / UNFINISHED)
         return record
 
-    def _readable(self, images: LabelledImages, task: Task, seen: "Seen") -> Iterator[Tensor]:
-        """The views of each image that can be read, uint8 `(V, 3, R, R)`; the others are noted."""
+    def _tokens(
+        self, images: LabelledImages, task: Task
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[tuple[int, str]]]:
+        """Labels `(N,)` and tokens `(N, V, T)` of the images that can be read; (index, reason) of the others."""
+        tokens = np.empty((task.stop - task.start, self.views(images), self.data.resolution**2), dtype=np.uint16)
+        labels: list[int] = []
+        views: list[Tensor] = []
+        skipped: list[tuple[int, str]] = []
         for index in range(task.start, task.stop):
             try:
-                image, label = images[index]
-                drawn = range(self.views(images) - 1)
-                more = [images.draw(index, rng_of(self.seed, variant, index))[0] for variant in drawn]
+                image, label = self._views(images, index)
             except (UserError, OSError) as error:
-                seen.skipped.append((index, " ".join(str(error).split())))
-                continue
-            seen.labels.append(int(label))
-            yield torch.stack([image, *more])
+                skipped.append((index, " ".join(str(error).split())))
+            else:
+                views.append(image)
+                labels.append(label)
+            if views and (len(views) == AT_ONCE or index == task.stop - 1):
+                tokens[len(labels) - len(views) : len(labels)] = self._encode(views)
+                views = []
+        return np.array(labels, dtype=np.int64), tokens[: len(labels)], skipped
+
+    def _views(self, images: LabelledImages, index: int) -> tuple[Tensor, int]:
+        """One image as evaluation sees it and its random variants, uint8 `(V, 3, R, R)`, and its label."""
+        image, label = images[index]
+        drawn = range(self.views(images) - 1)
+        more = [images.draw(index, rng_of(self.seed, variant, index))[0] for variant in drawn]
+        return torch.stack([image, *more]), int(label)
 
     def _encode(self, views: list[Tensor]) -> NDArray[np.uint16]:
         """Tokens `(B, V, T)` of B images' views."""
         tokens = self.palette.encode(torch.cat(views)).numpy()
         return tokens.reshape(len(views), -1, tokens.shape[1]).astype(np.uint16)
-
-
-class Seen:
-    """What a task notes while it reads: a label for each image, or why it was skipped."""
-
-    def __init__(self) -> None:
-        self.labels: list[int] = []
-        self.skipped: list[tuple[int, str]] = []
-
-
-def batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Items in lists of at most so many."""
-    batch: list[Tensor] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def tasks_of(job: Job, shard_images: int | None) -> list[Task]:
@@ -171,8 +161,8 @@ def plan_of(job: Job, shard_images: int | None) -> dict[str, Any]:
     data["init_args"] = {name: value for name, value in data["init_args"].items() if name not in ignored}
     return {
         "data": data,
-        "labels": {split: labels_digest(job.data.images(split)) for split in SPLITS},
-        "images": {f"{split} {index}": sha for split in SPLITS for index, sha in some_of(job.data.images(split))},
+        "labels": {split: hashlib.sha256(label_bytes(job.data.images(split))).hexdigest() for split in SPLITS},
+        "images": {f"{split} {at}": sha for split in SPLITS for at, sha in some_images(job.data.images(split))},
         "palette_sha256": job.palette.sha256,
         "variants": job.variants,
         "seed": job.seed,
@@ -180,22 +170,11 @@ def plan_of(job: Job, shard_images: int | None) -> dict[str, Any]:
     }
 
 
-def labels_digest(images: LabelledImages) -> str:
-    """Checksum of a split's labels, and so of how many images it has."""
-    return hashlib.sha256(torch.as_tensor(images.labels).to(torch.int64).numpy().tobytes()).hexdigest()
-
-
-def some_of(images: LabelledImages) -> Iterator[tuple[int, str]]:
-    """Index and checksum of some of a split's images, which tell whether the data changed.
-
-    Images that cannot be read are left out, since they may be mended.
-    """
-    for index in sorted(set(torch.linspace(0, len(images) - 1, LOOKED_AT).long().tolist())):
-        try:
-            image = images[index][0]
-        except (UserError, OSError):
-            continue
-        yield index, hashlib.sha256(image.numpy().tobytes()).hexdigest()
+def some_images(images: LabelledImages) -> Iterator[tuple[int, str]]:
+    """Index and checksum of some of a split's images; those that cannot be read are left out: they may be mended."""
+    for index in evenly_spaced(len(images)):
+        with suppress(UserError, OSError):
+            yield index, pixel_sha256(images[index][0])
 
 
 def same_plan(held: Any, plan: dict[str, Any]) -> bool:

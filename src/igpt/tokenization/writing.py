@@ -1,4 +1,4 @@
-"""From tokens to the bytes of a shard, and the colours that stand for tokens."""
+"""Writing a shard, and the 24-bit colour that stands for each token."""
 
 import os
 import uuid
@@ -22,12 +22,9 @@ def write_shard(
     Args:
         target: file to write.
         labels: int64 `(N,)`.
-        tokens: uint16 `(N, V, T)`.
-        resolution: side R, T being R * R.
+        tokens: uint16 `(N, V, R * R)`.
+        resolution: side R.
         beside: folder on the same disk for the file while it is not whole.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written to.
     """
     shard = Shard(target.name, tokens.shape[0], tokens.shape[1], 0, "")
     record = np.empty(1, dtype=shard.dtype(resolution))

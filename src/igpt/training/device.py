@@ -1,4 +1,4 @@
-"""Where and how a command runs its network."""
+"""Device, seed and trainer of a command that runs a network."""
 
 import logging
 from typing import Any
@@ -10,7 +10,7 @@ from igpt.system import Compute, UserError, allow_tf32, keep_freed_memory
 
 
 def ready(compute: Compute, tf32: bool = True) -> Compute:
-    """Say what was chosen, and make the device ready; returns the same.
+    """Print the precision and why, and set up the device; returns its argument.
 
     Args:
         tf32: whether float32 products on CUDA may round to TF32.

@@ -1,4 +1,4 @@
-"""Weights shared out over processes: FSDP2, for networks whose weights and moments no single device holds."""
+"""FSDP2: shards parameters and optimizer state across processes."""
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -10,19 +10,18 @@ from igpt.system import UserError
 DATA, TENSOR = "data_parallel", "tensor_parallel"  # dimensions of the mesh, as Lightning names them
 
 
-def shard(transformer: PixelTransformer, mesh: DeviceMesh, *others: nn.Module) -> None:
-    """Leave each process its part of every weight, gradient and moment; a block is put together while it is computed.
+def apply_fsdp(transformer: PixelTransformer, mesh: DeviceMesh, *others: nn.Module) -> None:
+    """Apply FSDP2 to each block, the head, the rest of the transformer, and other modules that are trained with it.
 
-    What is not in a block is put together for the whole pass. Names in the state dict stay as they are. Only training
-    and its losses work on the result: features, drawing and probes read single weights of the blocks.
+    Names in the state dict stay. Only training and its losses work on the result: features, sampling and probes read
+    weights without the all-gather of a forward pass.
 
     Args:
-        transformer: on any device; changed in place, and left alone where that has been done before.
-        mesh: all processes, with the dimensions `data_parallel` and `tensor_parallel`.
-        others: layers beside the transformer that are trained with it.
+        transformer: on any device; changed in place, once.
+        mesh: of all processes, with the dimensions `data_parallel` and `tensor_parallel`.
 
     Raises:
-        UserError: the processes are to share single products too, for which nothing here is made.
+        UserError: tensor parallelism is asked for.
     """
     if mesh[TENSOR].size() != 1:
         raise UserError("--trainer.strategy: tensor_parallel_size must be 1; set data_parallel_size to all processes")

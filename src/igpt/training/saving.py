@@ -1,22 +1,20 @@
-"""How the trainer's checkpoints reach the disk."""
+"""Lightning's checkpoint IO: how checkpoints of a training reach the disk."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from igpt.checkpoints import META, remove_checkpoint, to_one_file, write_checkpoint
-from igpt.system import UserError
+from igpt.system import UserError, complain
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint whole and durably, with its checksum (`igpt.checkpoints.format.write_checkpoint`).
 
-    A write that fails is one line and not the end: days of training are worth more than one of many checkpoints, the
-    previous one is untouched, and the next is tried at its time. Who depends on a certain one looks whether it is
-    there, as `StepCheckpoint` does at the end. (Only the main process writes; an error of its own would also leave the
-    others waiting for it.)
+    A write that fails is one line and does not end the training: the previous checkpoint is untouched, and the next is
+    tried at its time. `StepCheckpoint` looks whether the last one is there. (Only the main process writes; an error of
+    its own would also leave the others waiting for it.)
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -26,18 +24,13 @@ class WholeCheckpoints(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(checkpoint, path)
         except OSError as error:
-            print(
+            complain(
                 f"igpt: {path} could not be written ({error.strerror or error}); earlier checkpoints are untouched and "
-                "training goes on; make room before the next one",
-                file=sys.stderr,
+                "training goes on; make room before the next one"
             )
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a file; a folder of parts is for the strategy that wrote it.
-
-        Raises:
-            UserError: it is such a folder.
-        """
+        """Read a file; a UserError for a sharded one, which only a strategy that writes such can read."""
         if (Path(path) / META).is_file():
             raise UserError(
                 f"--ckpt_path {path} is sharded, and --trainer.strategy is not the one that wrote it; use that one, or "

@@ -1,6 +1,5 @@
-"""`index.json`, the table of contents of a folder of token shards; the format stands in docs/shards.md."""
+"""`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.system import UserError, atomic_path, sha256_of, sync
+from igpt.data.splits import SPLITS
+from igpt.palette import sha256_of_colors
+from igpt.system import UserError, atomic_path, digest_of, sha256_of, sync
 
 FORMAT = 1
 NAME = "index.json"
-SPLITS = ("train", "val", "test")
-SHARD_NAME = re.compile(r"(train|val|test)-\d{5,}\.npy")
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.npy")
 AGAIN = "delete the folder and run 'igpt tokenize' again"
 
 
@@ -38,32 +38,26 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What lies in a folder of shards.
-
-    Args:
-        resolution: side R of the images.
-        num_classes: of the data that were tokenised; 0 where there are no labels.
-        class_names: theirs.
-        colors: the palette's, float32 `(k, 3)` in [-1, 1].
-        shown: the 24-bit colour uint8 `(k, 3)` that stands for each token; the palette sends it back to that token.
-        shards: of each split, in the order of its images.
-        skipped: (image, reason) of what could not be read.
-        source: what the tokens were made from, as plain data.
-    """
+    """What lies in a folder of shards."""
 
     resolution: int
-    num_classes: int
+    num_classes: int  # 0 where there are no labels
     class_names: tuple[str, ...]
-    colors: NDArray[np.float32]
-    shown: NDArray[np.uint8]
-    shards: dict[str, tuple[Shard, ...]]
-    skipped: tuple[tuple[str, str], ...]
-    source: dict[str, Any]
+    colors: NDArray[np.float32]  # the palette, (k, 3) in [-1, 1]
+    shown: NDArray[np.uint8]  # (k, 3), the 24-bit colour that stands for each token and is encoded as that token again
+    shards: dict[str, tuple[Shard, ...]]  # of each split, in the order of its images
+    skipped: tuple[tuple[str, str], ...]  # (image, reason) of what could not be read
+    source: dict[str, Any]  # what the tokens were made from
 
     @property
     def palette_sha256(self) -> str:
         """The palette's name, as `Palette.sha256` makes it."""
-        return hashlib.sha256(self.colors.astype("<f4").tobytes()).hexdigest()
+        return sha256_of_colors(self.colors)
+
+    @property
+    def files(self) -> list[Shard]:
+        """The shards of all splits."""
+        return [shard for split in SPLITS for shard in self.shards[split]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with a checksum of their own."""
@@ -73,11 +67,7 @@ class Index:
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "images": {split: sum(shard.images for shard in self.shards[split]) for split in SPLITS},
-            "palette": {
-                "sha256": self.palette_sha256,
-                "colors": self.colors.tolist(),
-                "shown": self.shown.tolist(),
-            },
+            "palette": {"sha256": self.palette_sha256, "colors": self.colors.tolist(), "shown": self.shown.tolist()},
             "shards": {split: [asdict(shard) for shard in self.shards[split]] for split in SPLITS},
             "skipped": [list(one) for one in self.skipped],
             "source": self.source,
@@ -104,8 +94,6 @@ class Index:
             content = json.loads(path.read_bytes())
             if content["format"] != FORMAT:
                 raise UserError(f"{path} has format {content['format']!r}, not {FORMAT}; update igpt, or {AGAIN}")
-            if content["sha256"] != digest(content):
-                raise ValueError("checksum")
             index = cls(
                 resolution=int(content["resolution"]),
                 num_classes=int(content["num_classes"]),
@@ -116,16 +104,13 @@ class Index:
                 skipped=tuple((str(image), str(reason)) for image, reason in content["skipped"]),
                 source=content["source"],
             )
-            right = index.to_dict() == content
+            if index.to_dict() != content:
+                raise ValueError("numbers or checksum")
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror or error}); mend the folder, or {AGAIN}"
-            ) from error
+            raise UserError(f"{path} cannot be read ({error.strerror or error}); mend it, or {AGAIN}") from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is damaged; {AGAIN}") from error
-        if not right:
-            raise UserError(f"{path} is damaged; {AGAIN}")
-        for shard in (one for split in SPLITS for one in index.shards[split]):
+        for shard in index.files:
             if not SHARD_NAME.fullmatch(shard.file):
                 raise UserError(f"{path} names {shard.file!r}, which is no name of a shard; {AGAIN}")
         return index
@@ -138,28 +123,14 @@ def _float32(colors: Any) -> NDArray[np.float32]:
 
 
 def as_text(content: dict[str, Any]) -> str:
-    """A line for each shard and each skipped image; the palette on a line of its own."""
-    lines = [f" {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return "[\n  " + ",\n  ".join(json.dumps(one) for one in value) + "\n ]"
-    if isinstance(value, dict) and any(
-        isinstance(one, list) and one and isinstance(one[0], dict) for one in value.values()
-    ):
-        rows = [
-            f"  {json.dumps(key)}: [\n   " + ",\n   ".join(map(json.dumps, one)) + "\n  ]" for key, one in value.items()
-        ]
-        return "{\n" + ",\n".join(rows) + "\n }"
-    return json.dumps(value)
+    """JSON with a line for each key."""
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()) + "\n}\n"
 
 
 def digest(content: dict[str, Any]) -> str:
     """Checksum of an index's content, that of the checksum itself left out."""
     kept = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return digest_of(kept)
 
 
 def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
@@ -169,7 +140,7 @@ def check_shards(folder: Path, index: Index, every_byte: bool = False) -> None:
         UserError: a shard is missing, of another size, a link that leaves the folder, or (every byte) changed.
     """
     home = os.path.realpath(folder)
-    for shard in (one for split in SPLITS for one in index.shards[split]):
+    for shard in index.files:
         path = folder / shard.file
         if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != home:
             raise UserError(f"{path} is a link that leaves the folder; put the file itself there, or {AGAIN}")

@@ -1,33 +1,26 @@
-"""Finding the pictures in a folder tree: the one walker of all data modules, and what it leaves out and why."""
+"""Walks folder trees and tars for image files, in the same order on every machine; says what is left out and why."""
 
 import heapq
 import os
+import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from igpt.data import UserError, missing_decoder
-from igpt_datamodules.reading import SUFFIXES, shown
+from igpt_datamodules.files.stored import SUFFIXES, Stored, shown
 
 Skipped = list[tuple[str, str]]  # (path, reason); what stands before a colon in a reason is its kind
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 NAMED = 3  # skipped files that the one-line summary names
-SYSTEM = {  # what systems and tools put into folders, in small letters
-    "thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-    "icon\r",
-    "__macosx",
-    "__pycache__",
-    "@eadir",
-    "#recycle",
-    "#snapshot",
-    "@recycle",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-}
+SYSTEM = (  # what systems and tools put into folders, in small letters
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found", "system volume information"),
+    *("__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin"),
+)
+TAR = ".tar"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+RECORDS = (".json", ".jsonl", ".txt", ".cls", ".cls2", ".id", ".key", ".url", ".csv", ".tsv", ".md", ".npy", ".npz")
 
 
 def left_out(name: str) -> str:
@@ -50,12 +43,8 @@ def files_below(
     """Paths of all files with one of these suffixes, sorted by their path below the folder, and all others with why.
 
     Left out is what a person would leave out: what is hidden or of the system, at every depth, and what lies in such a
-    folder. Links are followed; a folder that was read already, or in which `folder` lies, is not read again.
-
-    Args:
-        folder: where to look.
-        suffixes: in small letters.
-        unreadable: called for each folder that cannot be listed.
+    folder. Links are followed; a folder that was read already, or in which `folder` lies, is not read again. Of each
+    folder that cannot be listed `unreadable` is told.
     """
     used: list[str] = []
     unused: Skipped = []
@@ -106,12 +95,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def unreadable_name(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> str:
-    """Why a file of this name is taken for no picture, or an empty string.
-
-    Args:
-        name: of the file.
-        suffixes: that are taken, in small letters.
-    """
+    """Why a file of this name is taken for no picture, or an empty string."""
     suffix = os.path.splitext(name)[1].lower()
     if name.lower().endswith(suffixes):
         return missing_decoder(suffix)
@@ -132,3 +116,51 @@ def summary(skipped: Iterable[tuple[str, str]]) -> str:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
     first = ", ".join(f"{path} ({reason})" for path, reason in known[:NAMED])
     return f"{len(known):,} skipped: {counts}; first: {first}"
+
+
+def tar_members(path: str) -> Iterator[tuple[Stored, str]]:
+    """The members of an uncompressed tar as offsets, each with why it is left out, an empty string for the pictures.
+
+    Folders, and what webdatasets keep beside each picture, such as its caption, are passed over. Of a damaged tar, what
+    comes before an error is yielded.
+    """
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        raise OSError("no regular file")
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if not member.isdir() and not member.name.lower().endswith(RECORDS):
+                stored = Stored(path, member.name, member.offset_data, member.size)
+                yield stored, unsuitable_member(member)
+
+
+def unsuitable_member(member: tarfile.TarInfo) -> str:
+    """Why a member cannot be used, going by its header, or an empty string."""
+    if why := next(filter(None, map(left_out, member.name.split("/"))), ""):
+        return why
+    return unreadable_name(member.name) or ("" if member.isreg() and not member.issparse() else "no plain file")
+
+
+def stored_images(root: str | Path) -> tuple[list[Stored], Skipped, Skipped]:
+    """Every image in a tree and inside its tars; what cannot be read, tars and folders; and what is left out."""
+    images: list[Stored] = []
+    skipped: Skipped = []
+
+    def skip(error: OSError) -> None:
+        skipped.append((shown(str(error.filename)), f"folder cannot be read: {error.strerror}"))
+
+    paths, unused = files_below(root, (*SUFFIXES, TAR, *COMPRESSED), skip)
+    for path in paths:
+        if path.lower().endswith(COMPRESSED):
+            skipped.append((shown(path), "compressed tar: unpack it to a plain .tar"))
+        elif not path.lower().endswith(TAR):
+            images.append(Stored(path))
+        else:
+            try:
+                for member, why in tar_members(path):
+                    if why:
+                        unused.append((member.name, why))
+                    else:
+                        images.append(member)
+            except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                skipped.append((shown(path), f"damaged tar: {error}"))
+    return images, skipped, unused

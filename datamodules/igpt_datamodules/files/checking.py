@@ -1,12 +1,11 @@
-"""Looking at pictures before training: each is decoded once, in several processes."""
+"""Decodes every image once before training, to find those that are broken."""
 
 import torch
 from torch.utils.data import Dataset
 
 from igpt.data import BadImageError, UserError, WatchedLoader, begin_worker
-from igpt_datamodules.listing import StoredList
-from igpt_datamodules.reading import read_rgb
-from igpt_datamodules.walking import Skipped, summary
+from igpt_datamodules.files.stored import StoredList, read_rgb
+from igpt_datamodules.files.walking import Skipped, summary
 
 
 class _Reasons(Dataset[str]):
@@ -28,9 +27,8 @@ class _Reasons(Dataset[str]):
 
 def bad_images(stored: StoredList, num_workers: int = 0) -> list[str]:
     """For each image why it cannot be used, or an empty string: all of them are decoded, in so many processes."""
-    begin = begin_worker if num_workers else None
     loader = WatchedLoader(
-        _Reasons(stored), batch_size=64, num_workers=num_workers, collate_fn=list, worker_init_fn=begin
+        _Reasons(stored), batch_size=64, num_workers=num_workers, collate_fn=list, worker_init_fn=begin_worker
     )
     state = torch.get_rng_state()  # a loader draws a number; looking at files must not change what training draws
     reasons = [reason for batch in loader for reason in batch]
@@ -39,18 +37,7 @@ def bad_images(stored: StoredList, num_workers: int = 0) -> list[str]:
 
 
 def check_bad(who: str, root: str, bad: Skipped, count: int, most: float) -> None:
-    """Stop where too many files are bad, since then it is probably the wrong folder.
-
-    Args:
-        who: the data module.
-        root: its folder.
-        bad: files and reasons.
-        count: of all files.
-        most: share of them that may be bad.
-
-    Raises:
-        UserError: says how many, and why.
-    """
+    """Raise a UserError where more than a share `most` of `count` files is bad: it is probably the wrong folder."""
     if len(bad) > most * count:
         raise UserError(
             f"{who}: {summary(bad)}, of {count:,} in {root}, more than max_bad_share {most}; mend them or raise "

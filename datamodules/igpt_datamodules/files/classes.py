@@ -1,4 +1,4 @@
-"""Classes and splits that are folders: how they are found, named, ordered and read."""
+"""Splits and classes given by folders: finding, ordering and reading them."""
 
 import os
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from igpt.data import SPLITS, Split, UserError
-from igpt_datamodules.reading import shown
-from igpt_datamodules.walking import Skipped, files_below, left_out, refuse_folder, unreadable_name
+from igpt_datamodules.files.stored import shown
+from igpt_datamodules.files.walking import Skipped, files_below, left_out, refuse_folder, unreadable_name
 
 ClassOrder = Literal["natural", "sorted"] | list[str]
 
@@ -29,11 +29,7 @@ class Labelled(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders inside a folder, sorted; what is hidden or of the system is left out.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
+    """Names of the folders inside a folder, sorted; what is hidden or of the system is left out."""
     try:
         return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not left_out(entry.name)))
     except OSError as error:
@@ -42,11 +38,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """The folders of a root that are named after splits: Train, training, valid, TEST and so on.
-
-    Raises:
-        UserError: two folders are named after one split, or the root cannot be read.
-    """
+    """The folders of a root that are named after splits: Train, valid, TEST and so on; only one for each split."""
     found: dict[Split, Path] = {}
     for name in class_folders(root):
         for split in SPLITS:
@@ -81,8 +73,7 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
     """The images in FOLDER/CLASS/..., sorted by path, and their labels, the places of their classes in `classes`.
 
     Raises:
-        UserError: the folder is missing, has no class folders or images, holds one that cannot be read, or has a class
-            that is not in `classes`.
+        UserError: the folder is missing, has no class folders or images, or has a class that is not in `classes`.
     """
     if not folder.is_dir():
         raise UserError(f"{no_folder(folder)}; put class folders with images into it")
@@ -107,11 +98,7 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> Labelled:
 
 
 def training_files(folder: Path, order: ClassOrder = "sorted") -> tuple[tuple[str, ...], Labelled]:
-    """The classes of a training folder in the order of their labels, and its images.
-
-    Raises:
-        UserError: the folder is missing, a class has no images, or `order` lists other classes.
-    """
+    """The classes of a training folder in the order of their labels, and its images; see `labelled_files`."""
     classes = ordered(class_folders(folder) if folder.is_dir() else (), order)
     found = labelled_files(folder, classes)
     if empty := sorted(set(range(len(classes))) - set(found.labels)):

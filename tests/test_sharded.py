@@ -1,4 +1,4 @@
-"""Checkpoints in parts: read as data, whole or not at all."""
+"""Sharded checkpoints: read as data, whole or not at all."""
 
 import os
 import pickle
@@ -9,10 +9,10 @@ import torch
 from torch.distributed.checkpoint import save
 
 from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
-from igpt.checkpoints.sharded import read_parts
+from igpt.checkpoints.sharded import read_sharded
 from igpt.runs.resuming import use_checkpoint
 from igpt.system.errors import UserError
-from igpt.system.files import place_folder, remove_partial
+from igpt.system.files import remove_partial, take_place
 
 STATE = {"transformer.wte": torch.arange(12.0).view(3, 4), "palette.colors": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -29,8 +29,8 @@ def folder(tmp_path):
     return folder
 
 
-def test_parts_are_put_together_under_their_names_and_types(folder):
-    content = read_parts(folder)
+def test_shards_are_put_together_under_their_names_and_types(folder):
+    content = read_sharded(folder)
     assert content["global_step"] == 5
     assert content["state_dict"].keys() == STATE.keys()
     for name, tensor in STATE.items():
@@ -49,10 +49,10 @@ class Evil:
 
 
 @pytest.mark.parametrize("file", [".metadata", META])
-def test_code_in_a_part_is_refused_and_not_executed(folder, tmp_path, file):
+def test_code_in_a_sharded_checkpoint_is_refused_and_not_executed(folder, tmp_path, file):
     (folder / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
     with pytest.raises(UserError):
-        read_parts(folder)
+        read_sharded(folder)
     assert not (tmp_path / "executed").exists()
 
 
@@ -60,7 +60,7 @@ def test_code_in_a_part_is_refused_and_not_executed(folder, tmp_path, file):
 def test_a_folder_without_one_of_its_files_is_refused(folder, file):
     (folder / file).unlink()
     with pytest.raises(UserError, match=r"step=0000005.ckpt.*use an earlier one"):
-        read_parts(folder)
+        read_sharded(folder)
 
 
 def test_where_a_file_is_needed_a_folder_is_refused_with_what_to_do(folder):
@@ -75,23 +75,23 @@ def test_an_unfinished_folder_is_never_the_newest(folder):
 
 
 def test_a_folder_takes_the_place_of_one_of_its_name_and_leaves_nothing(folder):
-    written = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    written = folder.parent / f".{folder.stem}.{os.getpid()}.partial.ckpt"
     written.mkdir()
     (written / "new").touch()
-    place_folder(written, folder)
+    take_place(written, folder, durable=True)
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_folders_of_killed_writers_are_removed(tmp_path):
-    left = tmp_path / ".step=0000005.ckpt.999999999.partial"
+    left = tmp_path / ".step=0000005.999999999.partial.ckpt"
     left.mkdir()
     (left / "__0_0.distcp").touch()
     remove_partial(tmp_path)
     assert not left.exists()
 
 
-def test_a_network_that_diverged_is_no_beginning_in_parts_either(folder):
+def test_a_network_that_diverged_is_no_beginning_if_sharded_either(folder):
     meta = (folder / META).read_bytes()
     shutil.rmtree(folder)
     diverged = {"state_dict": STATE | {"transformer.wpe": torch.tensor([1.0, torch.nan])}}

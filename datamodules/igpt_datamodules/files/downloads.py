@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows how to find, check and download, with one-line errors."""
+"""Downloads through torchvision, one process at a time, with one-line errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,11 +22,8 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
     Args:
         kind: torchvision's class, which names the archive and its md5.
         root: folder of the archive or of the unpacked files.
-        download: fetch the archive if it is not there.
+        download: fetch the archive if it is not there; else a UserError says where to put which file.
         read: opens the data set, with torchvision's `download` as its argument.
-
-    Raises:
-        UserError: the files are not there and cannot be had; says where to put which file.
     """
     name = kind.__name__
     mend = f"put {kind.filename} (md5 {kind.tgz_md5}) into {root}/ or name its folder with --data.init_args.root"

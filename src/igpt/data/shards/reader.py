@@ -1,4 +1,4 @@
-"""Reading token shards: memory-mapped files, opened when first needed."""
+"""Reading shards: memory-mapped files, opened when first needed."""
 
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,7 @@ Mapped = tuple[NDArray[np.int64], NDArray[np.uint16]]
 
 
 class ShardReader:
-    """The images of some splits, one after another, as tokens or as the colours that stand for them.
-
-    Nothing is held in memory but what the operating system keeps of the files.
-
-    Args:
-        folder: of the shards.
-        index: its table of contents.
-        splits: whose images.
-    """
+    """The images of some splits, one after another, as tokens or as the colours that stand for them."""
 
     def __init__(self, folder: Path, index: Index, splits: tuple[str, ...]) -> None:
         self.folder, self.resolution, self.num_classes = folder, index.resolution, index.num_classes

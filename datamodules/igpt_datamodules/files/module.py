@@ -1,0 +1,83 @@
+"""`StoredImages` and `StoredModule`, for images that are read from files one at a time."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from igpt.data import SPLITS, BadImageError, ImageDataModule, LabelledImages, UserError, stratified_split
+from igpt_datamodules.augment import Box, centre_crop_box, random_crop_box, resample
+from igpt_datamodules.files.duplicates import MOST, said, stored_of, twins
+from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
+from igpt_datamodules.files.walking import summary
+
+
+class StoredImages(LabelledImages):
+    """Images on disk as `(3, R, R)`: the central square, or in training with `augment` random crops (section 3.1)."""
+
+    def __init__(
+        self, stored: Iterable[Stored], labels: Sequence[int] | Tensor, resolution: int, augment: bool = False
+    ) -> None:
+        self.stored = stored if isinstance(stored, StoredList) else StoredList(stored)
+        self.resolution, self.augments = resolution, augment
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._cropped(index, centre_crop_box)
+
+    def draw(self, index: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """One training image: a random crop if augmented, else the centre."""
+        return self._cropped(index, partial(random_crop_box, rng=rng) if self.augments else centre_crop_box)
+
+    def _cropped(self, index: int, box_of: Callable[[tuple[int, int]], Box]) -> tuple[Tensor, int]:
+        stored = self.stored[index]
+        try:
+            image = read_rgb(stored)
+        except BadImageError as error:
+            raise UserError(f"image {stored.name}: {error}; mend or remove the file") from error
+        return resample(image, box_of(image.size), self.resolution), int(self.labels[index])
+
+
+class StoredModule(ImageDataModule):
+    """A data module whose images are files; what is left out is kept in `skipped`."""
+
+    beside: Sequence[str] = ()  # names of folders that are not used
+    _said = False
+
+    def prepare_data(self) -> None:
+        """Find the images, and say once, in one line, what is left out and which are in two splits."""
+        self.setup()
+        if self._said:
+            return
+        self._said = True
+        clauses = [summary(self.skipped)] if self.skipped else []
+        if self.beside:
+            clauses.append(f"folders beside the splits that are not used: {', '.join(self.beside)}")
+        if self.total() <= MOST:
+            stored: dict[str, StoredList] = {name: stored_of(self.images(name)) for name in SPLITS}
+            clauses.append(said(twins(stored), {name: self.size(name) for name in SPLITS}))
+        if any(clauses):
+            print(f"{type(self).__name__}: {self.total():,} images; {'; '.join(filter(None, clauses))}")
+
+    def total(self) -> int:
+        """Images of all splits, each counted once."""
+        return sum(self.size(name) for name in SPLITS) - self.split.fold_validation * self.size("val")
+
+
+def check_shares(test_share: float, max_bad_share: float) -> None:
+    """Raise a UserError unless the first lies inside of 0 to 1, and the other from 0 to 1."""
+    if not 0 < test_share < 1:
+        raise UserError(f"data.test_share {test_share} must lie between 0 and 1")
+    if not 0 <= max_bad_share <= 1:
+        raise UserError(f"data.max_bad_share {max_bad_share} must lie from 0 to 1")
+
+
+def split_test(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train and to test on, stratified; a UserError where there are too few images for one to test on."""
+    kept, off = stratified_split(labels, share, seed)
+    if not off or not kept:
+        raise UserError(
+            f"data.test_share {share} of {len(labels)} images leaves a split empty; add images or change it"
+        )
+    return kept, off
