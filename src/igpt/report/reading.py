@@ -345,11 +345,9 @@ def gather(folder: str, say: Say = warn) -> Run:
         why = "holds neither config.yaml nor checkpoints that can be read; give the folder of a run of igpt fit"
         raise UserError(f"run {folder} {why}")
     kind = describe(path, config or Described(), saved or Described(), say)
-    unread: list[str] = []
-    scores = read_scores(path / "scores.json", unread.append)
-    for line in unread:
-        say(line)
-    events = read_events(path, say)  # they hold figures of tests too, but scores.json alone tells on which data
+    scores, events = read_scores(path / "scores.json", say), read_events(path, say)
+    if os.path.lexists(path / "scores.json"):  # it alone tells on which data the tests were whose figures events hold
+        events = replace(events, tested={})
     pictures = {name: read_picture(path / f"{name}.png", say) for name in SHOWN}
     tests = [score.data for score in scores if score.data and score.verb == "test"]
     on = [*(score.data for score in scores if score.data), *tests]
@@ -359,7 +357,7 @@ def gather(folder: str, say: Say = warn) -> Run:
         name=os.path.basename(os.path.abspath(folder)),
         folder=folder,
         **kind,
-        events=replace(events, tested={}) if unread else events,
+        events=events,
         probes=[probe for _, probe in sorted({probe.step: probe for probe in read_probes(path, say)}.items())],
         aside=read_probes(path, say, aside=True),
         scores=scores,

@@ -330,8 +330,6 @@ class Run:
 
         if tests := [score for score in self.own_scores if score.verb == "test"]:
             return max(reversed(tests), key=rank).metrics.get(f"test/{metric}")
-        if any(score.verb == "test" for score in self.scores):
-            return None  # of other data, and nothing tells of which data the events are
         return self.events.tested.get(f"test/{metric}")
 
     def curve(self, tag: str) -> list[Point]:

@@ -355,7 +355,8 @@ def test_where_scores_cannot_be_read_the_events_tests_may_be_of_other_data_and_c
     folder = write_config(tmp_path / "a", model("AR"))
     write_events(folder, {"train/loss": {4: 2.0}, "test/loss": {9: 1.7}})
     assert gather(str(folder)).tested("loss") == pytest.approx(1.7)
-    for content in ("[1, 2", '[{"verb": "test"}]'):
+    elsewhere = score(0.0, data=data(name="CIFAR10", resolution=32), metrics={"test/loss": 1.7})
+    for content in ("[1, 2", '[{"verb": "test"}]', json.dumps([elsewhere])):
         (folder / "scores.json").write_text(content)
         assert gather(str(folder)).tested("loss") is None
 
