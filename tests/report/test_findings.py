@@ -4,8 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from igpt.report.comparing import CANNOT, NOT_SEEN, SEEN, group, labels
-from igpt.report.findings import all_findings, joint, lower_loss, middle_layers, near_when_tuned, probes_behind, vote
+from igpt.report.comparing import group, labels
+from igpt.report.findings import (
+    CANNOT,
+    NOT_SEEN,
+    SEEN,
+    all_findings,
+    joint,
+    lower_loss,
+    middle_layers,
+    near_when_tuned,
+    probes_behind,
+    vote,
+)
 from igpt.report.schema import Data, Events, Features, Point, Score
 from tests.report.made_up import DIGITS, NETWORK, PEAK, probe, result, run, scored, traced, tuned
 

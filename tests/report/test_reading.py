@@ -7,8 +7,7 @@ import pytest
 import torch
 import yaml
 
-from igpt.report.comparing import SEEN
-from igpt.report.findings import probes_behind
+from igpt.report.findings import SEEN, probes_behind
 from igpt.report.reading import gather, gather_all, read_events, read_file, warn
 from igpt.report.schema import Network
 from igpt.report.tables import chosen, missing, published, summary

@@ -7,19 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from igpt.report.comparing import (
-    CANNOT,
-    NOT_SEEN,
-    SEEN,
-    chance_of_falling,
-    difference,
-    percent,
-    points,
-    ranks,
-    spearman,
-    std,
-)
+from igpt.report.comparing import percent, std
 from igpt.report.figures import thinned
+from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, chance_of_falling, difference, points, ranks, spearman
 from igpt.report.schema import Point
 
 

@@ -1,22 +1,12 @@
-"""Which runs can be compared with which, and the significance rule behind every verdict about a difference.
+"""Which runs can be compared with which: runs of one kind differ in their seeds only."""
 
-Two accuracies differ if their difference exceeds its standard error: over the runs (seeds) of each side, or, of single
-runs, of the sampling of their test images.
-"""
-
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import permutations
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from igpt.report.schema import Network, Probe, Run
 
-SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "not seen: cannot be told from these runs"
 METHODS = ("lbfgs", "sgd", "knn")  # the order in which a method that both sides have is looked for
 CORES = ("AR", "BERT")
 VOTES = 5
@@ -25,78 +15,6 @@ VOTES = 5
 def std(values: Sequence[float]) -> float | None:
     """Sample standard deviation; None for fewer than two values."""
     return stdev(values) if len(values) > 1 else None
-
-
-def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    array = np.asarray(values, dtype=np.float64)
-    below, equal = (array[None] < array[:, None]).sum(1), (array[None] == array[:, None]).sum(1)
-    return np.asarray(below + (equal + 1) / 2)
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation; None where all values of one side are equal or there are fewer than two."""
-    if min(len(set(first)), len(set(second))) < 2:
-        return None
-    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
-
-
-def chance_of_falling(first: Sequence[float], second: Sequence[float]) -> float:
-    """Share of all orders of `second` whose rank correlation with `first` is at most as high as the given order's.
-
-    All orders up to 7 points, 20,000 drawn ones beyond (with a fixed seed, and the given one among them).
-    """
-    a, b = ranks(first) - (len(first) + 1) / 2, ranks(second)
-    rng = np.random.default_rng(0)
-    drawn = (rng.permutation(len(a)) for _ in range(20_000))
-    orders = np.array(list(permutations(range(len(a)))) if len(a) <= 7 else [np.arange(len(a)), *drawn])
-    return float((b[orders] @ a <= b @ a + 1e-9).mean())
-
-
-class Difference(NamedTuple):
-    """A difference of mean accuracies (a share) and its standard error; None where nothing tells how large it is."""
-
-    value: float
-    error: float | None
-    source: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """Whether the difference is positive, beyond its error; one that the error covers cannot be told."""
-        if self.error is None or not abs(self.value) > self.error:
-            return CANNOT
-        return SEEN if self.value > 0 else NOT_SEEN
-
-    def text(self) -> str:
-        """Difference, error and where the error comes from, in points."""
-        source = self.source if self.error is None else f"standard error {100 * self.error:.1f} ({self.source})"
-        return f"{points(self.value)}, {source}"
-
-
-def difference(sides: Sequence[Sequence[float]], images: int | None, paired: bool = False) -> Difference:
-    """Mean of the first side minus mean of the second, with the error over runs, else of the sampling of test images.
-
-    Args:
-        sides: accuracies of two sides, one a run.
-        images: size of the test split they were measured on.
-        paired: whether each run gave one to both.
-    """
-    means = [fmean(side) for side in sides]
-    samples = [[a - b for a, b in zip(*sides, strict=True)]] if paired else sides
-    spreads = [(stdev(sample) / math.sqrt(len(sample))) for sample in samples if len(sample) > 1]
-    error = math.hypot(*spreads) if len(spreads) == len(samples) else None
-    if error:
-        return Difference(means[0] - means[1], error, "over runs")
-    why = "single run" if error is None else "all runs equal"
-    if not images:
-        return Difference(means[0] - means[1], None, f"{why}, number of test images not known")
-    error = math.sqrt(sum(max(0.0, share * (1 - share)) / images for share in means))
-    return Difference(means[0] - means[1], error, f"{why}: of the test images")
-
-
-def points(share: float) -> str:
-    """A difference of accuracies in points of a percent."""
-    return f"{100 * share:+.1f} points"
 
 
 def percent(shares: Sequence[float]) -> str:

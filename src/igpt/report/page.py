@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igpt.report import figures, tables
-from igpt.report.comparing import CANNOT, NOT_SEEN, SEEN
 from igpt.report.figures import Image
-from igpt.report.findings import Finding, all_findings
+from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, Finding, all_findings
 from igpt.report.schema import Run
 from igpt.report.tables import Table
 from igpt.system import in_one_line
