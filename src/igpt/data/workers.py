@@ -119,11 +119,13 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
 
     def _take_the_handler(self) -> None:
         """Replace torch's handler of SIGCHLD for these processes: it would raise at any moment."""
-        if not self._worker_pids_set or not hasattr(signal, "SIGCHLD"):
+        if not self._worker_pids_set:
             return
         signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]
         self._worker_pids_set = False
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is not on_child:
+        if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGCHLD) is not on_child:
             EARLIER[:] = [signal.signal(signal.SIGCHLD, on_child)]
 
     def check_alive(self) -> None:
