@@ -54,16 +54,17 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
     protocols = (tables.probes, tables.fine_tuned, tables.published, tables.losses_and_probes, tables.all_layers,
                  tables.moved_aside)  # fmt: skip
     pictures = [*figures.palettes(runs), *figures.drawings(runs)]
+    likelihood = "Generation: exact likelihood of the test images"
     return [
         Section("Runs", [tables.summary(runs), tables.data_sets(runs)]),
         *([Section("Left out", unread)] if left_out else []),
-        Section("Findings", [about, *all_findings(runs)]),
+        Section("Findings of the paper in these runs", [about, *all_findings(runs)]),
         Section("Loss", figures.loss_curves(runs), "No events of training were found."),
         Section("Features", features, "No probe.json was found."),
         Section("Palette and pictures", pictures, "No pictures were found."),
-        Section("Exact likelihood", [tables.likelihoods(runs)], "No scores.json has one."),
+        Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
-        Section("Figures", [make(runs) for make in protocols]),
+        Section("Figures and their protocol", [make(runs) for make in protocols]),
         Section("What is missing", [tables.missing(runs)], "Nothing; every figure that this page knows is there."),
         Section("Commands", commands(runs), "No command is recorded in these folders."),
     ]

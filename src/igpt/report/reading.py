@@ -49,6 +49,8 @@ def attempt(read: Callable[[], T], place: object, remedy: str, say: Say, otherwi
         say(str(error))
     except OSError as error:
         say(f"{place} cannot be read ({error.strerror}); {remedy}")
+    except json.JSONDecodeError:
+        say(f"{place} is not readable JSON; {remedy}")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         say(f"{place}: {in_one_line(str(error).partition(chr(10))[0])}; {remedy}")
     return otherwise
