@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from igpt.commands import tuning
 from igpt.commands.tuning import RateResult
-from igpt.parsing import check_config
+from igpt.parsing import check_config, config_name
 from igpt.system import LOST, UserError, atomic_path
 
 
@@ -45,7 +45,7 @@ def tune(
     source = Path(config)
     text = read(source)
     settings = tuning.read_settings(text, overrides or [], config)
-    folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{source.stem}_tune"
+    folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{config_name(source)}_tune"
     record = folder / "tune.json"
     content = start_or_continue(record, source, settings)
     content["rates"] = wanted

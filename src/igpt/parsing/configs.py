@@ -22,6 +22,13 @@ class _Place:
     at_key: bool = True
 
 
+def config_name(path: str | Path) -> str:
+    """Name of a config and its runs: its stem; in configs/ with the folder, as in cifar10_ar_small."""
+    path = Path(path)
+    folder = path.absolute().parent
+    return f"{folder.name}_{path.stem}" if folder.parent.name == "configs" else path.stem
+
+
 def check_config(path: str | Path) -> None:
     """Look at a config file; a pipe is left to whoever reads it.
 
