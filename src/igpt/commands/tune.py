@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader
 
-from igpt.parsing import check_config
+from igpt.parsing import check_config, config_name, read_yaml
 from igpt.system import LOST, UserError, UserErrors, atomic_path, only_writer
 
 
@@ -57,7 +56,7 @@ def tune(
     check_config(source)
     text = source.read_text(encoding="utf-8")
     settings = read_settings(text, overrides or [], config)
-    folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{source.stem}_tune"
+    folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"{config_name(source)}_tune"
     record, target = folder / "tune.json", folder / source.name
     with working_in(folder):
         known = earlier(record, settings)
@@ -131,7 +130,7 @@ def read_settings(text: str, overrides: Sequence[str], name: str) -> dict[str, A
 def from_yaml(text: str, where: str) -> Any:
     """YAML as the parser of `igpt fit` reads it, to which 1e-3 is a number."""
     try:
-        return get_loader("yaml")(text)
+        return read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 

@@ -11,6 +11,13 @@ KINDS = ("str", "int", "float", "bool", "null", "seq", "map", "timestamp", "merg
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in KINDS}
 
 
+def config_name(path: str | Path) -> str:
+    """Name of a config and its runs: its stem; in configs/ with the folder, as in cifar10_ar_small."""
+    path = Path(path)
+    folder = path.absolute().parent
+    return f"{folder.name}_{path.stem}" if folder.parent.name == "configs" else path.stem
+
+
 def check_config(path: str | Path) -> None:
     """Raise a UserError for a file that is no config: no UTF-8, no YAML mapping, too large, or a key in it twice."""
     path = Path(path)

@@ -13,6 +13,7 @@ from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt.parsing.configs import check_config
+from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
 from igpt.system import UserError, registered, split_allowed
 
@@ -53,7 +54,7 @@ class CommandParser(LightningArgumentParser):
         """Parse a command line; a group of options that a config gives a bare value is refused."""
         restrict_imports()
         words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
-        values = super().parse_args(words, *args[1:], **kwargs)
+        values = super().parse_args(expand_words(words), *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
             for name in GROUPS:
                 if name in part and not isinstance(part[name], Namespace):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from igpt.checkpoints import LAST, is_intact, newest_intact, step_checkpoints
+from igpt.parsing import config_name
 from igpt.system import UserError, check_unread, lies_in
 from igpt.training import is_main_process
 
@@ -15,7 +16,7 @@ OTHER_NAME = "give another --name"
 def run_dir(config: Any) -> Path:
     """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given."""
     files = config.get("config") or []
-    name = Path(str(files[-1])).stem if files else "unnamed"
+    name = config_name(str(files[-1])) if files else "unnamed"
     name = name if config.name is None else str(config.name)
     if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > 200:  # file systems take 255
         raise UserError(f"--name {name!r} is not the name of one folder; give a short one, and its place by --runs_dir")
