@@ -139,7 +139,7 @@ def test_an_overlay_for_many_devices_builds_over_the_config_that_its_header_name
     strategy = cli.config_init.fit.trainer.strategy
     if not isinstance(strategy, str):
         assert strategy._data_parallel_size == processes
-        assert cli.model.core.transformer.recompute
+        assert cli.model.core.transformer.activation_checkpointing
 
 
 @every_config

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.data import ImageDataModule, check_pair, enlarge, grid, open_mask, open_picture, save_picture
-from igpt.model import check_sampling
-from igpt.modules import BERT, GenerativeModule, Loaded, load
+from igpt.model import SamplingOptions
+from igpt.modules import BERT, Loaded, PixelModel, load
 from igpt.system import Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
@@ -70,23 +69,24 @@ def sample(
     Raises:
         UserError: no such checkpoint or picture, a setting out of range, or `out` holds what is not of this command.
     """
-    check_sampling(temperature, top_k, top_p)
+    given = {} if steps is None else {"steps": steps}
+    options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, **given)
+    options.check()
     check_choice(num, complete, rows, keep, mask)
     check_seed(seed)
     check_pair(out, is_tokens, [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
-    how = settings_of(module, ckpt, steps, compile)
-    how |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    check_kind(module, ckpt, steps, compile)
     started = time.perf_counter()
     with compute.autocast():
         if complete or rows:
             region = given_region(mask, module.resolution)
             originals = given_images(loaded, complete, rows, data)
-            drawn = completed(module, originals, num or 4, 0.5 if keep is None else keep, region, how)
+            drawn = completed(module, originals, num or 4, 0.5 if keep is None else keep, region, options)
         else:
-            drawn = drawn_new(module, num or 16, how)
+            drawn = drawn_new(module, num or 16, options)
     seconds = time.perf_counter() - started
     write(drawn, module.resolution, out)
     print(
@@ -114,33 +114,27 @@ class Drawn:
     pixels: int
 
 
-def settings_of(module: GenerativeModule, ckpt: str, steps: int | None, compile: bool) -> dict[str, Any]:
-    """The options of drawing that only one kind of model has, where they are given.
-
-    Raises:
-        UserError: the model is of the other kind.
-    """
-    settings: dict[str, Any] = {}
-    if steps is not None:
-        settings["steps"] = checked_steps(steps, module, ckpt)
-    if compile:
-        settings["compile"] = checked_compile(module, ckpt)
-    return settings
+def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) -> None:
+    """Raise a UserError for an option that only the other kind of model has."""
+    if steps is not None and not isinstance(module, BERT):
+        raise UserError(f"--steps {steps}: --ckpt {ckpt} is autoregressive and draws pixel by pixel; leave --steps out")
+    if compile and isinstance(module, BERT):
+        raise UserError(f"--compile: --ckpt {ckpt} is BERT, which draws in a few passes; leave --compile out")
 
 
 def completed(
-    module: GenerativeModule, originals: Tensor, num: int, keep: float, region: Tensor | None, how: dict[str, Any]
+    module: PixelModel, originals: Tensor, num: int, keep: float, region: Tensor | None, options: SamplingOptions
 ) -> Drawn:
     """So many completions of each image uint8 `(B, 3, R, R)`, a row an image."""
-    pictures, tokens = module.complete(originals.to(module.device), num, keep, region, **how)
+    pictures, tokens = module.complete(originals.to(module.device), num, keep, region, options)
     images = len(originals) * num
     pixels = images * int(module.unknown_part(keep, region).sum())
     return Drawn(pictures.flatten(0, 1), pictures.shape[1], tokens, images, pixels)
 
 
-def drawn_new(module: GenerativeModule, num: int, how: dict[str, Any]) -> Drawn:
+def drawn_new(module: PixelModel, num: int, options: SamplingOptions) -> Drawn:
     """So many new images, in a square as far as they go."""
-    tokens = module.draw_new(num, **how)
+    tokens = module.sample(num, options)
     return Drawn(module.palette.decode(tokens), max(1, round(num**0.5)), tokens, num, tokens.numel())
 
 
@@ -198,25 +192,3 @@ def given_region(mask: str | None, resolution: int) -> Tensor | None:
         size = f"{resolution}x{resolution}"
         raise UserError(f"--mask {mask} has no white pixel at the model's {size}; paint white what is to be drawn")
     return region
-
-
-def checked_compile(module: GenerativeModule, ckpt: str) -> bool:
-    """True.
-
-    Raises:
-        UserError: the model draws in a few passes, which have nothing to gain.
-    """
-    if isinstance(module, BERT):
-        raise UserError(f"--compile: --ckpt {ckpt} is BERT, which draws in a few passes; leave --compile out")
-    return True
-
-
-def checked_steps(steps: int, module: GenerativeModule, ckpt: str) -> int:
-    """The number of passes.
-
-    Raises:
-        UserError: the model draws in no passes (`infill` refuses a number below 1).
-    """
-    if not isinstance(module, BERT):
-        raise UserError(f"--steps {steps}: --ckpt {ckpt} is autoregressive and draws pixel by pixel; leave --steps out")
-    return steps

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.data import check_pair, enlarge, grid, heat, heat_legend, open_picture, save_picture
 from igpt.model import NATS_PER_BIT
-from igpt.modules import GenerativeModule, load
+from igpt.modules import PixelModel, load
 from igpt.system import Compute, Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
@@ -74,7 +74,7 @@ def is_surprise(array: NDArray[np.generic]) -> bool:
 
 
 @torch.inference_mode()
-def surprise_of(module: GenerativeModule, images: Tensor, seed: int, compute: Compute) -> tuple[Tensor, Tensor]:
+def surprise_of(module: PixelModel, images: Tensor, seed: int, compute: Compute) -> tuple[Tensor, Tensor]:
     """Tokens int64 `(N, T)` and surprise float32 `(N, R, R)` on the CPU, both in raster order, of images uint8."""
     tokens = module.encode(images.to(module.device))
     with compute.autocast():

@@ -7,14 +7,10 @@ import pytest
 import torch
 import yaml
 
-from igpt.report.events import read_events, read_file
-from igpt.report.findings import probes_behind
-from igpt.report.gather import gather, gather_all
-from igpt.report.judging import SEEN
-from igpt.report.leaving import warn
-from igpt.report.missing import missing
-from igpt.report.records import Network
-from igpt.report.tables import published, summary
+from igpt.report.findings import SEEN, probes_behind
+from igpt.report.reading import gather, gather_all, read_events, read_file, warn
+from igpt.report.schema import Network
+from igpt.report.tables import chosen, missing, published, summary
 from tests.report.folders import (
     data,
     generative,
@@ -62,13 +58,15 @@ def test_a_real_probe_is_read_as_it_was_written(real, igpt):
     run, record = gather(str(real)), json.loads((real / "probe" / "probe.json").read_text())
     assert [probe.step for probe in run.probes] == [20, 30]
     assert run.probe.result.best_layer == record["best_layer"]
-    assert [score.test for score in run.probe.result.layers] == [row["test_accuracy"] for row in record["layers"]]
-    assert run.probe.result.raw_pixels.test == record["raw_pixels"]["test_accuracy"]
+    assert [score.test_accuracy for score in run.probe.result.layers] == [
+        row["test_accuracy"] for row in record["layers"]
+    ]
+    assert run.probe.result.raw_pixels.test_accuracy == record["raw_pixels"]["test_accuracy"]
     assert set(run.probe.methods) == {"lbfgs", "knn"}
-    assert run.probe.methods["knn"].best.chosen.startswith("k ")
-    assert run.probe.result.concat.test == record["concat"]["test_accuracy"]
+    assert chosen(run.probe.methods["knn"].best).startswith("k ")
+    assert run.probe.result.concat.test_accuracy == record["concat"]["test_accuracy"]
     assert run.probe.low_data[0].accuracies == [one["test_accuracy"] for one in record["low_data"][0]["runs"]]
-    assert (run.probe.protocol.norm, run.probe.protocol.standardised) == ("normed", True)
+    assert (run.probe.features.norm, run.probe.features.standardise) == ("normed", True)
     assert run.probe.images == {"train": 1294, "val": 144, "test": 359}
     assert run.val_loss_at(20).step == 15
 
@@ -209,13 +207,13 @@ def test_all_methods_layers_side_by_side_and_few_labels_are_read(tmp_path):
     write_probe(folder, record)
     probe = gather(str(folder)).probe
     assert set(probe.methods) == {"lbfgs", "knn"}
-    assert (probe.methods["knn"].best.test, probe.methods["knn"].best.chosen) == (0.6, "k 5")
+    assert (probe.methods["knn"].best.test_accuracy, chosen(probe.methods["knn"].best)) == (0.6, "k 5")
     assert probe.methods["knn"].raw_pixels is None
     wide = probe.methods["lbfgs"].concat
-    assert (wide.layers, wide.chosen, wide.test) == ((0, 1, 2), "rate 0.3", 0.93)
+    assert (wide.layers, chosen(wide), wide.test_accuracy) == ([0, 1, 2], "rate 0.3", 0.93)
     assert probe.methods["knn"].concat is None
     assert probe.low_data[0].accuracies == pytest.approx([0.5, 0.6, 0.7])
-    assert (probe.protocol.norm, probe.protocol.dtype, probe.protocol.standardised) == ("normed", "float16", True)
+    assert (probe.features.norm, probe.features.dtype, probe.features.standardise) == ("normed", "float16", True)
 
 
 def test_a_probe_of_a_version_with_one_method_is_read(tmp_path):
@@ -226,8 +224,8 @@ def test_a_probe_of_a_version_with_one_method_is_read(tmp_path):
     folder = write_config(tmp_path / "a", model("AR"))
     write_probe(folder, record)
     probe = gather(str(folder)).probe
-    assert probe.result.best.test == 0.9
-    assert (probe.protocol.norm, probe.protocol.grid, probe.protocol.standardised) == ("normed", 1, True)
+    assert probe.result.best.test_accuracy == 0.9
+    assert (probe.features.norm, probe.features.grid, probe.features.standardise) == ("normed", 1, True)
 
 
 def test_a_run_named_twice_counts_once_and_equal_names_are_told_apart(tmp_path):
@@ -356,7 +354,8 @@ def test_where_scores_cannot_be_read_the_events_tests_may_be_of_other_data_and_c
     folder = write_config(tmp_path / "a", model("AR"))
     write_events(folder, {"train/loss": {4: 2.0}, "test/loss": {9: 1.7}})
     assert gather(str(folder)).tested("loss") == pytest.approx(1.7)
-    for content in ("[1, 2", '[{"verb": "test"}]'):
+    elsewhere = score(0.0, data=data(name="CIFAR10", resolution=32), metrics={"test/loss": 1.7})
+    for content in ("[1, 2", '[{"verb": "test"}]', json.dumps([elsewhere])):
         (folder / "scores.json").write_text(content)
         assert gather(str(folder)).tested("loss") is None
 
@@ -382,7 +381,7 @@ def test_a_probe_that_was_moved_aside_is_not_read_as_that_of_its_step(tmp_path):
         record = probe_record([0.5] * 3 + [top] + [0.5] * 3, step=100)
         (folder / "probe" / name).mkdir(parents=True)
         (folder / "probe" / name / "probe.json").write_text(json.dumps(record))
-    assert gather(str(folder)).probe.result.best.test == pytest.approx(0.9)
+    assert gather(str(folder)).probe.result.best.test_accuracy == pytest.approx(0.9)
 
 
 def test_a_runs_row_says_where_its_probe_is_on_other_data_than_its_training(tmp_path):
