@@ -28,6 +28,5 @@ __all__ = [
     "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
     "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
     "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
-    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample",
-    "with_preset",
+    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
 ]  # fmt: skip
