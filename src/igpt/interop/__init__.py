@@ -1,8 +1,8 @@
 """Weights of others: reading the released files, and writing what `transformers` reads."""
 
 from igpt.interop.alignment import Alignment, aligned_nll
-from igpt.interop.export import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.huggingface import PROCESSOR, clusters_of, read_huggingface
+from igpt.interop.imagegpt import check_exportable, huggingface_config, processor_config, to_huggingface
 from igpt.interop.imported import Imported, check_state
 from igpt.interop.openai import is_openai, read_openai
 from igpt.interop.weights import read_json

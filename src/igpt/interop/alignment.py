@@ -22,9 +22,8 @@ def aligned_nll(model: PixelTransformer, tokens: Tensor, alignment: Alignment = 
 
     Args:
         alignment: "igpt" is how the network was trained: `(B, T)`. "huggingface" is what
-            `ImageGPTForCausalImageModeling(input_ids=tokens, labels=tokens)` scores: pixels one position early, without
-            sos, and the first pixel not predicted: `(B, T - 1)`. Its mean is the other port's loss, and is no
-            likelihood of an image.
+            `ImageGPTForCausalImageModeling(input_ids=tokens, labels=tokens)` scores: `(B, T - 1)`, without the first
+            pixel. Its mean is the other port's loss, and no likelihood of an image.
 
     Raises:
         UserError: the transformer has no sos, so it is not autoregressive.
