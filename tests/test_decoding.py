@@ -1,4 +1,4 @@
-"""One pixel after another: with memory, eager or as one graph, it is the forward over the whole image."""
+"""One pixel after another: with a KV cache, eager or as one graph, it is the forward over the whole image."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 from igpt.commands.sample import sample
 from igpt.model.cache import Decoder, can_be_recorded
 from igpt.model.sampling import generate
-from igpt.model.tokengraph import token_step
+from igpt.model.token_step import functional_step
 from igpt.model.transformer import PixelTransformer
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -26,11 +26,11 @@ def test_the_step_of_the_graph_is_the_forward_over_the_whole_image(tiny, batch, 
     with torch.no_grad():
         expected, decoder = model(tokens, causal=True), Decoder(model, batch)
         decoder.next_logits(tokens[:, :2])  # sos and two pixels
-        past = decoder.memory[..., :3, :].clone()
-        logits, new = token_step(model, decoder.weights, tokens[:, 2], torch.tensor(3), past)
+        past = decoder.kv_cache[..., :3, :].clone()
+        logits, new = functional_step(model, decoder.weights, tokens[:, 2], torch.tensor([3]), past)
         torch.testing.assert_close(logits, expected[:, 3], atol=1e-5, rtol=1e-5)
         decoder.next_logits(tokens[:, 2:3])
-        torch.testing.assert_close(new, decoder.memory[..., 3:4, :], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(new, decoder.kv_cache[..., 3:4, :], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])
@@ -43,7 +43,7 @@ def test_the_step_that_cuda_records_is_the_forward_over_the_whole_image_however_
         for position in range(2, tiny.n_positions):
             step = max(reach, position + 1), tokens[:, position - 1], torch.tensor([position])
             for _ in range(2):
-                torch.testing.assert_close(decoder.step_at(*step), expected[:, position], atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(decoder.masked_step(*step), expected[:, position], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_step_is_one_graph_for_all_lengths_whatever_compiles_it(tiny, batch)
     model, tokens = randomised(tiny), images(tiny, batch)
     with torch.inference_mode():
         expected, decoder = model(tokens, causal=True), Decoder(model, batch)
-        decoder.graph = torch.compile(token_step, fullgraph=True, backend="aot_eager")
+        decoder.compiled = torch.compile(functional_step, fullgraph=True, backend="aot_eager")
         logits = [decoder.next_logits(tokens[:, :0])]
         logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
     torch.testing.assert_close(torch.stack(logits, 1), expected, atol=1e-5, rtol=1e-5)
@@ -98,7 +98,7 @@ def test_bert_has_nothing_to_compile(digits_bert_run, tmp_path):
 
 
 @pytest.mark.parametrize(("batch", "compile"), [(1, False), (3, False), (3, True)])
-def test_in_autocast_weights_and_memory_have_its_type_and_logits_are_about_those_of_float32(tiny, batch, compile):
+def test_in_autocast_weights_and_cache_have_its_type_and_logits_are_about_those_of_float32(tiny, batch, compile):
     torch._dynamo.reset()
     model, tokens = randomised(tiny), images(tiny, batch)
     with torch.inference_mode():
@@ -108,6 +108,6 @@ def test_in_autocast_weights_and_memory_have_its_type_and_logits_are_about_those
             assert (decoder.graph is not None) == compile
             logits = [decoder.next_logits(tokens[:, :0])]
             logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
-    assert {decoder.memory.dtype, decoder.weights.head.dtype, decoder.weights.blocks[0].qkv.dtype} == {torch.bfloat16}
+    assert {decoder.kv_cache.dtype, decoder.weights.head.dtype, decoder.weights.blocks[0].qkv.dtype} == {torch.bfloat16}
     difference = (torch.stack(logits, 1).float() - expected).abs().max()
     assert 0 < difference < 0.1 * expected.std()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from igpt.model.norm import Linear, rms_norm
+from igpt.model.kernels import Linear, rms_norm
 from igpt.model.transformer import NORM_EPS, Block, TransformerConfig
 
 

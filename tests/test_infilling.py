@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.model.sampling import STEPS, infill, most_confident, unmasking_schedule
+from igpt.model.sampling import SamplingOptions, infill, most_confident, unmasking_schedule
 from igpt.model.transformer import TransformerConfig
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -25,10 +25,10 @@ def given(model, batch=4, share=0.6, seed=1):
     return torch.randint(model.config.vocab_size, shape, generator=rng), torch.rand(shape, generator=rng) < share
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, STEPS])
+@pytest.mark.parametrize("steps", [1, 2, 5, 64])
 def test_known_pixels_never_change_and_unknown_ones_are_colours_of_the_palette(bert, steps):
     tokens, unknown = given(bert)
-    filled = infill(bert, tokens, unknown, steps=steps)
+    filled = infill(bert, tokens, unknown, SamplingOptions(steps=steps))
     assert torch.equal(filled[~unknown], tokens[~unknown])
     assert ((filled >= 0) & (filled < bert.config.vocab_size)).all()
     assert not torch.equal(filled, tokens)
@@ -37,13 +37,15 @@ def test_known_pixels_never_change_and_unknown_ones_are_colours_of_the_palette(b
 def test_what_stands_at_unknown_positions_has_no_say(bert):
     tokens, unknown = given(bert)
     other = torch.where(unknown, (tokens + 3) % bert.config.vocab_size, tokens)
-    assert torch.equal(infill(bert, tokens, unknown, steps=3), infill(bert, other, unknown, steps=3))
+    assert torch.equal(
+        infill(bert, tokens, unknown, SamplingOptions(steps=3)), infill(bert, other, unknown, SamplingOptions(steps=3))
+    )
 
 
 def test_a_seed_reproduces_the_infilling_and_leaves_other_randomness_alone(bert):
     tokens, unknown = given(bert, batch=8)
     state = torch.get_rng_state()
-    first, again, other = (infill(bert, tokens, unknown, steps=4, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (infill(bert, tokens, unknown, SamplingOptions(steps=4, seed=seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(state, torch.get_rng_state())
@@ -63,7 +65,7 @@ def test_one_unknown_pixel_becomes_the_likeliest_of_the_masked_forward(bert):
     unknown[torch.arange(4), torch.tensor([0, 3, 8, 5])] = True
     with torch.no_grad():
         likeliest = bert(tokens, causal=False, masked=unknown).argmax(-1)
-    assert torch.equal(infill(bert, tokens, unknown, top_k=1)[unknown], likeliest[unknown])
+    assert torch.equal(infill(bert, tokens, unknown, SamplingOptions(top_k=1))[unknown], likeliest[unknown])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
@@ -71,7 +73,7 @@ def test_greedy_infilling_agrees_with_unmasking_in_numpy(bert, steps):
     """One image at a time: the likeliest colours of NumPy's forward, the surest of them fixed first."""
     weights = {name: value.detach().numpy() for name, value in bert.state_dict().items()}
     tokens, unknown = given(bert, batch=3)
-    filled = infill(bert, tokens, unknown, steps=steps, top_k=1).numpy()
+    filled = infill(bert, tokens, unknown, SamplingOptions(steps=steps, top_k=1)).numpy()
     for image, masked, found in zip(tokens.numpy(), unknown.numpy(), filled, strict=True):
         image, masked = image.copy(), masked.copy()
         count = masked.sum()
@@ -94,7 +96,7 @@ def test_a_single_unknown_pixel_follows_the_model_distribution():
     unknown = (torch.arange(4) == 2).expand_as(tokens)
     with torch.no_grad():
         expected = model(tokens[:1], causal=False, masked=unknown[:1])[0, 2].softmax(-1)
-    drawn = infill(model, tokens, unknown, seed=1)[:, 2]
+    drawn = infill(model, tokens, unknown, SamplingOptions(seed=1))[:, 2]
     torch.testing.assert_close(torch.bincount(drawn, minlength=5) / 20_000, expected, atol=0.015, rtol=0)
 
 
@@ -118,10 +120,10 @@ def test_images_with_more_and_fewer_unknown_pixels_go_side_by_side(bert):
     """Each as alone: drawing greedily, nothing of one image enters another."""
     tokens, _ = given(bert, batch=3)
     unknown = torch.arange(9) >= torch.tensor([[9], [7], [1]])
-    together = infill(bert, tokens, unknown, steps=3, top_k=1)
+    together = infill(bert, tokens, unknown, SamplingOptions(steps=3, top_k=1))
     assert torch.equal(together[0], tokens[0])
     for row in range(3):
-        alone = infill(bert, tokens[row : row + 1], unknown[row : row + 1], steps=3, top_k=1)
+        alone = infill(bert, tokens[row : row + 1], unknown[row : row + 1], SamplingOptions(steps=3, top_k=1))
         assert torch.equal(together[row], alone[0])
 
 
@@ -134,4 +136,4 @@ def test_the_most_confident_are_chosen_and_the_earlier_on_a_tie():
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"temperature": 0.0}, {"top_k": -1}, {"top_p": 1.5}])
 def test_settings_that_make_no_drawing_are_refused_by_name(bert, wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
-        infill(bert, *given(bert), **wrong)
+        infill(bert, *given(bert), SamplingOptions(**wrong))

@@ -9,8 +9,8 @@ from igpt.model.objectives import (
     NATS_PER_BIT,
     covering_masks,
     draw_mask,
+    majority_vote,
     masked_pixel_loss,
-    modal_class,
     next_pixel_loss,
     pixel_nll,
 )
@@ -82,12 +82,12 @@ def test_masks_hold_each_position_independently_with_their_share():
     assert counts.var().item() == pytest.approx(25 * 0.15 * 0.85, rel=0.1)
 
 
-def test_the_modal_class_wins_and_ties_fall_either_way():
+def test_the_majority_vote_wins_and_ties_fall_either_way():
     votes = torch.tensor([[2, 0, 1], [2, 0, 1], [1, 3, 0], [2, 3, 0], [0, 0, 2]])
-    assert modal_class(votes, 4, torch.Generator().manual_seed(0))[:2].tolist() == [2, 0]
-    drawn = {modal_class(votes, 4, torch.Generator().manual_seed(seed))[2].item() for seed in range(40)}
+    assert majority_vote(votes, 4, torch.Generator().manual_seed(0))[:2].tolist() == [2, 0]
+    drawn = {majority_vote(votes, 4, torch.Generator().manual_seed(seed))[2].item() for seed in range(40)}
     assert drawn == {0, 1}
-    again = [modal_class(votes, 4, torch.Generator().manual_seed(7)).tolist() for _ in range(2)]
+    again = [majority_vote(votes, 4, torch.Generator().manual_seed(7)).tolist() for _ in range(2)]
     assert again[0] == again[1]
 
 
@@ -168,4 +168,4 @@ def test_covering_masks_are_the_fewest_that_hide_about_their_share_each(share, s
 
 def test_one_vote_more_wins_whatever_the_randomness():
     votes = torch.tensor([[0], [1], [1], [0], [1]])
-    assert {modal_class(votes, 2, torch.Generator().manual_seed(seed)).item() for seed in range(40)} == {1}
+    assert {majority_vote(votes, 2, torch.Generator().manual_seed(seed)).item() for seed in range(40)} == {1}

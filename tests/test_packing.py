@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from igpt.model import packing
-from igpt.model.packing import Packed, add_product_, pack, product, weights_of
+from igpt.model import kernels
+from igpt.model.kernels import Packed, add_product_, pack, product
+from igpt.model.token_step import weights_of
 from tests.conftest import randomised
 
 with_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
@@ -38,7 +39,7 @@ def test_other_types_than_float32_are_left_alone(dtype):
 
 def test_more_weights_than_memory_should_hold_twice_are_left_alone(monkeypatch):
     weights = [torch.randn(4, 4), torch.randn(4, 4)]
-    monkeypatch.setattr(packing, "MOST_BYTES", 127)
+    monkeypatch.setattr(kernels, "MOST_BYTES", 127)
     assert pack(weights, 8) == weights
 
 

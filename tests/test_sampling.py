@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from igpt.model.cache import Decoder
-from igpt.model.sampling import filter_logits, generate
+from igpt.model.sampling import SamplingOptions, filter_logits, generate
 from igpt.model.transformer import TransformerConfig
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -130,7 +130,7 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
     ],
 )
 def test_temperature_top_k_and_top_p_shape_the_distribution(settings, expected):
-    torch.testing.assert_close(filter_logits(LOGITS, **settings).softmax(-1), torch.tensor([expected]))
+    torch.testing.assert_close(filter_logits(LOGITS, SamplingOptions(**settings)).softmax(-1), torch.tensor([expected]))
 
 
 def test_a_top_p_of_one_keeps_colours_too_unlikely_for_the_sum_to_show():

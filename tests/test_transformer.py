@@ -208,7 +208,7 @@ def test_a_config_is_the_same_as_plain_data():
 def test_recomputing_the_blocks_changes_no_gradient(tiny, causal):
     model, tokens = randomised(tiny).train(), tokens_for(tiny)
     gradients = []
-    for model.recompute in (False, True):
+    for model.activation_checkpointing in (False, True):
         model.zero_grad()
         next_pixel_loss(model(tokens, causal=causal), tokens).backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
@@ -219,9 +219,9 @@ def test_recomputing_keeps_only_the_input_of_each_block(tiny):
     model, tokens = randomised(tiny).train(), tokens_for(tiny)
     assert not model.recompute  # unless it is asked for
     kept = []
-    for model.recompute in (False, True):
+    for model.activation_checkpointing in (False, True):
         numbers = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: numbers.append(x.numel()) or x, lambda x: x):  # noqa: B023
-            model.final(tokens, causal=True)
+            model.hidden_states(tokens, causal=True)
         kept.append(sum(numbers))
     assert kept[1] < kept[0] / 3

@@ -5,9 +5,9 @@ import torch
 
 from igpt.model.cache import Decoder
 from igpt.model.features import FeatureOptions
-from igpt.model.sampling import generate
+from igpt.model.sampling import SamplingOptions, generate
 from igpt.model.transformer import TransformerConfig
-from igpt.modules import BERT, Autoregressive
+from igpt.modules import Autoregressive
 from igpt.palette.palette import Palette
 from tests.conftest import randomised
 from tests.gpu.networks import COLORS, CPU, KINDS, SIDE, autocast, distance, images, network, on, tokens, training_step
@@ -70,10 +70,10 @@ def test_every_pixel_is_as_surprising_as_on_the_cpu(device, kind):
 @pytest.mark.parametrize("order", ["raster", "spiral"])
 def test_the_likeliest_pixels_are_those_of_the_cpu(device, kind, order):
     module = network(kind, order=order)
-    steps = {"steps": 9} if kind is BERT else {}
+    options = SamplingOptions(top_k=1, steps=9)
     region = torch.rand(8, 8, generator=torch.Generator().manual_seed(4)) < 0.6
-    shown, drawn = on(device, module).complete(images().to(device), num=2, region=region.to(device), top_k=1, **steps)
-    expected_shown, expected = module.complete(images(), num=2, region=region, top_k=1, **steps)
+    shown, drawn = on(device, module).complete(images().to(device), num=2, region=region.to(device), options=options)
+    expected_shown, expected = module.complete(images(), num=2, region=region, options=options)
     assert torch.equal(drawn.cpu(), expected)
     assert torch.equal(shown.cpu(), expected_shown)
 
@@ -81,7 +81,7 @@ def test_the_likeliest_pixels_are_those_of_the_cpu(device, kind, order):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_seed_reproduces_the_picture(device, kind):
     module = on(device, network(kind))
-    first, again, other = (module.draw_new(4, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (module.sample(4, SamplingOptions(seed=seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

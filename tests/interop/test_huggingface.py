@@ -56,7 +56,7 @@ def test_hidden_states_of_every_layer_agree(pair):
     with torch.inference_mode():
         every = torch.eye(n_positions)  # pool nothing
         states = ours.features(tokens, list(range(n_layers)), causal=True, normed=False, pool=every)
-        final = ours.final(tokens, causal=True)
+        final = ours.hidden_states(tokens, causal=True)
     assert len(found.hidden_states) == n_layers + 1
     for state, expected in zip(states, found.hidden_states[:-1], strict=True):
         torch.testing.assert_close(state.view_as(expected), expected, atol=1e-4, rtol=1e-5)
@@ -217,7 +217,7 @@ def test_a_classifier_becomes_a_joint_model_with_the_same_logits(igpt, tmp_path)
     tokens = some_tokens(model)
     with torch.inference_mode():
         expected = model(begun(tokens, model.config.vocab_size - 1)).logits
-        logits = joint.classifier(joint.core.transformer.final(tokens, causal=True).mean(1))
+        logits = joint.classifier(joint.core.transformer.hidden_states(tokens, causal=True).mean(1))
     assert expected.std() > 0.1
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
@@ -231,5 +231,5 @@ def test_a_backbone_alone_gives_its_features_and_a_head_of_zeros(igpt, tmp_path)
     tokens = some_tokens(model)
     with torch.inference_mode():
         expected = model(begun(tokens, model.config.vocab_size - 1)).last_hidden_state
-        torch.testing.assert_close(ours.final(tokens, causal=True), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ours.hidden_states(tokens, causal=True), expected, atol=1e-4, rtol=0)
     assert not ours.head.weight.count_nonzero()

@@ -59,7 +59,7 @@ def answers(imported, tokens, masks):
     masked = None if imported.causal else masks
     logits = model(tokens, causal=imported.causal, masked=masked)
     loss = next_pixel_loss(logits, tokens) if imported.causal else masked_pixel_loss(logits, tokens, masks)
-    pooled = model.final(tokens, causal=imported.causal, masked=masked).mean(1)
+    pooled = model.hidden_states(tokens, causal=imported.causal, masked=masked).mean(1)
     return logits, float(loss), None if imported.class_head is None else pooled @ imported.class_head.T
 
 

@@ -7,6 +7,7 @@ import torch
 from igpt.data import rng_of
 from igpt.model.objectives import covering_masks, masked_pixel_loss
 from igpt.model.order import pixel_order
+from igpt.model.sampling import SamplingOptions
 from igpt.model.transformer import TransformerConfig
 from igpt.modules import BERT, Autoregressive
 from igpt.palette.palette import Palette
@@ -62,8 +63,8 @@ def test_without_a_region_the_later_half_of_the_order_is_drawn(kind, order):
 @both
 def test_completing_the_whole_region_is_drawing_from_nothing(kind):
     module, whole = module_of(kind), torch.ones(SIDE, SIDE, dtype=torch.bool)
-    _, tokens = module.complete(images_for(), region=whole, seed=4)
-    assert torch.equal(tokens[:, 0], module.draw_new(3, seed=4))
+    _, tokens = module.complete(images_for(), region=whole, options=SamplingOptions(seed=4))
+    assert torch.equal(tokens[:, 0], module.sample(3, SamplingOptions(seed=4)))
 
 
 @both
@@ -71,8 +72,8 @@ def test_completing_the_whole_region_is_drawing_from_nothing(kind):
 def test_drawing_leaves_the_mode_and_other_randomness_alone(kind, training):
     module = module_of(kind).train(training)
     state = torch.get_rng_state()
-    module.draw_new(2, seed=1)
-    module.complete(images_for(), seed=1)
+    module.sample(2, SamplingOptions(seed=1))
+    module.complete(images_for(), options=SamplingOptions(seed=1))
     assert module.training is training
     assert module.transformer.training is training
     assert torch.equal(torch.get_rng_state(), state)

@@ -14,7 +14,7 @@ from igpt.interop.crc32c import crc32c
 from igpt.model.features import pooling
 from igpt.model.objectives import covering_masks
 from igpt.model.order import inverse_order, pixel_order
-from igpt.model.sampling import filter_logits, unmasking_schedule
+from igpt.model.sampling import SamplingOptions, filter_logits, unmasking_schedule
 from igpt.palette.palette import Palette
 from igpt.training.optimizers import warmup_cosine
 
@@ -93,7 +93,7 @@ LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=24)
 @given(LOGITS, st.floats(0.05, 20), st.integers(0, 30), st.floats(0.01, 1))
 def test_filtering_keeps_the_likeliest_and_leaves_a_distribution(values, temperature, top_k, top_p):
     logits = torch.tensor([values])
-    kept = filter_logits(logits, temperature, top_k, top_p)[0]
+    kept = filter_logits(logits, SamplingOptions(temperature, top_k, top_p))[0]
     finite = kept.isfinite()
     assert finite[logits[0].argmax()] or kept.max() == kept[logits[0] == logits[0].max()].max()
     assert torch.allclose(kept[finite], logits[0][finite] / temperature)

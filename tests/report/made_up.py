@@ -1,25 +1,23 @@
 """Records of runs with made-up figures, for tests of the functions between reading and writing."""
 
-from igpt.report.records import Data, Events, LayerScore, MethodResult, Network, Point, Probe, Protocol, Run, Score
+from igpt.report.schema import Data, Events, Features, LayerScore, MethodResult, Network, Point, Probe, Run, Score
 
-DIGITS = Data("Digits", 8, seed=0, val_share=0.1, batch_size=64)
+DIGITS = Data("Digits", 8, val_share=0.1, batch_size=64)
 NETWORK = Network(6, 96, 4, 64, 17)
 PEAK = (0.70, 0.80, 0.88, 0.90, 0.87, 0.82, 0.75)
 
 
-def result(accuracies, method="lbfgs", validation=None):
+def result(accuracies, validation=None):
     validation = validation or accuracies
-    rows = [
-        LayerScore((i,), v, t, "strength 0.001") for i, (v, t) in enumerate(zip(validation, accuracies, strict=True))
-    ]
+    rows = [LayerScore(t, v, i, strength=0.001) for i, (v, t) in enumerate(zip(validation, accuracies, strict=True))]
     best = max(range(len(rows)), key=lambda layer: (validation[layer], -layer))
-    return MethodResult(method, rows, best, LayerScore((), 0.9, 0.95, "strength 0.01"), "refitted on train + val")
+    return MethodResult(rows, best, LayerScore(0.95, 0.9, strength=0.01), "refitted on train + val")
 
 
-def probe(accuracies=PEAK, step=500, images=359, protocol=None, data=DIGITS, validation=None, **more):
-    protocol = protocol or Protocol("normed", 1, 0, True, "float16")
+def probe(accuracies=PEAK, step=500, images=359, features=None, data=DIGITS, validation=None, **more):
+    features = features or Features("normed", 1, 0, True, "float16")
     sizes = {"train": 1294, "val": 144, "test": images} if images else {}
-    return Probe(step, data, "lbfgs", {"lbfgs": result(accuracies, validation=validation)}, protocol, sizes, **more)
+    return Probe(step, data, "lbfgs", {"lbfgs": result(accuracies, validation)}, features, sizes, **more)
 
 
 def run(name, objective="AR", accuracies=None, seed=0, **more):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from igpt.report.gather import gather
+from igpt.report.reading import gather
 from igpt.system.errors import UserError
 from tests.report.folders import pretrained, probe_record, score, write_config, write_probe, write_scores
 

@@ -4,10 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from igpt.report.findings import all_findings, joint, lower_loss, middle_layers, near_when_tuned, probes_behind, vote
-from igpt.report.groups import group, labels
-from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
-from igpt.report.records import Data, Events, Point, Protocol, Score
+from igpt.report.comparing import group, labels
+from igpt.report.findings import (
+    CANNOT,
+    NOT_SEEN,
+    SEEN,
+    all_findings,
+    joint,
+    lower_loss,
+    middle_layers,
+    near_when_tuned,
+    probes_behind,
+    vote,
+)
+from igpt.report.schema import Data, Events, Features, Point, Score
 from tests.report.made_up import DIGITS, NETWORK, PEAK, probe, result, run, scored, traced, tuned
 
 
@@ -103,8 +113,8 @@ def test_a_checkpoint_whose_loss_is_not_a_number_does_not_count():
 
 
 @pytest.mark.parametrize("other", [
-    {"protocol": Protocol("raw", 1, 0, True, "float16")}, {"data": Data("CIFAR10", 32)}, {"images": {"train": 9}},
-    {"method": "sgd", "methods": {"sgd": result([0.9] * 7, "sgd")}},
+    {"features": Features("raw", 1, 0, True, "float16")}, {"data": Data("CIFAR10", 32)}, {"images": {"train": 9}},
+    {"method": "sgd", "methods": {"sgd": result([0.9] * 7)}},
 ])  # fmt: skip
 def test_checkpoints_that_were_probed_in_another_way_than_the_last_do_not_count(other):
     told = traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])
@@ -118,7 +128,7 @@ def test_checkpoints_that_were_probed_in_another_way_than_the_last_do_not_count(
 def test_checkpoints_are_compared_by_a_method_that_they_share_though_it_is_not_the_main_one_of_each():
     told = traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])
     last = told.probes[-1]
-    mixed = replace(last, method="knn", methods={"knn": result([0.1] * 7, "knn"), **last.methods})
+    mixed = replace(last, method="knn", methods={"knn": result([0.1] * 7), **last.methods})
     finding = lower_loss([replace(told, probes=[*told.probes[:-1], mixed])])
     assert verdicts(finding) == [SEEN]
     assert "lbfgs" in finding.evidence[0].numbers
@@ -138,11 +148,11 @@ def test_bert_and_ar_of_other_shapes_or_data_are_not_compared():
 
 
 def test_probes_of_another_protocol_are_not_compared():
-    raw = run("b", "BERT", probes=[probe(protocol=Protocol("raw", 1, 0, True))])
+    raw = run("b", "BERT", probes=[probe(features=Features("raw", 1, 0, True))])
     finding = probes_behind([run("a", accuracies=PEAK), raw])
     assert verdicts(finding) == [CANNOT]
     assert "norm raw" in finding.evidence[0].numbers
-    masked = run("b", "BERT", probes=[probe([0.5] * 7, protocol=Protocol("normed", 1, 5, True))])
+    masked = run("b", "BERT", probes=[probe([0.5] * 7, features=Features("normed", 1, 5, True))])
     assert verdicts(probes_behind([run("a", accuracies=PEAK), masked])) == [SEEN]
 
 
@@ -177,7 +187,7 @@ def test_without_a_gap_on_probes_closeness_cannot_be_told():
 
 
 def test_a_gap_between_probes_of_two_ways_is_no_gap_and_the_reason_says_so():
-    raw = [replace(bert, probes=[replace(bert.probe, protocol=Protocol("raw", 1, 0, True))])
+    raw = [replace(bert, probes=[replace(bert.probe, features=Features("raw", 1, 0, True))])
            for bert in three("BERT", 0.8)]  # fmt: skip
     finding = near_when_tuned([*three("AR", 0.9), *raw, *three_tuned("AR", 0.95), *three_tuned("BERT", 0.95)])
     assert verdicts(finding) == [CANNOT]
@@ -262,7 +272,7 @@ def test_scores_on_other_data_never_stand_for_the_run():
     known = run("a", scores=[*own, *other])
     assert known.tested("loss") == 1.0
     assert known.val_loss_at(500).value == 1.1
-    only_other = run("a", scores=other, events=Events(tested={"test/loss": 2.0}))
+    only_other = run("a", scores=other)
     assert only_other.tested("loss") is None
     assert only_other.val_loss_at(500) is None
     votes = [replace(scored(0.5, masks=1), data=elsewhere), scored(0.9, masks=1)]

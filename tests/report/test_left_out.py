@@ -10,10 +10,8 @@ import yaml
 
 from igpt.cli import main
 from igpt.report.findings import all_findings
-from igpt.report.gather import gather
-from igpt.report.missing import missing
-from igpt.report.origins import data_sets, moved_aside
-from igpt.report.tables import likelihoods, probes, summary
+from igpt.report.reading import gather
+from igpt.report.tables import data_sets, likelihoods, missing, moved_aside, probes, summary
 from tests.report.test_page import Reader
 
 STRANGE = [None, "", "words", "\ud800", [], [[1]], {}, {"a": {}}, True, -1, 0.5, 1e308, 10**400, float("nan"), -(2**70)]

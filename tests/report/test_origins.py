@@ -5,11 +5,18 @@ import json
 import pytest
 
 from igpt.report.findings import all_findings
-from igpt.report.gather import gather, gather_all
-from igpt.report.origins import data_sets, moved_aside
-from igpt.report.sections import sections
-from igpt.report.tables import all_layers, losses_and_probes, low_data, probes, published, summary
-from igpt.report.text import markdown
+from igpt.report.page import markdown, sections
+from igpt.report.reading import gather, gather_all
+from igpt.report.tables import (
+    all_layers,
+    data_sets,
+    losses_and_probes,
+    low_data,
+    moved_aside,
+    probes,
+    published,
+    summary,
+)
 from tests.report.folders import data, model, pretrained, probe_record, write_config, write_probe
 
 
@@ -18,7 +25,7 @@ def identity(root, fingerprint, **more):
 
 
 def rows(table):
-    return [dict(zip((column.name for column in table.columns), row, strict=True)) for row in table.rows]
+    return [dict(zip((head.lstrip(">") for head in table.heads), row, strict=True)) for row in table.rows]
 
 
 def test_data_are_shown_with_their_folder_and_fingerprint_and_who_used_them(tmp_path):

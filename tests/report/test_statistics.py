@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from igpt.report.events import thinned
-from igpt.report.judging import CANNOT, NOT_SEEN, SEEN, Sample, between, paired, percent, points
-from igpt.report.records import Point
-from igpt.report.statistics import chance_of_falling, deviation, ranks, sampling_error, spearman, standard_error
+from igpt.report.comparing import percent, std
+from igpt.report.figures import thinned
+from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, chance_of_falling, difference, points, ranks, spearman
+from igpt.report.schema import Point
 
 
 @pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [1.0, 1.0, 2.0, 2.0, 2.0], [5.0], [2.0, 2.0]])
@@ -48,58 +48,58 @@ def test_beyond_seven_points_the_chance_comes_from_drawn_orders():
     assert chance_of_falling(losses, [-value for value in accuracies]) > 0.99
 
 
-def test_deviation_and_standard_errors_are_the_textbooks():
+def test_standard_deviation_and_errors_are_the_textbooks():
     values = [0.91, 0.94, 0.97]
-    assert deviation(values) == pytest.approx(np.std(values, ddof=1))
-    assert standard_error(values) == pytest.approx(stats.sem(values))
-    assert deviation([0.9]) is None
-    assert standard_error([0.9]) is None
+    assert std(values) == pytest.approx(np.std(values, ddof=1))
+    assert difference([values, [0.5, 0.5]], None).error == pytest.approx(stats.sem(values))
+    assert std([0.9]) is None
     rng = np.random.default_rng(0)
-    assert sampling_error(0.8, 400) == pytest.approx(np.std(rng.binomial(400, 0.8, 100_000) / 400), rel=0.01)
+    drawn = np.std(rng.binomial(400, 0.8, 100_000) / 400)
+    assert difference([[0.8], [0.8]], 400).error == pytest.approx(math.hypot(drawn, drawn), rel=0.01)
 
 
 def test_a_difference_is_seen_only_beyond_its_standard_error():
-    wide = between(Sample([0.90, 0.94], None), Sample([0.89, 0.93], None))
+    wide = difference([[0.90, 0.94], [0.89, 0.93]], None)
     assert wide.error == pytest.approx(math.hypot(0.02, 0.02))
     assert wide.verdict == CANNOT
-    narrow = between(Sample([0.90, 0.91], None), Sample([0.80, 0.81], None))
-    assert narrow.verdict == SEEN
-    assert between(Sample([0.80, 0.81], None), Sample([0.90, 0.91], None)).verdict == NOT_SEEN
+    assert difference([[0.90, 0.91], [0.80, 0.81]], None).verdict == SEEN
+    assert difference([[0.80, 0.81], [0.90, 0.91]], None).verdict == NOT_SEEN
 
 
 def test_a_difference_as_large_as_its_error_cannot_be_told():
-    exact = between(Sample([0.0, 0.5], None), Sample([-0.25, -0.25], None))
+    exact = difference([[0.0, 0.5], [-0.25, -0.25]], None)
     assert exact.value == 0.5
     assert exact.error == pytest.approx(0.25)
-    tie = between(Sample([0.25, 0.75], None), Sample([0.25, 0.25], None))
+    tie = difference([[0.25, 0.75], [0.25, 0.25]], None)
     assert tie.value == tie.error == 0.25
     assert tie.verdict == CANNOT
 
 
 def test_single_runs_are_judged_by_the_sampling_of_their_test_images_and_say_so():
-    few, many = (between(Sample([0.92], count), Sample([0.88], count)) for count in (100, 10_000))
+    few, many = (difference([[0.92], [0.88]], count) for count in (100, 10_000))
     assert few.verdict == CANNOT
     assert many.verdict == SEEN
-    assert many.error == pytest.approx(math.hypot(sampling_error(0.92, 10_000), sampling_error(0.88, 10_000)))
+    errors = [math.sqrt(share * (1 - share) / 10_000) for share in (0.92, 0.88)]
+    assert many.error == pytest.approx(math.hypot(*errors))
     assert "single run" in many.text()
-    unknown = between(Sample([0.9], None), Sample([0.1], None))
+    unknown = difference([[0.9], [0.1]], None)
     assert unknown.error is None
     assert unknown.verdict == CANNOT
 
 
 def test_equal_runs_do_not_make_an_error_of_zero():
-    same = between(Sample([0.91, 0.91], 100), Sample([0.90, 0.90], 100))
+    same = difference([[0.91, 0.91], [0.90, 0.90]], 100)
     assert same.verdict == CANNOT
     assert "all runs equal" in same.text()
 
 
 def test_pairs_are_judged_by_the_spread_of_their_differences():
-    pairs = [(0.91, 0.90), (0.72, 0.70), (0.53, 0.50)]
-    difference = paired(pairs, None)
-    assert difference.value == pytest.approx(0.02)
-    assert difference.error == pytest.approx(stats.sem([0.01, 0.02, 0.03]))
-    assert difference.verdict == SEEN
-    assert between(Sample([a for a, _ in pairs], None), Sample([b for _, b in pairs], None)).verdict == CANNOT
+    first, second = [0.91, 0.72, 0.53], [0.90, 0.70, 0.50]
+    gap = difference([first, second], None, paired=True)
+    assert gap.value == pytest.approx(0.02)
+    assert gap.error == pytest.approx(stats.sem([0.01, 0.02, 0.03]))
+    assert gap.verdict == SEEN
+    assert difference([first, second], None).verdict == CANNOT
 
 
 def test_numbers_are_written_in_percent_and_points():

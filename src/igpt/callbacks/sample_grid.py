@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from igpt.data import ImageDataModule, enlarge, grid
+from igpt.model import SamplingOptions
 from igpt.modules import GenerativeModule
 from igpt.system import UserError
 
@@ -52,14 +53,14 @@ class SampleGrid(pl.Callback):
                     logger.experiment.add_image(name, picture, trainer.global_step)
 
     def _pictures(self, trainer: pl.Trainer, module: GenerativeModule) -> dict[str, Tensor]:
-        pictures = {}
+        pictures, options = {}, SamplingOptions(seed=self.seed)
         if self.num:
-            drawn = module.palette.decode(module.draw_new(self.num, seed=self.seed)).cpu()
+            drawn = module.palette.decode(module.sample(self.num, options)).cpu()
             pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))), module.resolution)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.completions:
             indices = range(min(self.completions, data.size("val")))
             originals = torch.stack([data.images("val")[index][0] for index in indices]).to(module.device)
-            rows, _ = module.complete(originals, seed=self.seed)
+            rows, _ = module.complete(originals, options=options)
             pictures["completions"] = enlarge(grid(rows.flatten(0, 1).cpu(), rows.shape[1]), module.resolution)
         return pictures

@@ -5,6 +5,7 @@ from igpt.checkpoints.format import (
     LAST,
     META,
     check_finite,
+    checksum_of,
     is_intact,
     move_checkpoint,
     newest_intact,
@@ -20,7 +21,8 @@ from igpt.checkpoints.sharded import read_meta, read_sharded, weights_of
 from igpt.checkpoints.spec import build, header_of, plain, spec_of
 
 __all__ = [
-    "CHECKPOINT_KEY", "LAST", "META", "build", "check_finite", "header_of", "is_intact", "move_checkpoint",
-    "newest_intact", "original", "plain", "read_checkpoint", "read_meta", "read_sharded", "remove_checkpoint",
-    "spec_of", "step_checkpoints", "step_path", "to_one_file", "weights_of", "write_checkpoint",
+    "CHECKPOINT_KEY", "LAST", "META", "build", "check_finite", "checksum_of", "header_of", "is_intact",
+    "move_checkpoint", "newest_intact", "original", "plain", "read_checkpoint", "read_meta", "read_sharded",
+    "remove_checkpoint", "spec_of", "step_checkpoints", "step_path", "to_one_file", "weights_of",
+    "write_checkpoint",
 ]  # fmt: skip

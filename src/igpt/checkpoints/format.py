@@ -149,6 +149,14 @@ def fits_checksum(path: Path) -> bool:
         return True
 
 
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a checkpoint that has been read: the one beside it, which was compared then, or else counted now."""
+    try:
+        return checksum_file(path).read_text().split()[0]
+    except FileNotFoundError:
+        return sha256_of(path)
+
+
 def step_path(folder: Path, step: int) -> Path:
     """What the checkpoint of a step is called."""
     return folder / f"step={step:07d}.ckpt"

@@ -28,7 +28,7 @@ from igpt.probing import (
     subset_indices,
     subsets_of,
 )
-from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader, sha256_of
+from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
 
 
@@ -86,7 +86,6 @@ def probe(
     """
     source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
     loaded = load(source)  # a link may lead elsewhere before the work is done
-    checksum = sha256_of(source)
     loaded.module.core.compile_blocks = compile
     options = ProbeOptions(
         layers,
@@ -109,10 +108,10 @@ def probe(
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
         if any(one.name != "sgd" for one in options.methods) or few or not task.changing:
-            task = replace(task, features=features_for(task, checksum, store))
+            task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(one, task) for one in options.methods]
-        about = origin(ckpt, checksum, task)
+        about = origin(ckpt, task)
         report = ProbeReport(about, results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
         forget_training(task, results)
@@ -120,7 +119,7 @@ def probe(
     print(told(written, folder, time.perf_counter() - started))
 
 
-def features_for(task: ProbeTask, checksum: str, store: str | None) -> FeatureStore:
+def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
     """The features of all layers, from `store` or from beside the results, made where they are not there yet.
 
     Raises:
@@ -129,7 +128,7 @@ def features_for(task: ProbeTask, checksum: str, store: str | None) -> FeatureSt
     started = time.perf_counter()
     features, reused = stored_features(
         task.loaded.module,
-        checksum,
+        task.loaded.sha256,
         task.data,
         task.layers,
         task.options.features,
@@ -166,14 +165,14 @@ def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModu
     return data
 
 
-def origin(ckpt: str, checksum: str, task: ProbeTask) -> dict[str, Any]:
+def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
     """What was probed, for probe.json."""
     options, data, loaded = task.options, task.data, task.loaded
     standing = {"standardise": options.standardise, "dtype": options.stored_as, "precision": task.compute.precision}
     return {
         "command": command_line(),
         "checkpoint": str(ckpt),
-        "checkpoint_sha256": checksum,
+        "checkpoint_sha256": loaded.sha256,
         "step": loaded.step,
         "model": type(loaded.module).__name__,
         "objective": type(loaded.module.core).__name__,

@@ -7,18 +7,26 @@ from igpt.model.objectives import (
     NATS_PER_BIT,
     covering_masks,
     draw_mask,
+    majority_vote,
     masked_pixel_loss,
-    modal_class,
     next_pixel_loss,
     pixel_nll,
 )
 from igpt.model.order import Order, inverse_order, pixel_order, resize_positions
-from igpt.model.sampling import check_sampling, generate, infill
-from igpt.model.transformer import NORM_EPS, PRESETS, PixelTransformer, TransformerConfig, check_layers, parameter_count
+from igpt.model.sampling import SamplingOptions, generate, infill, sample
+from igpt.model.transformer import (
+    NORM_EPS,
+    PRESETS,
+    PixelTransformer,
+    TransformerConfig,
+    check_layers,
+    parameter_count,
+    with_preset,
+)
 
 __all__ = [
     "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
-    "TransformerConfig", "attend_in_blocks", "check_layers", "check_sampling", "covering_masks", "draw_mask",
-    "generate", "infill", "inverse_order", "masked_pixel_loss", "modal_class", "next_pixel_loss", "parameter_count",
-    "pixel_nll", "pixel_order", "pooling", "resize_positions",
+    "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
+    "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
+    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
 ]  # fmt: skip

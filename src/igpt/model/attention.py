@@ -36,12 +36,19 @@ def attend_to_seen(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def attend_to_past_and_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of one position `(B, H, 1, W)` to `T` past ones `(B, H, T, W)` and itself, without joining them."""
+    q = q * q.shape[-1] ** -0.5
+    scores, own = (keys * q).sum(-1, keepdim=True), (k * q).sum(-1, keepdim=True)  # (B, H, T, 1), (B, H, 1, 1)
+    top = torch.maximum(scores.amax(2, keepdim=True), own)
+    probs, prob = (scores - top).exp(), (own - top).exp()  # not normalised
+    return ((probs * values).sum(2, keepdim=True) + prob * v) / (probs.sum(2, keepdim=True) + prob)
+
+
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int = ROWS) -> Tensor:
     """Plain attention, `rows` queries at a time; where causal, a block leaves out the keys that lie after it."""
-    heads = q.shape[:2]
-    mixed: Tensor = BlockAttention.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), causal, rows).unflatten(
-        0, heads
-    )
+    joined = (part.flatten(0, 1) for part in (q, k, v))  # (B, H, S, W) -> (B H, S, W)
+    mixed: Tensor = BlockAttention.apply(*joined, causal, rows).unflatten(0, q.shape[:2])
     return mixed
 
 
@@ -54,14 +61,14 @@ class BlockAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int) -> Tensor:
         """Scores, softmax and product with v, block by block."""
-        q, mixed, shares = q * q.shape[-1] ** -0.5, torch.empty_like(q), []
+        q, mixed, probs = q * q.shape[-1] ** -0.5, torch.empty_like(q), []
         for start, stop, end in blocks_of(q.shape[1], k.shape[1], causal, rows):
             scores = q[:, start:stop] @ k[:, :end].transpose(1, 2)
             if causal:
                 scores[:, :, start:] += scores.new_full((stop - start, stop - start), -math.inf).triu_(1)
-            shares.append(torch.softmax(scores, -1, out=scores))
+            probs.append(torch.softmax(scores, -1, out=scores))
             torch.bmm(scores, v[:, :end], out=mixed[:, start:stop])
-        ctx.save_for_backward(q, k, v, *shares)
+        ctx.save_for_backward(q, k, v, *probs)
         ctx.blocks = causal, rows
         return mixed
 
@@ -69,14 +76,14 @@ class BlockAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """The last block first: it sees all keys, so that its part is written and the others' added."""
-        q, k, v, *shares = ctx.saved_tensors  # q is scaled
+        q, k, v, *probs = ctx.saved_tensors  # q is scaled
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         blocks = list(blocks_of(q.shape[1], k.shape[1], *ctx.blocks))
-        for (start, stop, end), share in reversed(list(zip(blocks, shares, strict=True))):
+        for (start, stop, end), prob in reversed(list(zip(blocks, probs, strict=True))):
             part, beta = grad[:, start:stop], 0 if stop == q.shape[1] else 1
-            grad_v[:, :end].baddbmm_(share.transpose(1, 2), part, beta=beta)
+            grad_v[:, :end].baddbmm_(prob.transpose(1, 2), part, beta=beta)
             scores = part @ v[:, :end].transpose(1, 2)
-            torch._softmax_backward_data(scores, share, -1, share.dtype, grad_input=scores)
+            torch._softmax_backward_data(scores, prob, -1, prob.dtype, grad_input=scores)
             torch.bmm(scores, k[:, :end], out=grad_q[:, start:stop])
             grad_k[:, :end].baddbmm_(scores.transpose(1, 2), q[:, start:stop], beta=beta)
         return grad_q.mul_(q.shape[-1] ** -0.5), grad_k, grad_v, None, None

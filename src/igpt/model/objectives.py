@@ -19,9 +19,9 @@ def next_pixel_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
 
 
-def draw_mask(batch: int, n_positions: int, share: float, rng: torch.Generator) -> Tensor:
-    """BERT's M, bool `(B, T)`: each position independently with probability `share`, on the generator's device."""
-    return torch.rand(batch, n_positions, generator=rng, device=rng.device) < share
+def draw_mask(batch: int, n_positions: int, prob: float, rng: torch.Generator) -> Tensor:
+    """BERT's M, bool `(B, T)`: each position independently with probability `prob`, on the generator's device."""
+    return torch.rand(batch, n_positions, generator=rng, device=rng.device) < prob
 
 
 def covering_masks(n_positions: int, share: float, rng: torch.Generator) -> Tensor:
@@ -37,7 +37,7 @@ def covering_masks(n_positions: int, share: float, rng: torch.Generator) -> Tens
 def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     """BERT: mean over each image's masked positions, then over images.
 
-    An image without a masked position counts neither above nor below the line; without any, the loss is 0.
+    Images without a masked position are left out of the mean; if no position is masked at all, the loss is 0.
 
     Args:
         logits: `(B, T, V)`.
@@ -49,7 +49,7 @@ def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     return per_image.sum() / (counts > 0).sum().clamp(min=1)
 
 
-def modal_class(votes: Tensor, num_classes: int, rng: torch.Generator) -> Tensor:
+def majority_vote(votes: Tensor, num_classes: int, rng: torch.Generator) -> Tensor:
     """The class that most of the votes `(M, B)` name, int64 `(B,)`; ties are broken at random by `rng` (a CPU one)."""
     counts = F.one_hot(votes, num_classes).sum(0).float()
     tie_break = 0.5 * torch.rand(counts.shape, generator=rng).to(counts.device)

@@ -1,6 +1,7 @@
 """Drawing pixels: one after another with a key/value cache (AR; paper, figure 1), or many at once (BERT)."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,51 +10,68 @@ from igpt.model.cache import Decoder
 from igpt.model.transformer import PixelTransformer
 from igpt.system import UserError
 
-STEPS = 64  # see `infill`
 LEAST_TEMPERATURE = 1e-6  # float32 logits divided by much less are infinite, and their softmax NaN
 
 
-def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Logits `(B, V)` divided by `temperature`, with all but the top ones at -inf.
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How pixels are drawn from the network's distributions.
 
     Args:
+        temperature: logits are divided by it.
         top_k: keep the k most likely colours; 0 keeps all.
         top_p: keep the fewest colours whose probability reaches p; 1.0 keeps all. The likeliest is always kept.
+        seed: of a generator of its own, so that sampling disturbs no other randomness.
+        steps: passes of BERT (`infill`); the autoregressive model has none.
+        compile: run each step of the autoregressive model as one compiled graph: half a minute to begin with, then up
+            to twice as fast on a CPU. On CUDA and for BERT it changes nothing.
     """
-    logits = logits.float() / temperature
-    if 0 < top_k < logits.shape[-1]:
-        kth = logits.topk(top_k).values[:, -1:]
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    steps: int = 64
+    compile: bool = False
+
+    def check(self) -> None:
+        """Raise a UserError for options that make no distribution, or for no pass at all."""
+        if not self.temperature >= LEAST_TEMPERATURE:
+            raise UserError(
+                f"--temperature {self.temperature} must be at least {LEAST_TEMPERATURE}; "
+                "use --top_k 1 for the likeliest colour"
+            )
+        if self.top_k < 0:
+            raise UserError(f"--top_k {self.top_k} must be 0 (all colours) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top_p {self.top_p} must be above 0 and at most 1")
+        if self.steps < 1:
+            raise UserError(f"--steps {self.steps} must be at least 1")
+
+
+def filter_logits(logits: Tensor, options: SamplingOptions) -> Tensor:
+    """Logits `(B, V)` divided by the temperature, all but those of `top_k` and `top_p` set to -inf."""
+    logits = logits.float() / options.temperature
+    if 0 < options.top_k < logits.shape[-1]:
+        kth = logits.topk(options.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < kth, float("-inf"))
-    if top_p < 1.0:
+    if options.top_p < 1.0:
         ordered, order = logits.sort(descending=True)
-        probability = ordered.softmax(-1)
-        beyond = probability.cumsum(-1) - probability >= top_p  # mass before this colour already reaches p
+        probs = ordered.softmax(-1)
+        beyond = probs.cumsum(-1) - probs >= options.top_p  # mass before this colour already reaches p
         logits = ordered.masked_fill(beyond, float("-inf")).gather(1, order.argsort(1))
     return logits
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """Raise a UserError for settings that make no distribution."""
-    if not temperature >= LEAST_TEMPERATURE:
-        raise UserError(
-            f"--temperature {temperature} must be at least {LEAST_TEMPERATURE}; use --top_k 1 for the likeliest colour"
-        )
-    if top_k < 0:
-        raise UserError(f"--top_k {top_k} must be 0 (all colours) or more")
-    if not 0 < top_p <= 1:
-        raise UserError(f"--top_p {top_p} must be above 0 and at most 1")
+def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample a colour from each distribution, `(B, V)` to int64 `(B, 1)`.
 
-
-def draw(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """A colour of each distribution, `(B, V)` to int64 `(B, 1)`.
-
-    The same as `torch.multinomial`, which on a GPU would be waited for: it looks first whether these are distributions.
+    The same numbers as `torch.multinomial`, which synchronises a GPU to validate its input.
     """
-    times = torch.empty_like(shares).exponential_(generator=generator)
-    return (shares / times).argmax(-1, keepdim=True)  # the first of V events that happen at rates `shares`
+    times = torch.empty_like(probs).exponential_(generator=generator)
+    return (probs / times).argmax(-1, keepdim=True)  # the first of V events that happen at rates `probs`
 
 
-@torch.inference_mode()
 def generate(
     model: PixelTransformer,
     prefix: Tensor,
@@ -65,7 +83,15 @@ def generate(
     seed: int = 0,
     compile: bool = False,
 ) -> Tensor:
-    """Draw what is not known of each image, in the order of the sequence.
+    """`sample` with `SamplingOptions` as keyword arguments."""
+    return sample(model, prefix, known, SamplingOptions(temperature, top_k, top_p, seed, compile=compile))
+
+
+@torch.inference_mode()
+def sample(
+    model: PixelTransformer, prefix: Tensor, known: Tensor | None = None, options: SamplingOptions = SamplingOptions()
+) -> Tensor:
+    """Sample what is not known of each image pixel by pixel, in the order of the sequence (paper, figure 1).
 
     Every pixel is drawn given those **before** it alone; known pixels that come later have no say in it. What is known
     from the beginning goes through the network at once, the rest one pixel at a time.
@@ -74,18 +100,15 @@ def generate(
         prefix: int64 `(B, P)` with `0 <= P <= T`, on the model's device: how the images begin; P = 0 draws whole ones.
         known: bool `(B, T)` or `(T,)`: which pixels of `prefix`, now whole images `(B, T)`, are kept. If left out,
             those of the prefix.
-        seed: of a generator of its own, so that drawing pictures disturbs no other randomness.
-        compile: draw each pixel by one compiled graph: half a minute to begin with, then up to twice as fast on a CPU.
-            On CUDA it changes nothing.
 
     Returns:
         Tokens int64 `(B, T)`, the known ones unchanged.
 
     Raises:
-        UserError: temperature, top_k or top_p make no distribution.
+        UserError: the options make no distribution.
     """
-    check_sampling(temperature, top_k, top_p)
-    generator = torch.Generator(prefix.device).manual_seed(seed)
+    options.check()
+    generator = torch.Generator(prefix.device).manual_seed(options.seed)
     length = model.config.n_positions
     known = torch.arange(length, device=prefix.device) < prefix.shape[1] if known is None else known
     known = known.expand(len(prefix), length)
@@ -94,12 +117,12 @@ def generate(
     to_draw = (~known).any(0).nonzero().flatten().tolist()
     first, end = (to_draw[0], to_draw[-1] + 1) if to_draw else (length, length)
     drawing = set(to_draw)
-    decoder, fresh = Decoder(model, len(tokens), compile), tokens[:, :first]
+    decoder, fresh = Decoder(model, len(tokens), options.compile), tokens[:, :first]
     for position in range(first, end):
         logits = decoder.next_logits(fresh)
         fresh = tokens[:, position : position + 1]
         if position in drawing:
-            drawn = draw(filter_logits(logits, temperature, top_k, top_p).softmax(-1), generator)
+            drawn = draw(filter_logits(logits, options).softmax(-1), generator)
             fresh = torch.where(known[:, position : position + 1], fresh, drawn)
             tokens[:, position] = fresh[:, 0]
     return tokens
@@ -107,17 +130,9 @@ def generate(
 
 @torch.inference_mode()
 def infill(
-    model: PixelTransformer,
-    tokens: Tensor,
-    unknown: Tensor,
-    *,
-    steps: int = STEPS,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    model: PixelTransformer, tokens: Tensor, unknown: Tensor, options: SamplingOptions = SamplingOptions()
 ) -> Tensor:
-    """Draw the unknown pixels with BERT, which sees all known ones on every side, in a few passes.
+    """Sample the unknown pixels with BERT, which sees all known ones on every side, in a few passes.
 
     The paper draws nothing with BERT; this is the iterative unmasking of Chang et al. 2022 (MaskGIT). All unknown
     pixels are masked. Each pass draws a colour for every masked one, keeps those that the network gave the highest
@@ -133,24 +148,21 @@ def infill(
     Args:
         tokens: int64 `(B, T)`; those at unknown positions have no say.
         unknown: bool `(B, T)`.
-        steps: passes; as many as there are unknown pixels, or more, is one pixel a pass.
-        seed: of a generator of its own.
+        options: as many `steps` as there are unknown pixels, or more, is one pixel a pass.
 
     Returns:
         Tokens int64 `(B, T)`, the known ones unchanged.
 
     Raises:
-        UserError: `steps` is below 1, or temperature, top_k or top_p make no distribution.
+        UserError: the options make no distribution.
     """
-    check_sampling(temperature, top_k, top_p)
-    if steps < 1:
-        raise UserError(f"--steps {steps} must be at least 1")
-    generator = torch.Generator(tokens.device).manual_seed(seed)
-    schedules = [unmasking_schedule(count, steps) for count in unknown.sum(1).tolist()]
+    options.check()
+    generator = torch.Generator(tokens.device).manual_seed(options.seed)
+    schedules = [unmasking_schedule(count, options.steps) for count in unknown.sum(1).tolist()]
     masked = unknown
     for step in range(max(map(len, schedules), default=0)):
-        logits = model.head(model.final(tokens, causal=False, masked=masked)[masked])
-        drawn = torch.multinomial(filter_logits(logits, temperature, top_k, top_p).softmax(-1), 1, generator=generator)
+        logits = model.head(model.hidden_states(tokens, causal=False, masked=masked)[masked])
+        drawn = torch.multinomial(filter_logits(logits, options).softmax(-1), 1, generator=generator)
         probability = logits.float().softmax(-1).gather(1, drawn)  # the network's own, whatever the settings
         confidence = torch.full(tokens.shape, -1.0, device=tokens.device).masked_scatter(masked, probability)
         counts = torch.tensor([schedule[step] if step < len(schedule) else 0 for schedule in schedules])

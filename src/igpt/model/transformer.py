@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from igpt.model.attention import attend
-from igpt.model.norm import Linear, rms_norm
+from igpt.model.kernels import Linear, rms_norm
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
@@ -58,8 +58,8 @@ class TransformerConfig:
 
     @classmethod
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
-        """Accept a config or its plain dict, as checkpoints hold it."""
-        return value if isinstance(value, cls) else cls(**value)  # type: ignore[arg-type]
+        """Accept a config or its plain dict, as checkpoints hold it; `preset` in a dict names one of `PRESETS`."""
+        return value if isinstance(value, cls) else cls(**with_preset(value))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints."""
@@ -72,6 +72,21 @@ PRESETS = {
     "L": TransformerConfig(48, 1536, 16),
     "XL": TransformerConfig(60, 3072, 16, n_positions=4096),  # the paper does not state the heads of XL
 }
+
+
+def with_preset(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config with `preset` replaced by the sizes that it stands for; those given beside it win.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if "preset" not in fields:
+        return fields
+    name, given = fields["preset"], {key: value for key, value in fields.items() if key != "preset"}
+    if str(name) not in PRESETS:
+        raise UserError(f"transformer.preset is {name!r}; choose {', '.join(PRESETS)}")
+    sizes = ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size")
+    return {size: getattr(PRESETS[name], size) for size in sizes} | given
 
 
 class RMSNorm(nn.Module):
@@ -101,11 +116,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
-        parts = self.qkv(x).chunk(3, dim=-1)  # each (B, T, D)
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)
-        mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, causal: bool, cache: Tensor | None = None) -> Tensor:
+        """`(B, S, D)` to `(B, S, D)`; see `Block.forward`."""
+        parts = self.qkv(x).chunk(3, dim=-1)  # each (B, S, D)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)  # each (B, H, S, D / H)
+        if cache is not None:
+            cache[0, :, :, -x.shape[1] :], cache[1, :, :, -x.shape[1] :] = k, v
+            k, v = cache
+            causal = causal and x.shape[1] > 1  # one position sees all before it
+        mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))  # (B, H, S, D / H) -> (B, S, D)
         return mixed
 
 
@@ -133,9 +152,15 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, h: Tensor, causal: bool) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
-        h = h + self.attn(self.ln_1(h), causal)
+    def forward(self, h: Tensor, causal: bool, cache: Tensor | None = None) -> Tensor:
+        """Hidden states `(B, S, D)` to `(B, S, D)`, in training, for features and in decoding.
+
+        Args:
+            causal: each position sees those before it and itself, else all see all.
+            cache: in decoding, keys and values `(2, B, H, T, D / H)` of all positions so far. The S given ones are the
+                last of them, and their keys and values are written there; S is T (the prefix) or 1.
+        """
+        h = h + self.attn(self.ln_1(h), causal, cache)
         out: Tensor = h + self.mlp(self.ln_2(h))
         return out
 
@@ -150,7 +175,7 @@ class PixelTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # whether training keeps only the input of each block and runs it again backwards
+        self.activation_checkpointing = False  # training keeps only each block's input and runs it again backwards
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
         self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model))
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
@@ -195,14 +220,14 @@ class PixelTransformer(nn.Module):
 
     def forward(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Logits `(B, T, V)`, output i being the distribution of `x_i`."""
-        logits: Tensor = self.head(self.final(tokens, causal=causal, masked=masked))
+        logits: Tensor = self.head(self.hidden_states(tokens, causal=causal, masked=masked))
         return logits
 
-    def final(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
-        """The final norm's output `(B, T, D)`: what logits are projected from, and what fine-tuning pools."""
+    def hidden_states(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
+        """Last hidden states `(B, T, D)`, behind the final norm: the head projects them, and fine-tuning pools them."""
         h = self.embed(tokens, causal, masked)
         for block in self.blocks:
-            again = self.recompute and h.requires_grad
+            again = self.activation_checkpointing and h.requires_grad
             h = checkpoint(block, h, causal, use_reentrant=False) if again else block(h, causal)
         normed: Tensor = self.ln_f(h)
         return normed

@@ -3,11 +3,12 @@
 from igpt.modules.autoregressive import Autoregressive
 from igpt.modules.base import EVALUATE, FEATURES, Batch, PixelModule, recipe_of
 from igpt.modules.bert import BERT
+from igpt.modules.core import PixelModel
 from igpt.modules.generative import GenerativeModule
 from igpt.modules.joint import Joint
 from igpt.modules.loading import Loaded, check_room, load, step_of
 
 __all__ = [
-    "BERT", "EVALUATE", "FEATURES", "Autoregressive", "Batch", "GenerativeModule", "Joint", "Loaded", "PixelModule",
-    "check_room", "load", "recipe_of", "step_of",
+    "BERT", "EVALUATE", "FEATURES", "Autoregressive", "Batch", "GenerativeModule", "Joint", "Loaded", "PixelModel",
+    "PixelModule", "check_room", "load", "recipe_of", "step_of",
 ]  # fmt: skip

@@ -1,11 +1,9 @@
 """AR pre-training: predict every pixel from those before it (paper, section 2.1)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from igpt.model import generate, next_pixel_loss, pixel_nll
+from igpt.model import SamplingOptions, next_pixel_loss, pixel_nll, sample
 from igpt.modules.base import Batch
 from igpt.modules.generative import GenerativeModule
 
@@ -26,9 +24,9 @@ class Autoregressive(GenerativeModule):
         """-log p(x_i | x_<i) of every pixel, exact, float32 `(B, T)` in nats, in the order of the sequence."""
         return pixel_nll(self.transformer(tokens, causal=True), tokens)
 
-    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
-        """In order, each pixel given those before it (`sampling.generate`)."""
-        return generate(self.transformer, tokens, known=~unknown, **settings)
+    def infill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
+        """In order, each pixel given those before it (`igpt.model.sample`)."""
+        return sample(self.transformer, tokens, ~unknown, options)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and what it is the mean of: nats per pixel of every image `(B,)`, with their labels `(B,)`."""

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -12,18 +12,16 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY
 from igpt.data import ImageDataModule, WholeBatches, rng_of
 from igpt.model import FeatureOptions
+from igpt.modules.core import PixelModel
 from igpt.system import UserError
 from igpt.training import at_log_point, forget_logged, trainer_of, warmup_constant, warmup_cosine
-
-if TYPE_CHECKING:
-    from igpt.modules.generative import GenerativeModule
 
 Batch = tuple[Tensor, Tensor]
 TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
 
 
 class PixelModule(pl.LightningModule, ABC):
-    """A recipe around a generative module, its `core`, which owns the transformer and the palette.
+    """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette.
 
     Args:
         learning_rate: peak learning rate of Adam.
@@ -52,8 +50,8 @@ class PixelModule(pl.LightningModule, ABC):
 
     @property
     @abstractmethod
-    def core(self) -> "GenerativeModule":
-        """The generative module: itself, or the one it holds."""
+    def core(self) -> PixelModel:
+        """The model that is trained: itself, or the one it holds."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:

@@ -1,12 +1,19 @@
 """BERT pre-training: predict masked pixels from all others (paper, section 2.1)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from igpt.data import rng_of
-from igpt.model import Order, TransformerConfig, covering_masks, draw_mask, infill, masked_pixel_loss, pixel_nll
+from igpt.model import (
+    Order,
+    SamplingOptions,
+    TransformerConfig,
+    covering_masks,
+    draw_mask,
+    infill,
+    masked_pixel_loss,
+    pixel_nll,
+)
 from igpt.modules.generative import GenerativeModule
 from igpt.system import UserError
 
@@ -66,6 +73,6 @@ class BERT(GenerativeModule):
             nats = torch.where(masked, hidden, nats)
         return nats
 
-    def draw_unknown(self, tokens: Tensor, unknown: Tensor, **settings: Any) -> Tensor:
-        """In a few passes, given the known pixels on every side (`sampling.infill`)."""
-        return infill(self.transformer, tokens, unknown, **settings)
+    def infill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
+        """In a few passes, given the known pixels on every side (`igpt.model.infill`)."""
+        return infill(self.transformer, tokens, unknown, options)

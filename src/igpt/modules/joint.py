@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint, spec_of
 from igpt.data import confusion_figure
-from igpt.model import modal_class
+from igpt.model import majority_vote
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
@@ -72,7 +72,7 @@ class Joint(PixelModule):
         self.evaluation: Evaluation = evaluation
         self.eval_masks = eval_masks
         self.compile_blocks = compile
-        self.recompute = self.generative.transformer.recompute = recompute
+        self.recompute = self.generative.transformer.activation_checkpointing = recompute
         self.classifier = nn.Linear(self.generative.transformer.config.d_model, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
         if generative_weight == 0:
@@ -86,12 +86,12 @@ class Joint(PixelModule):
 
     def class_logits(self, tokens: Tensor, masked: Tensor | None = None) -> Tensor:
         """`(B, num_classes)` from the sequence `(B, T)`."""
-        return self._classify(self._final(tokens, masked))
+        return self._classify(self._hidden_states(tokens, masked))
 
     def losses(self, tokens: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """L_GEN (nats per pixel), L_CLF (nats), and class logits `(B, num_classes)`, all from one forward pass."""
         masked = self.generative.draw_mask(tokens, rng)
-        normed = self._final(tokens, masked)
+        normed = self._hidden_states(tokens, masked)
         generative = normed.new_zeros(())
         if self.generative_weight:
             generative = self.generative.score(normed, tokens, masked)
@@ -108,7 +108,7 @@ class Joint(PixelModule):
         mean = logits.mean(0)
         if self.evaluation == "mean":
             return mean.argmax(1), mean
-        return modal_class(logits.argmax(2), self.num_classes, rng), mean
+        return majority_vote(logits.argmax(2), self.num_classes, rng), mean
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """`generative_weight * L_GEN + L_CLF`."""
@@ -167,9 +167,9 @@ class Joint(PixelModule):
                 figure = confusion_figure(counts.cpu())
                 logger.experiment.add_figure(f"{name}/confusion", figure, self.global_step)
 
-    def _final(self, tokens: Tensor, masked: Tensor | None) -> Tensor:
+    def _hidden_states(self, tokens: Tensor, masked: Tensor | None) -> Tensor:
         core = self.generative
-        return core.transformer.final(tokens, causal=core.causal, masked=masked)
+        return core.transformer.hidden_states(tokens, causal=core.causal, masked=masked)
 
     def _classify(self, normed: Tensor) -> Tensor:
         logits: Tensor = self.classifier(normed.mean(1))

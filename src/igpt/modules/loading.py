@@ -1,13 +1,14 @@
 """From a checkpoint to a module ready for use; only known classes are built."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint
+from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, checksum_of, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.model import TransformerConfig
 from igpt.modules.base import PixelModule
@@ -17,11 +18,24 @@ from igpt.system import UserError, allowed_imports, last_line, load_plugins, pac
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module ready for use, the step it was saved at, and its data as plain data (None if it knew none)."""
+    """A checkpoint that has been read.
+
+    Args:
+        module: with its weights and palette, in evaluation mode.
+        path: of the file.
+        step: optimizer steps at which it was saved.
+        data_spec: the data it was trained on, as plain data; None if it knew none.
+    """
 
     module: PixelModule
+    path: Path
     step: int
     data_spec: dict[str, Any] | None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the file."""
+        return checksum_of(self.path)
 
     def data(self) -> ImageDataModule:
         """The data module that the checkpoint was trained on.
@@ -56,7 +70,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     check_finite(state.items(), f"checkpoint {path}")
-    return Loaded(module.to(device).eval(), step_of(content), header.get("data"))
+    return Loaded(module.to(device).eval(), Path(path), step_of(content), header.get("data"))
 
 
 def step_of(content: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ from igpt.probing.results import ProbeReport, Written, check_results
 from igpt.probing.store import FeatureStore, FeatureType
 
 __all__ = [
-    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask", "Written",
-    "accuracy", "check_results", "fit_probes", "forget_training", "low_data", "probing_device", "run_method",
-    "standardise", "stored_features", "subset_indices", "subsets_of",
+    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask",
+    "Written", "accuracy", "check_results", "fit_probes", "forget_training", "low_data", "probing_device",
+    "run_method", "standardise", "stored_features", "subset_indices", "subsets_of",
 ]  # fmt: skip

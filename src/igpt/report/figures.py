@@ -1,182 +1,255 @@
-"""The figures of the page; each comes with what it shows in words."""
+"""The figures and pictures of the page; each says in words what it shows."""
 
-from typing import Any
+import io
+import re
+from collections.abc import Callable
+from itertools import cycle, pairwise
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from igpt.report.content import Image
-from igpt.report.drawing import Theme, described, image, plain, plain_lines, styles
-from igpt.report.events import thinned
-from igpt.report.groups import Kind, group, kind_of, labels, shape
-from igpt.report.pairing import CORES, probe_accuracy, probed_sides, shared_method, trace, tuned_accuracy, tuned_sides
-from igpt.report.pairing import values as measured
-from igpt.report.records import MethodResult, Point, Probe, Run
-from igpt.report.statistics import deviation, mean
+import torch
+from PIL import Image as Pil
 
+from igpt.data import decode_rgb
+from igpt.palette import Palette
+from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
+from igpt.report.schema import Point, Run
+
+WIDTH, HEIGHT = 5.4, 3.4  # inches without the legend; letters stay readable on a phone
 POINTS = 300  # of a curve, so that long runs do not make large files
+COLORS = ("#2b6cb0", "#c2571a", "#2f855a", "#a0307c", "#6546b8", "#0e7c94", "#8a6a12", "#5b6675")
+MARKS = "os^Dv*PX<>"
+INK = "#333d4b"
+BUDGET = 2_500_000  # bytes of all samples and completions together, so that the page stays below 5 MB
+COLUMNS, WIDE = 32, 576  # colours in a row of the palette's picture, and its width in pixels at most
+LUMA = (0.299, 0.587, 0.114)
 
 
-def legend_names(groups: dict[Kind, list[Run]]) -> dict[Kind, str]:
-    """A kind's entry in legends: the run's name where it is alone, else the kind and how many."""
-    names = labels(list(groups))
-    return {k: of[0].name if len(of) == 1 else f"{names[k]} ({len(of)} runs)" for k, of in groups.items()}
+class Image(NamedTuple):
+    """A picture that says in words what it shows: a chart (SVG), else pixels that the page keeps square (PNG)."""
+
+    title: str
+    content: bytes
+    alt: str
+    caption: str
+    chart: bool = False
+
+
+def chart(title: str, draw: Callable[[Any], None], about: str, parts: list[str], caption: str) -> Image:
+    """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: dict[Any, Any] = dict.fromkeys(inked, INK)
+    settings |= {"axes.grid": True, "grid.color": "#dfe4ea", "grid.linewidth": 0.7, "axes.axisbelow": True}
+    settings |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8}
+    settings |= {"svg.hashsalt": "igpt", "font.size": 10, "legend.frameon": False}
+    buffer = io.BytesIO()
+    with rc_context(settings):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        handles, names = axes.get_legend_handles_labels()
+        entries = dict(zip(reversed(names), reversed(handles), strict=True))  # each once
+        figure.set_size_inches(WIDTH, HEIGHT + 0.22 * len(entries))
+        figure.legend([*entries.values()][::-1], [*entries][::-1], loc="outside lower center", fontsize=9.5)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    more = f"; and {len(parts) - 8} more" if len(parts) > 8 else ""
+    return Image(title, buffer.getvalue(), f"{about}: {'; '.join(parts[:8])}{more}.", caption, chart=True)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib draws as it stands: no formulas, no letters that its font lacks, not too long."""
+    short = text if len(text) <= 38 else f"{text[:35]}..."
+    return re.sub(r"^_", " _", re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", short).replace("$", r"\$"))
+
+
+def styles(runs: list[Run]) -> dict[Kind, dict[str, Any]]:
+    """Colour, mark and legend entry of every kind; AR and BERT keep their colours whatever else is there."""
+    groups = group(runs)
+    free = cycle(zip(COLORS[2:], MARKS[2:], strict=False))
+    fixed = dict(zip(CORES, zip(COLORS, MARKS, strict=False), strict=False))
+    found = {}
+    for kind, name in labels(groups).items():
+        color, mark = fixed.pop(kind.objective) if kind.objective in fixed else next(free)
+        of = groups[kind]
+        label = plain(of[0].name if len(of) == 1 else f"{name} ({len(of)} runs)")
+        found[kind] = {"color": color, "marker": mark, "label": label, "linewidth": 1.4, "markersize": 4}
+    return found
+
+
+def thinned(points: list[Point], most: int) -> list[Point]:
+    """At most `most` points: means of as many runs of neighbours, each at its last step."""
+    if len(points) <= most:
+        return points
+    edges = [round(index * len(points) / most) for index in range(most + 1)]
+    groups = [points[first:last] for first, last in pairwise(edges)]
+    return [Point(part[-1].step, fmean(point.value for point in part)) for part in groups]
 
 
 def loss_curves(runs: list[Run]) -> list[Image]:
-    """Training and validation loss of all runs; fine-tuning has a figure of its own, since its loss is another."""
+    """Training and validation loss; fine-tuning has a figure of its own, since its loss is another."""
     having = [run for run in runs if run.curve("train/loss") or run.curve("val/loss")]
-    parts = [[run for run in having if (run.objective == "Joint") == joint] for joint in (False, True)]
+    tuned = [run for run in having if run.objective == "Joint"]
+    masked = "AR counts all pixels, BERT the masked ones."
+    weighted = "The weight is that of the run; 0 leaves L_CLF alone."
     about = [
-        ("Pre-training", "nats per pixel", "AR counts all pixels, BERT the masked ones."),
-        ("Fine-tuning", "weighted L_GEN + L_CLF, nats", "The weight is that of the run; 0 leaves L_CLF alone."),
+        ("Pre-training", "nats per pixel", masked, [run for run in having if run not in tuned]),
+        ("Fine-tuning", "weighted L_GEN + L_CLF, nats", weighted, tuned),
     ]
-    return [loss_figure(part, *words) for part, words in zip(parts, about, strict=True) if part]
+    return [loss_figure(*one) for one in about if one[-1]]
 
 
-def loss_figure(runs: list[Run], title: str, unit: str, note: str) -> Image:
+def loss_figure(title: str, unit: str, note: str, runs: list[Run]) -> Image:
     """Loss against steps."""
-    groups = group(runs)
-    names = legend_names(groups)
 
-    def draw(axes: Any, theme: Theme) -> None:
-        style = styles(list(groups), theme)
-        for kind, members in groups.items():
-            for run in members:
-                train, val = (thinned(run.curve(f"{name}/loss"), POINTS) for name in ("train", "val"))
-                axes.plot(*xy(train), color=style[kind]["color"], alpha=0.35, linewidth=0.9)
-                axes.plot(*xy(val), **style[kind], markersize=3.5, linewidth=1.4, label=plain(names[kind]))
+    def draw(axes: Any) -> None:
+        style = styles(runs)
+        for run in runs:
+            of = style[kind_of(run)]
+            for split, look in (("train", {"color": of["color"], "alpha": 0.35, "linewidth": 0.9}), ("val", of)):
+                points = thinned(run.curve(f"{split}/loss"), POINTS)
+                axes.plot([point.step for point in points], [point.value for point in points], **look)
         axes.set(xlabel="optimizer steps", ylabel=unit)
 
-    ends = [f"{run.name} ends at {last(run.curve('val/loss'))}" for run in runs]
+    ends = [(run.name, run.curve("val/loss")) for run in runs]
+    parts = [f"{name} ends at {f'{curve[-1].value:.3f}' if curve else 'an unknown loss'}" for name, curve in ends]
     caption = f"Training loss thin, validation loss with marks. {note}"
-    return image(title, draw, len(groups), described(f"{title}: loss against optimizer steps", ends), caption)
-
-
-def xy(points: list[Point]) -> tuple[list[int], list[float]]:
-    """Steps and values."""
-    return [point.step for point in points], [point.value for point in points]
-
-
-def last(points: list[Point]) -> str:
-    """The last value of a curve, in words."""
-    return f"{points[-1].value:.3f}" if points else "an unknown loss"
+    return chart(title, draw, f"{title}: loss against optimizer steps", parts, caption)
 
 
 def layer_curves(runs: list[Run]) -> list[Image]:
     """Probe accuracy against layer, one line a run, one figure a method (figure 2 of the paper)."""
     methods = sorted({name for run in runs if run.probe for name in run.probe.methods})
-    return [
-        layer_figure([run for run in runs if run.probe and method in run.probe.methods], method) for method in methods
-    ]
+    return [layer_figure([run for run in runs if run.probe and name in run.probe.methods], name) for name in methods]
 
 
 def layer_figure(runs: list[Run], method: str) -> Image:
     """Accuracy against layer under one method."""
-    groups = group(runs)
-    names = legend_names(groups)
     results = [(run, run.probe.methods[method]) for run in runs if run.probe]
 
-    def draw(axes: Any, theme: Theme) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        style = styles(list(groups), theme)
+    def draw(axes: Any) -> None:
+        style = styles(runs)
         for run, result in results:
-            kind = kind_of(run)
-            draw_layers(axes, result, style[kind], plain(names[kind]))
+            of = style[kind_of(run)]
+            scores = sorted((score.layer or 0, 100 * score.test_accuracy) for score in result.layers)
+            axes.plot(*zip(*scores, strict=True), **of)
+            ring = {"s": 120, "facecolors": "none", "edgecolors": of["color"], "linewidths": 1.5}
+            axes.scatter([result.best_layer], [100 * result.best.test_accuracy], **ring)
             if result.raw_pixels:
-                pixels = 100 * result.raw_pixels.test
-                axes.axhline(pixels, color=theme.ink, linestyle=":", linewidth=1.2, label="raw pixels")
+                raw = 100 * result.raw_pixels.test_accuracy
+                axes.axhline(raw, color=INK, linestyle=":", linewidth=1.2, label="raw pixels")
         axes.set(xlabel="layer (0: input of the first block)", ylabel="test accuracy, %")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
-    best = [f"{run.name} is best at layer {r.best_layer} with {100 * r.best.test:.1f} %" for run, r in results]
+    best = [(run.name, r.best_layer, 100 * r.best.test_accuracy) for run, r in results]
+    parts = [f"{name} is best at layer {layer} with {value:.1f} %" for name, layer, value in best]
     caption = "Last probed checkpoint of each run. The ring marks the layer that validation chose."
-    title = f"Accuracy against layer, {method}"
-    return image(title, draw, len(groups) + 1, described(f"Probe accuracy against layer, {method}", best), caption)
-
-
-def draw_layers(axes: Any, result: MethodResult, style: dict[str, str], label: str) -> None:
-    """One run's line, and a ring around its best layer."""
-    layers = sorted(result.layers, key=lambda score: score.layers)
-    numbers = [score.layers[0] for score in layers]
-    axes.plot(numbers, [100 * score.test for score in layers], **style, markersize=4, linewidth=1.5, label=label)
-    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
-    axes.plot([result.best_layer], [100 * result.best.test], **ring, markeredgecolor=style["color"])
+    about = f"Probe accuracy against layer, {method}"
+    return chart(f"Accuracy against layer, {method}", draw, about, parts, caption)
 
 
 def loss_against_accuracy(runs: list[Run]) -> Image | None:
     """Validation loss against best-layer accuracy over the checkpoints of each run (figure 3 of the paper)."""
-    traces = {run.name: trace(run) for run in runs if run.objective != "Joint"}
-    groups = group([run for run in runs if traces.get(run.name)])
-    if not groups:
+    traces = [
+        (run, [(loss, 100 * probe.result.best.test_accuracy) for probe, loss in known])
+        for run in runs
+        if (known := trace(run))
+    ]
+    if not traces:
         return None
 
-    def draw(axes: Any, theme: Theme) -> None:
-        style, names = styles(list(groups), theme), legend_names(groups)
-        for kind, members in groups.items():
-            for run in members:
-                losses = [loss for _, loss in traces[run.name]]
-                accuracies = [100 * probe.result.best.test for probe, _ in traces[run.name]]
-                label = plain(names[kind])
-                axes.plot(losses, accuracies, **style[kind], markersize=5, linewidth=1.2, label=label)
+    def draw(axes: Any) -> None:
+        style = styles([run for run, _ in traces])
+        for run, points in traces:
+            axes.plot(*zip(*points, strict=True), **style[kind_of(run)])
         axes.set(xlabel="validation loss, nats per pixel (lower to the right)", ylabel="best layer's accuracy, %")
         axes.invert_xaxis()
 
-    parts = [
-        f"{run.name} from {at(*steps[0])} to {at(*steps[-1])}"
-        for members in groups.values()
-        for run in members
-        if (steps := traces[run.name])
-    ]
+    ends = [(run.name, [f"{loss:.3f} nats and {value:.1f} %" for loss, value in points]) for run, points in traces]
+    parts = [f"{name} from {points[0]} to {points[-1]}" for name, points in ends]
     caption = "One mark a checkpoint. AR's and BERT's losses are different quantities: compare along a line only."
-    about = described("Validation loss against probe accuracy", parts)
-    return image("Accuracy against loss", draw, len(groups), about, caption)
-
-
-def at(probe: Probe, loss: float) -> str:
-    """One checkpoint in words."""
-    return f"{loss:.3f} nats and {100 * probe.result.best.test:.1f} %"
+    return chart("Accuracy against loss", draw, "Validation loss against probe accuracy", parts, caption)
 
 
 def objectives(runs: list[Run]) -> Image | None:
     """AR beside BERT: best probe and fine-tuned accuracy (figure 4 of the paper)."""
-    method = shared_method(runs)
-    probed, tuned = probed_sides(runs, method), tuned_sides(runs)
-    bars = []
-    for place in dict.fromkeys([*probed, *tuned]):
-        for way, found, measure in (
-            (f"probe ({method})", probed, probe_accuracy(method)),
-            ("fine-tuned", tuned, tuned_accuracy),
-        ):
-            of = {side: measured(members, measure) for side, members in found.get(place, {}).items()}
-            if of:
-                bars.append((f"{place[0]}\n{way}", shape(place[1]), of))
-    sides = sorted({side for _, _, of in bars for side in of}, key=lambda side: (side not in CORES, side))
+    method, probed = probed_sides(runs)
+    ways = {f"probe ({method})": probed, "fine-tuned": tuned_sides(runs)}
+    places = dict.fromkeys(place for found in ways.values() for place in found)
+    bars = [
+        (f"{place[0]}\n{way}", {side: [100 * v for v in of.accuracies] for side, of in found[place].items()})
+        for place in places for way, found in ways.items() if place in found
+    ]  # fmt: skip
+    sides = sorted({side for _, of in bars for side in of}, key=lambda side: (side not in CORES, side))
     if not set(CORES) & set(sides):
         return None
 
-    def draw(axes: Any, theme: Theme) -> None:
-        for place, (_, _, of) in enumerate(bars):
+    def draw(axes: Any) -> None:
+        for place, (_, of) in enumerate(bars):
             for index, side in enumerate(side for side in sides if side in of):
                 x = place + 0.26 * (index - (len(of) - 1) / 2)
-                draw_bar(axes, x, of[side], side, theme.colors[sides.index(side)], theme)
-        axes.set(xticks=range(len(bars)), xticklabels=[plain_lines(name) for name, _, _ in bars])
+                style = {"color": COLORS[sides.index(side)], "label": plain(side), "alpha": 0.9, "ecolor": INK}
+                bar = axes.bar([x], [fmean(of[side])], width=0.24, yerr=std(of[side]), capsize=3, **style)
+                axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=8.5)
+        names = ["\n".join(map(plain, name.split("\n"))) for name, _ in bars]
+        axes.set(xticks=range(len(bars)), xticklabels=names)
         axes.set(ylabel="test accuracy, %", ylim=(0, 112), yticks=range(0, 101, 20))
         axes.grid(visible=False, axis="x")
 
-    parts = [
-        f"{name.replace(chr(10), ' ')}, {side} {100 * mean(found):.1f} %"
-        for name, _, of in bars
-        for side, found in of.items()
+    means = [(name.replace("\n", " "), side, fmean(found)) for name, of in bars for side, found in of.items()]
+    parts = [f"{name}, {side} {value:.1f} %" for name, side, value in means]
+    caption = "Mean over runs of the recipe that is best on validation; the line is the standard deviation, if several."
+    return chart("AR beside BERT", draw, "AR beside BERT", parts, caption)
+
+
+def palettes(runs: list[Run]) -> list[Image]:
+    """One picture for every different palette, colours by lightness, in rows; what is left of the last is empty."""
+    owners: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.palette is not None:
+            owners.setdefault(Palette(run.palette).sha256, []).append(run)
+    found = []
+    for members in owners.values():
+        assert members[0].palette is not None
+        rgb = Palette(members[0].palette).rgb()
+        columns = min(COLUMNS, len(rgb))
+        rows = -(-len(rgb) // columns)
+        canvas = torch.zeros(rows * columns, 4, dtype=torch.uint8)
+        canvas[: len(rgb), :3], canvas[: len(rgb), 3] = (
+            rgb[(rgb.float() @ torch.tensor(LUMA)).argsort(stable=True)],
+            255,
+        )
+        side = WIDE // columns
+        size = (columns * side, rows * min(side, WIDE // 12))
+        picture = Pil.fromarray(canvas.view(rows, columns, 4).numpy(), "RGBA").resize(size, Pil.Resampling.NEAREST)
+        names, about = ", ".join(run.name for run in members), f"{len(rgb)} colours by lightness"
+        found.append(Image("Palette", png(picture), f"Palette of {names}: {about}", f"{about}; {names}"))
+    return found
+
+
+def png(picture: Pil.Image) -> bytes:
+    """Encoded, without anything that a file may have carried besides its pixels."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def drawings(runs: list[Run]) -> list[Image]:
+    """Samples, then completions, runs beside each other, within a budget; a file of the run goes before the events."""
+    found = [
+        (f"{name.capitalize()} of {run.name}", run.core, picture)
+        for name in ("samples", "completions")
+        for run in runs
+        if (picture := run.pictures.get(name) or run.events.pictures.get(name))
     ]
-    caption = (
-        "Mean over runs of the recipe that is best on validation; the line is the standard deviation, where several."
-    )
-    return image("AR beside BERT", draw, len(sides), described("AR beside BERT", parts), caption)
-
-
-def draw_bar(axes: Any, x: float, found: list[float], side: str, color: str, theme: Theme) -> None:
-    """One bar with its deviation and its number."""
-    height, spread = 100 * mean(found), 100 * (deviation(found) or 0.0)
-    axes.bar([x], [height], width=0.24, color=color, label=plain(side), alpha=0.9)
-    if spread:
-        axes.errorbar([x], [height], yerr=[spread], color=theme.ink, capsize=3, linewidth=1.1)
-    axes.text(x, height + spread + 1.5, f"{height:.1f}", ha="center", va="bottom", fontsize=8.5)
+    images = []
+    for title, core, picture in found:
+        shown = decode_rgb(io.BytesIO(picture.content))
+        content = png(shown)
+        while len(content) > BUDGET // len(found) and min(shown.size) > 1:
+            shown = shown.resize([max(1, side * 2 // 3) for side in shown.size], Pil.Resampling.BOX)
+            content = png(shown)
+        images.append(Image(title, content, title, f"{core}; {picture.origin}"))
+    return images

@@ -1,43 +1,121 @@
-"""Findings of the paper, looked for in the given runs: pure functions from records to verdicts."""
+"""Findings of the paper, looked for in the given runs, and the significance rule behind every verdict.
 
-from dataclasses import dataclass, field
+Two accuracies differ if their difference exceeds its standard error: over the runs (seeds) of each side, or, of single
+runs, of the sampling of their test images.
+"""
 
-from igpt.report.groups import Kind, group, labels, shape
-from igpt.report.judging import CANNOT, NOT_SEEN, SEEN, Difference, Sample, between, paired, percent, points
-from igpt.report.pairing import (
+import math
+from collections.abc import Sequence
+from itertools import permutations
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igpt.report.comparing import (
     CORES,
     VOTES,
-    both,
-    count,
-    having,
+    Side,
+    Sides,
+    group,
     images_tested,
-    probe_accuracy,
-    probe_kinds,
+    kind_of,
+    labels,
+    percent,
     probed_sides,
-    shared_method,
+    shape,
     trace,
     tuned_accuracy,
     tuned_sides,
-    values,
     votes,
-    ways,
 )
-from igpt.report.records import LayerScore, Run
-from igpt.report.statistics import chance_of_falling, spearman
+from igpt.report.schema import LayerScore, Run
 
+SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "not seen: cannot be told from these runs"
 FEWEST = 4  # checkpoints: of 3, even the perfect order comes about by chance once in 6
 LIKELY = 0.05
-
 RECIPES = "of several recipes (steps, rate, batch) of one side, the one with the best validation accuracy stands for it"
-DIFFERENCE_RULE = (
+RULE = (
     "Seen where the difference of the means is larger than its standard error, which comes from the spread over the "
     "runs (seeds) of each side; not seen where it is as large the other way; anything between cannot be told. A single "
     "run has no spread: the sampling error of its test images then stands in. One standard error is a low bar."
 )
 
 
-@dataclass(frozen=True)
-class Evidence:
+def ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    array = np.asarray(values, dtype=np.float64)
+    below, equal = (array[None] < array[:, None]).sum(1), (array[None] == array[:, None]).sum(1)
+    return np.asarray(below + (equal + 1) / 2)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Rank correlation; None where all values of one side are equal or there are fewer than two."""
+    if min(len(set(first)), len(set(second))) < 2:
+        return None
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
+
+
+def chance_of_falling(first: Sequence[float], second: Sequence[float]) -> float:
+    """Share of all orders of `second` whose rank correlation with `first` is at most as high as the given order's.
+
+    All orders up to 7 points, 20,000 drawn ones beyond (with a fixed seed, and the given one among them).
+    """
+    a, b = ranks(first) - (len(first) + 1) / 2, ranks(second)
+    rng = np.random.default_rng(0)
+    drawn = (rng.permutation(len(a)) for _ in range(20_000))
+    orders = np.array(list(permutations(range(len(a)))) if len(a) <= 7 else [np.arange(len(a)), *drawn])
+    return float((b[orders] @ a <= b @ a + 1e-9).mean())
+
+
+class Difference(NamedTuple):
+    """A difference of mean accuracies (a share) and its standard error; None where nothing tells how large it is."""
+
+    value: float
+    error: float | None
+    source: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is positive, beyond its error; one that the error covers cannot be told."""
+        if self.error is None or not abs(self.value) > self.error:
+            return CANNOT
+        return SEEN if self.value > 0 else NOT_SEEN
+
+    def text(self) -> str:
+        """Difference, error and where the error comes from, in points."""
+        source = self.source if self.error is None else f"standard error {100 * self.error:.1f} ({self.source})"
+        return f"{points(self.value)}, {source}"
+
+
+def difference(sides: Sequence[Sequence[float]], images: int | None, paired: bool = False) -> Difference:
+    """Mean of the first side minus mean of the second, with the error over runs, else of the sampling of test images.
+
+    Args:
+        sides: accuracies of two sides, one a run.
+        images: size of the test split they were measured on.
+        paired: whether each run gave one to both.
+    """
+    means = [fmean(side) for side in sides]
+    samples = [[a - b for a, b in zip(*sides, strict=True)]] if paired else sides
+    spreads = [(stdev(sample) / math.sqrt(len(sample))) for sample in samples if len(sample) > 1]
+    error = math.hypot(*spreads) if len(spreads) == len(samples) else None
+    if error:
+        return Difference(means[0] - means[1], error, "over runs")
+    why = "single run" if error is None else "all runs equal"
+    if not images:
+        return Difference(means[0] - means[1], None, f"{why}, number of test images not known")
+    error = math.sqrt(sum(max(0.0, share * (1 - share)) / images for share in means))
+    return Difference(means[0] - means[1], error, f"{why}: of the test images")
+
+
+def points(share: float) -> str:
+    """A difference of accuracies in points of a percent."""
+    return f"{100 * share:+.1f} points"
+
+
+class Evidence(NamedTuple):
     """What one comparison says about a finding."""
 
     subject: str
@@ -46,14 +124,13 @@ class Evidence:
     verdict: str
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A claim of the paper, the rule it is judged by, and what the runs say; no evidence means none could be had."""
 
     claim: str
     rule: str
     missing: str
-    evidence: list[Evidence] = field(default_factory=list)
+    evidence: list[Evidence]
 
 
 def all_findings(runs: list[Run]) -> list[Finding]:
@@ -61,69 +138,71 @@ def all_findings(runs: list[Run]) -> list[Finding]:
     return [middle_layers(runs), lower_loss(runs), probes_behind(runs), near_when_tuned(runs), joint(runs), vote(runs)]
 
 
+def count(*sides: list[Run]) -> str:
+    """How many runs, and their seeds, of each side."""
+    parts = []
+    for runs in sides:
+        seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in runs)
+        parts.append(f"a single run (seed {seeds})" if len(runs) == 1 else f"{len(runs)} runs (seeds {seeds})")
+    return " against ".join(parts)
+
+
 def middle_layers(runs: list[Run]) -> Finding:
     """The best layer of each kind of pre-training run, inside the middle half of the network or outside."""
-    kinds = probe_kinds([run for run in runs if run.objective != "Joint"])
-    names = labels(list(dict.fromkeys(kind for kind, _ in kinds)))
-    evidence = [
-        Evidence(f"{names[kind]}, {data}", *middle(members, images_tested(members, data)))
-        for (kind, data), members in kinds.items()
-    ]
+    probed = [run for run in runs if run.objective != "Joint" and run.probe]
+    names = labels(group(probed))
+    kinds: dict[tuple[str, str], list[Run]] = {}
+    for run in probed:
+        kinds.setdefault((names[kind_of(run)], run.probe.data.label if run.probe else ""), []).append(run)
+    evidence = []
+    for (name, data), members in kinds.items():
+        pairs = [pair for run in members if (pair := inside_outside(run))]
+        text, verdict = "layers inside and outside the middle half were not both probed", CANNOT
+        if len(pairs) == len(members):
+            sides = [[pair[side].test_accuracy for pair in pairs] for side in (0, 1)]
+            gap = difference(sides, images_tested(members, data), paired=True)
+            best = ", ".join(f"{run.probe.result.best_layer} of {depth(run)}" for run in members if run.probe)
+            text = f"best layer {best}; the best layer inside minus the best outside: {gap.text()}"
+            verdict = gap.verdict
+        evidence.append(Evidence(f"{name}, {data}", text, count(members), verdict))
     return Finding(
         "The best features lie in the middle of the network",
         "The middle half are layers L/4 to 3L/4. The layer of best validation accuracy inside it is compared with the "
-        f"one outside, by test accuracy. {DIFFERENCE_RULE}",
+        f"one outside, by test accuracy. {RULE}",
         "no pre-training run has a probe.json; make one with igpt probe",
         evidence,
     )
 
 
-def middle(runs: list[Run], images: int | None) -> tuple[str, str, str]:
-    """Numbers, count and verdict for runs of one kind."""
-    pairs = [inside_outside(run) for run in runs]
-    known = [pair for pair in pairs if pair]
-    if len(known) < len(runs):
-        return "layers inside and outside the middle half were not both probed", count(runs), CANNOT
-    difference = paired([(inside.test, outside.test) for inside, outside in known], images)
-    best = ", ".join(f"{run.probe.result.best_layer} of {depth(run)}" for run in runs if run.probe)
-    text = f"best layer {best}; the best layer inside minus the best outside: {difference.text()}"
-    return text, count(runs), difference.verdict
-
-
 def depth(run: Run) -> int:
     """L, from the network's shape, else from the layers that were probed."""
-    if run.network is not None:
-        return run.network.layers
-    return max(max(score.layers) for score in run.probe.result.layers) if run.probe else 0
+    probed = [score.layer or 0 for score in run.probe.result.layers] if run.probe else [0]
+    return run.network.n_layers if run.network else max(probed)
 
 
 def inside_outside(run: Run) -> tuple[LayerScore, LayerScore] | None:
     """The layers of best validation accuracy inside and outside the middle half; None where one side is missing."""
-    assert run.probe is not None
-    last, scores = depth(run), run.probe.result.layers
-    inside = [score for score in scores if last / 4 <= score.layers[0] <= 3 * last / 4]
+    last, scores = depth(run), run.probe.result.layers if run.probe else []
+    inside = [score for score in scores if last / 4 <= (score.layer or 0) <= 3 * last / 4]
     outside = [score for score in scores if score not in inside]
-    if not inside or not outside:
-        return None
 
     def validation(score: LayerScore) -> tuple[float, int]:
-        return (score.val if score.val is not None else -1.0, -score.layers[0])
+        return (-1.0 if score.val_accuracy is None else score.val_accuracy, -(score.layer or 0))
 
-    return max(inside, key=validation), max(outside, key=validation)
+    return (max(inside, key=validation), max(outside, key=validation)) if inside and outside else None
 
 
 def lower_loss(runs: list[Run]) -> Finding:
     """Rank correlation of loss and accuracy over the checkpoints of each pre-training run."""
     evidence = []
     for run in runs:
-        known = trace(run)
-        if run.objective == "Joint" or not known:
-            continue
-        losses, accuracies = [loss for _, loss in known], [probe.result.best.test for probe, _ in known]
-        text, number, verdict = correlation(losses, accuracies)
-        others = len(run.probes) - len(known)
-        left_out = f"; left out, without a loss or not probed as the last one: {others}" if others else ""
-        evidence.append(Evidence(run.name, f"{text}, {known[-1][0].method}{left_out}", number, verdict))
+        if known := trace(run):
+            losses, accuracies = [loss for _, loss in known], [probe.result.best.test_accuracy for probe, _ in known]
+            text, verdict = correlation(losses, accuracies)
+            others = len(run.probes) - len(known)
+            left_out = f"; left out, without a loss or not probed as the last one: {others}" if others else ""
+            checkpoints = f"{len(known)} checkpoint{'s' if len(known) > 1 else ''} of a single run"
+            evidence.append(Evidence(run.name, f"{text}, {known[-1][0].method}{left_out}", checkpoints, verdict))
     return Finding(
         "A lower generative loss goes with better features",
         "Spearman's rank correlation of validation loss and best-layer accuracy over those of a run's checkpoints that "
@@ -135,69 +214,62 @@ def lower_loss(runs: list[Run]) -> Finding:
     )
 
 
-def correlation(losses: list[float], accuracies: list[float]) -> tuple[str, str, str]:
-    """Numbers, count and verdict for the checkpoints of one run."""
-    points = f"{len(losses)} checkpoint{'s' if len(losses) > 1 else ''} of a single run"
+def correlation(losses: list[float], accuracies: list[float]) -> tuple[str, str]:
+    """Numbers and verdict for the checkpoints of one run."""
     rho = spearman(losses, accuracies)
     if rho is None:
-        return "all losses or all accuracies are equal" if len(losses) > 1 else "one checkpoint", points, CANNOT
+        return "all losses or all accuracies are equal" if len(losses) > 1 else "one checkpoint", CANNOT
     falling = chance_of_falling(losses, accuracies)
     rising = chance_of_falling(losses, [-value for value in accuracies])
-    text = f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low"
-    if len(losses) < FEWEST or min(falling, rising) > LIKELY:
-        return text, points, CANNOT
-    return text, points, SEEN if falling <= rising else NOT_SEEN
+    told = len(losses) >= FEWEST and min(falling, rising) <= LIKELY
+    verdict = CANNOT if not told else SEEN if falling <= rising else NOT_SEEN
+    return f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low", verdict
+
+
+def both(found: Sides) -> Sides:
+    """The places where AR and BERT both stand."""
+    return {place: of for place, of in found.items() if set(CORES) <= set(of)}
+
+
+def unlike(of: dict[str, Side]) -> str:
+    """In which ways AR and BERT were probed, where these are several; masks are BERT's own."""
+    features = [run.probe.features for core in CORES for run in of[core].runs if run.probe]
+    ways = sorted({f"norm {how.norm}, grid {how.grid}, standardised {how.standardise}" for how in features})
+    return f"the two were not probed the same way: {' against '.join(ways)}" if len(ways) > 1 else ""
 
 
 def probes_behind(runs: list[Run]) -> Finding:
     """AR minus BERT, by the probe of the best layer."""
     evidence = []
-    method = shared_method(runs)
-    for (data, network), of in probed_sides(runs, method).items():
-        if not set(CORES) <= set(of):
-            continue
-        subject = f"{data}; {shape(network)}"
-        if len(ways(of)) > 1:
-            text = f"the two were not probed the same way: {' against '.join(ways(of))}"
-            evidence.append(Evidence(subject, text, both(of["AR"], of["BERT"]), CANNOT))
-            continue
-        gap = probe_gap(runs, of, data, method)
-        text = f"AR minus BERT, {method}, best layer: {gap.text()}"
-        evidence.append(Evidence(subject, text, both(of["AR"], of["BERT"]), gap.verdict))
+    method, probed = probed_sides(runs)
+    for (data, network), of in both(probed).items():
+        gap = difference([of[core].accuracies for core in CORES], images_tested(runs, data))
+        text = unlike(of) or f"AR minus BERT, {method}, best layer: {gap.text()}"
+        verdict = CANNOT if unlike(of) else gap.verdict
+        evidence.append(Evidence(f"{data}; {shape(network)}", text, count(of["AR"].runs, of["BERT"].runs), verdict))
     return Finding(
         "BERT is behind AR on linear probes",
-        f"AR and BERT of the same shape, probed on the same data in the same way; {RECIPES}. {DIFFERENCE_RULE}",
+        f"AR and BERT of the same shape, probed on the same data in the same way; {RECIPES}. {RULE}",
         "needs a probed AR run and a probed BERT run of the same shape and data (igpt fit, igpt probe)",
         evidence,
     )
 
 
-def probe_gap(runs: list[Run], of: dict[str, list[Run]], data: str, method: str | None) -> Difference:
-    """AR minus BERT on probes."""
-    ar, bert = (values(of[name], probe_accuracy(method)) for name in CORES)
-    images = images_tested(runs, data)
-    return between(Sample(ar, images), Sample(bert, images))
-
-
 def near_when_tuned(runs: list[Run]) -> Finding:
     """Whether at most half of the gap on probes is left after fine-tuning."""
     evidence = []
-    method = shared_method(runs)
-    probed = probed_sides(runs, method)
-    for (data, network), of in tuned_sides(runs).items():
-        before = probed.get((data, network), {})
-        if not set(CORES) <= set(of) or not set(CORES) <= set(before):
-            continue
-        images = images_tested(runs, data)
-        ar, bert = (Sample(values(of[name], tuned_accuracy), images) for name in CORES)
-        gap, left = probe_gap(runs, before, data, method), between(ar, bert)
-        verdict, reason = gap.halved_minus(left).verdict, ""
-        if len(ways(before)) > 1:
-            verdict, reason = CANNOT, f", where the two were not probed the same way: {' against '.join(ways(before))}"
-        elif gap.verdict != SEEN:
-            verdict, reason = CANNOT, ", where no gap is seen to begin with"
-        text = f"AR minus BERT after fine-tuning {left.text()}; on probes {points(gap.value)}{reason}"
-        evidence.append(Evidence(f"{data}; {shape(network)}", text, both(of["AR"], of["BERT"]), verdict))
+    probed = both(probed_sides(runs)[1])
+    for place, of in both(tuned_sides(runs)).items():
+        if before := probed.get(place):
+            images = images_tested(runs, place[0])
+            gap, left = (difference([side[core].accuracies for core in CORES], images) for side in (before, of))
+            error = None if gap.error is None or left.error is None else (gap.error**2 / 4 + left.error**2) ** 0.5
+            reason = unlike(before) or ("no gap is seen to begin with" if gap.verdict != SEEN else "")
+            verdict = CANNOT if reason else Difference(gap.value / 2 - left.value, error).verdict
+            text = f"AR minus BERT after fine-tuning {left.text()}; on probes {points(gap.value)}"
+            text += f", where {reason}" if reason else ""
+            many = count(of["AR"].runs, of["BERT"].runs)
+            evidence.append(Evidence(f"{place[0]}; {shape(place[1])}", text, many, verdict))
     return Finding(
         "BERT is close to AR after fine-tuning",
         "Close means that at most half of the gap on probes is left; a BERT ahead of AR counts as close. The gap on "
@@ -210,54 +282,38 @@ def near_when_tuned(runs: list[Run]) -> Finding:
 
 def joint(runs: list[Run]) -> Finding:
     """L_GEN + L_CLF minus L_CLF alone, for runs that are alike in everything else."""
-    tuned = {kind: members for kind, members in group(runs).items() if kind.objective == "Joint" and kind.origin}
-    names = labels(list(tuned))
+    tuned = group(run for run in runs if run.origin and tuned_accuracy(run) is not None)
+    names = labels(tuned)
     evidence = []
     for kind, members in tuned.items():
-        for other, alone in tuned.items():
-            if not kind.weight or other.weight != 0 or not alike(kind, other):
-                continue
-            images = images_tested(runs, kind.data)
-            sides = [having(side, tuned_accuracy) for side in (members, alone)]
-            if not all(sides):
-                continue
-            ours, theirs = (values(side, tuned_accuracy) for side in sides)
-            difference = between(Sample(ours, images), Sample(theirs, images))
-            subject = f"{names[kind]}, {kind.data}"
-            text = f"both losses {percent(ours)}, L_CLF alone {percent(theirs)}: {difference.text()}"
-            evidence.append(Evidence(subject, text, both(*sides), difference.verdict))
+        alone = tuned.get(kind._replace(weight=0))
+        if kind.weight and alone:
+            sides = [[tuned_accuracy(run) or 0.0 for run in side] for side in (members, alone)]
+            gap = difference(sides, images_tested(runs, kind.data))
+            text = f"both losses {percent(sides[0])}, L_CLF alone {percent(sides[1])}: {gap.text()}"
+            evidence.append(Evidence(f"{names[kind]}, {kind.data}", text, count(members, alone), gap.verdict))
     return Finding(
         "L_GEN + L_CLF is better than L_CLF alone",
-        "Runs that are alike in origin, data, network, steps, rate and batch, one side with generative_weight 0. "
-        f"{DIFFERENCE_RULE}",
+        f"Runs alike in origin, data, network, steps, rate and batch, one side with generative_weight 0. {RULE}",
         "needs a fine-tuned run, and the same with --model.init_args.generative_weight 0, both with a test accuracy",
         evidence,
     )
 
 
-def alike(kind: Kind, other: Kind) -> bool:
-    """Whether two kinds differ in the weight of L_GEN alone."""
-    return {**vars(kind), "weight": None} == {**vars(other), "weight": None}
-
-
 def vote(runs: list[Run]) -> Finding:
     """Accuracy under 5 masks minus accuracy under one, of the same checkpoints of fine-tuned BERT."""
+    tuned = group(run for run in runs if run.objective == "Joint" and run.core == "BERT" and votes(run))
+    names = labels(tuned)
     evidence = []
-    tuned = {kind: of for kind, of in group(runs).items() if kind.objective == "Joint" and kind.core == "BERT"}
-    names = labels(list(tuned))
     for kind, members in tuned.items():
-        pairs = [(run, pair) for run in members if (pair := votes(run))]
-        if not pairs:
-            continue
-        accuracies = [(many, one) for _, (many, one) in pairs]
-        difference = paired(accuracies, images_tested(runs, kind.data))
-        many, one = ([pair[side] for pair in accuracies] for side in (0, 1))
-        text = f"{VOTES} masks {percent(many)}, one mask {percent(one)}: {difference.text()}"
-        chosen = [run for run, _ in pairs]
-        evidence.append(Evidence(f"{names[kind]}, {kind.data}", text, count(chosen), difference.verdict))
+        pairs = [pair for run in members if (pair := votes(run))]
+        sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+        gap = difference(sides, images_tested(runs, kind.data), paired=True)
+        text = f"{VOTES} masks {percent(sides[0])}, one mask {percent(sides[1])}: {gap.text()}"
+        evidence.append(Evidence(f"{names[kind]}, {kind.data}", text, count(members), gap.verdict))
     return Finding(
         f"The vote of {VOTES} masks helps BERT",
-        f"The same checkpoint tested under 5 masks and under 1, modal class. {DIFFERENCE_RULE}",
+        f"The same checkpoint tested under 5 masks and under 1, modal class. {RULE}",
         "needs igpt test of a fine-tuned BERT run, and again with --model.init_args.eval_masks 1",
         evidence,
     )

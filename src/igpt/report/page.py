@@ -1,135 +1,135 @@
-"""The page as one HTML file that needs nothing else: no script, no network, pictures inside."""
+"""The report: its sections from records, written as one HTML file that needs nothing else, and as Markdown."""
 
 import base64
-import html
 import re
-from itertools import groupby
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from igpt.report.content import Column, Commands, Image, Item, Section, Table
-from igpt.report.findings import Evidence, Finding
-from igpt.report.judging import CANNOT, NOT_SEEN, SEEN
-from igpt.report.style import STYLE
+from igpt.report import figures, tables
+from igpt.report.figures import Image
+from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, Finding, all_findings
+from igpt.report.schema import Run
+from igpt.report.tables import Table
 from igpt.system import in_one_line
 
-LONG = 30  # letters from which on a cell asks for a wider column
-VERDICTS = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}
+
+class Commands(NamedTuple):
+    """Command lines as they were typed."""
+
+    title: str
+    lines: list[str]
 
 
-def page(title: str, subtitle: str, sections: list[Section]) -> str:
-    """The whole page."""
-    links = " ".join(f'<a href="#{anchor(s.title)}">{escape(short(s.title))}</a>' for s in sections)
-    body = "\n".join(map(section, sections))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n<p>{escape(subtitle)}</p>\n<nav>{links}</nav>\n</header>\n"
-        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
+Item = Table | Image | Commands | Finding | str  # str: a paragraph
+
+
+class Section(NamedTuple):
+    """A heading with what stands under it, or one sentence where there is nothing."""
+
+    title: str
+    items: Sequence[Item | None] = ()
+    nothing: str = ""
+
+    @property
+    def found(self) -> list[Item]:
+        """What there is to show."""
+        return [item for item in self.items if item is not None] or [self.nothing]
+
+    @property
+    def anchor(self) -> str:
+        """Name of the section in links."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
+    """Everything about these runs, and the lines about what could not be read."""
+    data = ", ".join(sorted({run.data.label for run in runs}))
+    about = (
+        f"Each claim is looked for in these {len(runs)} run{'s' if len(runs) > 1 else ''} ({data}), by a rule that is "
+        "stated with it. A verdict holds for these runs; it neither confirms nor refutes the paper's models and data."
     )
+    unread = ["All that could be read is on this page. These could not:", *left_out]
+    features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs)]
+    protocols = (tables.probes, tables.fine_tuned, tables.published, tables.losses_and_probes, tables.all_layers,
+                 tables.moved_aside)  # fmt: skip
+    pictures = [*figures.palettes(runs), *figures.drawings(runs)]
+    likelihood = "Generation: exact likelihood of the test images"
+    return [
+        Section("Runs", [tables.summary(runs), tables.data_sets(runs)]),
+        *([Section("Left out", unread)] if left_out else []),
+        Section("Findings of the paper in these runs", [about, *all_findings(runs)]),
+        Section("Loss", figures.loss_curves(runs), "No events of training were found."),
+        Section("Features", features, "No probe.json was found."),
+        Section("Palette and pictures", pictures, "No pictures were found."),
+        Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
+        Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
+        Section("Figures and their protocol", [make(runs) for make in protocols]),
+        Section("What is missing", [tables.missing(runs)], "Nothing; every figure that this page knows is there."),
+        Section("Commands", commands(runs), "No command is recorded in these folders."),
+    ]
+
+
+def commands(runs: list[Run]) -> list[Commands]:
+    """The command lines that made each run and its figures, in the order in which they are found, each once."""
+    found = []
+    for run in runs:
+        lines = [*run.commands, *(score.command for score in run.scores), *(probe.command for probe in run.probes)]
+        if kept := list(dict.fromkeys(line for line in lines if line)):
+            found.append(Commands(run.name, kept))
+    return found
+
+
+def page(title: str, subtitle: str, content: list[Section]) -> str:
+    """The report as HTML: no script, no network, pictures inside; on a phone the rows of tables become cards."""
+    return render("page.html.j2", title=title, subtitle=subtitle, sections=content)
+
+
+def markdown(title: str, subtitle: str, content: list[Section]) -> str:
+    """The report as Markdown: tables and text; of a picture, what it shows in words."""
+    return render("page.md.j2", title=title, subtitle=subtitle, sections=content)
+
+
+def render(template: str, **given: object) -> str:
+    """A template of this folder, HTML or Markdown; all text that is put into it is escaped, control characters too."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    html = template.endswith(".html.j2")
+
+    def finalize(value: Any) -> Any:
+        if not isinstance(value, str) or isinstance(value, Markup):
+            return value
+        return in_one_line(value) if html else escape(value)
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=html, finalize=finalize,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "base64": lambda content: base64.b64encode(content).decode(),
+        "code": lambda text: Markup(code(text)),
+        "fence": lambda *given: Markup(fence(*given)),
+        "kind": lambda item: type(item).__name__,
+        "one_line": in_one_line,
+    }
+    verdicts = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}
+    return environment.get_template(template).render(verdicts=verdicts, cannot=CANNOT, **given)
+
+
+def fence(lines: list[str], language: str = "") -> str:
+    """Lines as they are, between fences of Markdown longer than any that stands in them."""
+    text = "\n".join(map(in_one_line, lines))
+    ticks = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{ticks}{language}\n{text}\n{ticks}"
+
+
+def code(text: str) -> str:
+    """A path or command line in fixed width as Markdown, where it has nothing that would end that."""
+    return escape(text) if "`" in text or "|" in text else f"`{in_one_line(text)}`"
 
 
 def escape(text: str) -> str:
-    """Text that came from anywhere, as text, its control characters written out as a terminal shows them."""
-    return html.escape(in_one_line(text), quote=True)
-
-
-def anchor(title: str) -> str:
-    """Name of a section in links."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def short(title: str) -> str:
-    """A section's title for the list of sections."""
-    return title.partition(":")[0].removesuffix(" of the paper in these runs").removesuffix(" and their protocol")
-
-
-def section(item: Section) -> str:
-    """One section; neighbouring pictures stand in a grid."""
-    parts = []
-    for pictures, group in groupby(item.items, key=lambda part: isinstance(part, Image)):
-        blocks = "\n".join(map(block, group))
-        parts.append(f'<div class="grid">\n{blocks}\n</div>' if pictures else blocks)
-    body = "\n".join(parts)
-    return f'<section id="{anchor(item.title)}">\n<h2>{escape(item.title)}</h2>\n{body}\n</section>'
-
-
-def block(item: Item) -> str:
-    """One item."""
-    if isinstance(item, Table):
-        return table(item)
-    if isinstance(item, Image):
-        return figure(item)
-    if isinstance(item, Finding):
-        return finding(item)
-    if isinstance(item, Commands):
-        return commands(item)
-    return f"<p>{escape(item.text)}</p>"
-
-
-def table(item: Table) -> str:
-    """A table in a box of its own, which scrolls where it is too wide; on a phone its rows become cards."""
-    heads = "".join(f'<th scope="col"{kind(c.numeric)}>{escape(c.name)}</th>' for c in item.columns)
-    rows = "\n".join(row(item, cells) for cells in item.rows)
-    box = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
-    note = f'<p class="note">{escape(item.note)}</p>' if item.note else ""
-    if item.folded:
-        return f"<details><summary>{escape(item.title)}</summary>\n{box}\n{note}</details>"
-    return (f"<h3>{escape(item.title)}</h3>\n" if item.title else "") + f"{box}\n{note}"
-
-
-def row(item: Table, cells: list[str]) -> str:
-    """One row; every cell knows its column's name, which cards show. Names may break behind underscores."""
-    first, *others = zip(item.columns, cells, strict=True)
-    rest = "".join(
-        f'<td data-name="{escape(c.name)}"{kind(c.numeric, cell)}>{inside(c, cell)}</td>' for c, cell in others
-    )
-    return f'<tr><th scope="row">{escape(first[1]).replace("_", "_<wbr>")}</th>{rest}</tr>'
-
-
-def inside(column: Column, cell: str) -> str:
-    """What stands in a cell."""
-    return f"<code>{escape(cell)}</code>" if column.code else escape(cell)
-
-
-def kind(numeric: bool, cell: str = "") -> str:
-    """Class of a cell."""
-    return ' class="number"' if numeric else ' class="long"' if len(cell) > LONG else ""
-
-
-def figure(item: Image) -> str:
-    """A picture with its caption; on a dark ground its dark variant, where it has one."""
-    crisp = ' class="crisp"' if item.crisp else ""
-    shown = f'<img src="{uri(item.content, item.mime)}" alt="{escape(item.alt)}"{crisp}>'
-    if item.dark is not None:
-        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{uri(item.dark, item.mime)}">'
-        shown = f"<picture>{dark}{shown}</picture>"
-    return f"<figure>{shown}<figcaption><b>{escape(item.title)}</b> {escape(item.caption)}</figcaption></figure>"
-
-
-def uri(content: bytes, mime: str) -> str:
-    """Bytes as an address that holds them."""
-    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
-
-
-def finding(item: Finding) -> str:
-    """A claim with one line and verdict for each comparison, and the rule behind a fold."""
-    lines = item.evidence or [Evidence("No runs to tell by", item.missing, "", CANNOT)]
-    return (
-        f'<article class="finding">\n<h3>{escape(item.claim)}</h3>\n<ul>{"".join(map(evidence, lines))}</ul>\n'
-        f"<details><summary>Rule</summary><p>{escape(item.rule)}</p></details>\n</article>"
-    )
-
-
-def evidence(item: Evidence) -> str:
-    """One comparison."""
-    runs = f'<span class="runs">{escape(item.runs)}</span>' if item.runs else ""
-    badge = f'<span class="verdict {VERDICTS[item.verdict]}">{escape(item.verdict)}</span>'
-    return f"<li>{badge}<b>{escape(item.subject)}</b><span>{escape(item.numbers)}</span>{runs}</li>"
-
-
-def commands(item: Commands) -> str:
-    """Command lines as they were typed, long ones wrapped."""
-    return (
-        f"<details><summary>{escape(item.title)}</summary><pre>{chr(10).join(map(escape, item.lines))}</pre></details>"
-    )
+    """Text of a file or name as Markdown that shows it as it stands, control characters as a terminal does."""
+    marked = re.sub(r"([\\`*_~$\[\]|])", r"\\\1", in_one_line(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

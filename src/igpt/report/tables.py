@@ -1,32 +1,71 @@
 """The tables of the page, from records to text cells."""
 
 import math
-from collections.abc import Iterator
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from igpt.report.content import Table, columns
-from igpt.report.groups import group, kind_of, labels, shape
-from igpt.report.judging import percent, within
-from igpt.report.pairing import trace, tuned_accuracy, values
+from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
 from igpt.report.published import PUBLISHED, beside
-from igpt.report.records import LayerScore, Point, Probe, Run, Score
+from igpt.report.schema import Data, LayerScore, Point, Probe, Run, Score
 
 NONE = "—"
-NATS_PER_BIT = math.log(2)
 LAST_VALUES = 5  # of the training loss, which is a single batch's each
+NAMED = 8  # runs in one cell
+FOLDED = ("Every layer", "Checkpoints: loss and probe")
+SPLITS = ("train", "val", "test")
 
 
-def both_units(nats: float | None) -> str:
-    """A loss in nats and, in brackets, bits."""
-    return NONE if nats is None else f"{nats:.3f} ({nats / NATS_PER_BIT:.3f})"
+class Table(NamedTuple):
+    """Cells are text, the first names the row; a column's head begins with ">" for numbers, with "$" for commands."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    title: str = ""
+
+    @property
+    def folded(self) -> bool:
+        """Whether the page shows its title alone until it is opened."""
+        return self.title in FOLDED
 
 
-def number(value: int | float | str | None) -> str:
+def table(heads: str, rows: Iterable[Sequence[object]], note: str = "", title: str = "") -> Table | None:
+    """A table of rows, with heads between bars; None where there are no rows."""
+    cells = [list(map(cell, row)) for row in rows]
+    return Table(heads.split("|"), cells, note, title) if cells else None
+
+
+def cell(value: Any) -> str:
     """Anything that may be missing, as a cell."""
-    if value is None:
+    if value is None or value == "":
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def both_units(nats: float | None) -> str | None:
+    """A loss in nats and, in brackets, bits."""
+    return None if nats is None else f"{nats:.3f} ({nats / math.log(2):.3f})"
+
+
+def share(accuracy: float | None) -> str | None:
+    """An accuracy in percent."""
+    return None if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def plain(number: int | None) -> str | None:
+    """A number that names something, such as a seed."""
+    return None if number is None else str(number)
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names in one cell."""
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def final(points: list[Point], most: int = 1) -> float | None:
@@ -35,223 +74,260 @@ def final(points: list[Point], most: int = 1) -> float | None:
     return sum(last) / len(last) if last else None
 
 
-def summary(runs: list[Run]) -> Table:
+def summary(runs: list[Run]) -> Table | None:
     """One row a run."""
-    heads = columns(
-        "Run", "Objective", "Data", ">Best layer", ">Probe", ">Test accuracy", ">Test loss", ">Validation loss",
-        ">Training loss", ">Steps", ">Seed", "Network", ">Parameters",
-    )  # fmt: skip
-    return Table(
-        heads,
-        [summary_row(run) for run in runs],
+    heads = "Run|Objective|Data|>Best layer|>Probe|>Test accuracy|>Test loss|>Validation loss|>Training loss|>Steps|"
+    note = (
         "Losses are nats per pixel, in brackets bits per pixel: of all pixels for AR, of masked ones for BERT, so the "
         "two are different quantities; of fine-tuned runs L_GEN alone. Training loss is the mean of the last "
         f"{LAST_VALUES} logged batches. Probe: test accuracy of the layer with the best validation accuracy. Test "
-        "accuracy is that of fine-tuned runs.",
+        "accuracy is that of fine-tuned runs."
     )
+    return table(f"{heads}>Seed|Network|>Parameters", map(summary_row, runs), note)
 
 
-def summary_row(run: Run) -> list[str]:
+def summary_row(run: Run) -> list[object]:
     """Cells of one run."""
     tag, best = run.loss_tag, run.probe.result.best if run.probe else None
-    validated = run.val_loss_at(run.steps) if run.steps is not None else None
+    on = f" on {run.probe.data.label}" if run.probe and run.probe.data.label != run.data.label else ""
+    unfinished = run.steps is not None and run.max_steps is not None and run.steps < run.max_steps
+    validated = None if run.steps is None else run.val_loss_at(run.steps)
     val = validated.value if validated else final(run.curve(f"val/{tag}"))
     losses = [run.tested(tag), val, final(run.curve(f"train/{tag}"), LAST_VALUES)]
-    heads = f", {run.network.heads} heads" if run.network else ""
     return [
         run.name,
         kind_of(run).name,
         run.data.label,
-        NONE if best is None else str(best.layers[0]),
-        probed_on(run, within(best.test if best else None)),
-        within(tuned_accuracy(run)),
-        *[both_units(loss if run.generative else None) for loss in losses],
-        steps(run),
-        NONE if run.seed is None else str(run.seed),
-        shape(run.network) + heads,
-        number(run.parameters),
+        plain(best.layer) if best else None,
+        f"{share(best.test_accuracy)}{on}" if best else None,
+        share(tuned_accuracy(run)),
+        *(None if run.weight == 0 else both_units(loss) for loss in losses),
+        f"{cell(run.steps)} of {cell(run.max_steps)}" if unfinished else run.steps,
+        plain(run.seed),
+        shape(run.network) + (f", {run.network.n_heads} heads" if run.network else ""),
+        run.parameters,
     ]
 
 
-def steps(run: Run) -> str:
-    """Steps of the last checkpoint, and of how many where training has not come to its end."""
-    unfinished = run.steps is not None and run.max_steps is not None and run.steps < run.max_steps
-    return f"{number(run.steps)} of {number(run.max_steps)}" if unfinished else number(run.steps)
-
-
-def probed_on(run: Run, accuracy: str) -> str:
-    """A probe's accuracy, with the data where they are not those of the training."""
-    other = run.probe is not None and run.probe.data.label != run.data.label
-    return f"{accuracy} on {run.probe.data.label}" if other and run.probe else accuracy
-
-
-def losses_and_probes(runs: list[Run]) -> Table | None:
-    """The numbers behind loss against accuracy, one row a checkpoint; None where there are none."""
-    rows = []
-    for run in runs:
-        for probe, loss in trace(run) if run.objective != "Joint" else []:
-            at = run.val_loss_at(probe.step)
-            best = probe.result.best
-            cells = [number(probe.step), number(at.step if at else None), both_units(loss), probe.method]
-            rows.append([run.name, *cells, str(best.layers[0]), within(best.test)])
-    if not rows:
-        return None
-    heads = columns(
-        "Run", ">Checkpoint step", ">Validated at step", ">Validation loss, nats (bits)", "Method", ">Best layer",
-        ">Probe",
-    )  # fmt: skip
-    return Table(heads, rows, title="Checkpoints: loss and probe", folded=True)
-
-
-def likelihoods(runs: list[Run]) -> Table | None:
-    """Exact likelihoods of test images."""
-    rows = []
-    for run in runs:
-        score = latest_likelihood(run)
-        if score is None or score.likelihood is None:
-            continue
-        found = score.likelihood
-        spread = [f"{value:.4f} ± {sd:.4f}" for value, sd in in_both(found.mean, found.deviation)]
-        about = [(score.data or run.data).label, number(score.step), number(score.precision), number(found.images)]
-        rows.append([run.name, *about, *spread])
-    if not rows:
-        return None
-    heads = columns("Run", "Data", ">Step", "Precision", ">Test images", ">Nats per pixel", ">Bits per pixel")
-    return Table(
-        heads,
-        rows,
-        "Mean and standard deviation over the test images of each image's negative log-likelihood per pixel.",
-    )
-
-
-def latest_likelihood(run: Run) -> Score | None:
-    """The entry with a likelihood of the latest step, the last of several; on the run's own data."""
-    return max((s for s in reversed(run.own_scores) if s.likelihood), key=lambda s: s.step or 0, default=None)
-
-
-def in_both(mean: float, deviation: float) -> list[tuple[float, float]]:
-    """Mean and deviation in nats and in bits."""
-    return [(mean, deviation), (mean / NATS_PER_BIT, deviation / NATS_PER_BIT)]
-
-
-def low_data(runs: list[Run]) -> Table | None:
-    """Accuracy with few labels: probes on subsets, and fine-tuned runs that differ in their subset."""
+def data_sets(runs: list[Run]) -> Table | None:
+    """One row for all data of one identity in one folder, and which runs were trained, probed and scored on them."""
+    users: dict[tuple[Data, str | None], tuple[list[str], list[str]]] = {}
+    for index in (0, 1):
+        for run in runs:
+            others = [*(probe.data for probe in run.probes), *(score.data for score in run.scores if score.data)]
+            for key in dict.fromkeys((themselves(data), data.root) for data in (others if index else [run.data])):
+                users.setdefault(key, ([], []))[index].append(run.name)
     rows = [
-        [f"probe on {run.name}", run.probe.data.label, str(entry.labels_per_class), percent(entry.accuracies),
-         str(len(entry.accuracies))]
-        for run in runs if run.probe for entry in run.probe.low_data if entry.accuracies
-    ]  # fmt: skip
-    few = {kind: members for kind, members in group(runs).items() if kind.labels_per_class}
-    names = labels(list(few))
-    for kind, members in few.items():
-        if found := values(members, tuned_accuracy):
-            rows.append([names[kind], kind.data, str(kind.labels_per_class), percent(found), str(len(found))])
-    if not rows:
-        return None
-    heads = columns("How", "Data", ">Labels a class", ">Test accuracy", ">Subsets")
-    return Table(heads, rows, "Mean and standard deviation over subsets of the training images.")
+        (data.label, root, data.fingerprint, data.classes, listed(trained), listed(others))
+        for (data, root), (trained, others) in users.items()
+    ]
+    note = (
+        "Figures are compared only where the data are the same: their fingerprint (made of labels and some pictures), "
+        "split and class names, not their folder. Records of older versions, and weights from elsewhere, do not tell "
+        "all of it."
+    )
+    return table("Data|Folder|Fingerprint|>Classes|Trained on them|Probed or scored on them", rows, note, "Data")
+
+
+def themselves(data: Data) -> Data:
+    """Data without the choices of a run, such as its batch size."""
+    kept = ("resolution", "identity", "apart", "fingerprint", "classes")
+    return Data(data.name, **{name: getattr(data, name) for name in kept})
+
+
+def chosen(score: LayerScore) -> str:
+    """What validation chose, such as the strength of the penalty."""
+    given = [(name, getattr(score, name)) for name in ("strength", "rate", "k")]
+    return ", ".join(f"{name} {value:g}" for name, value in given if value is not None)
+
+
+def pooling(probe: Probe) -> str | None:
+    """How a layer's positions became one feature."""
+    grid = probe.features.grid
+    return None if grid is None else "mean" if grid == 1 else f"{grid}x{grid} cells"
+
+
+def images(probe: Probe) -> str:
+    """Sizes of the splits."""
+    return " / ".join(cell(probe.images.get(name)) for name in SPLITS)
 
 
 def probes(runs: list[Run]) -> Table | None:
     """Best layers, raw pixels and layers side by side, with everything that changes such a number."""
-    rows = [row for run in runs if run.probe for row in probe_rows(run, run.probe)]
-    heads = columns(
-        "Run", "Data", ">Step", "Layer", "Method", ">Validation", ">Test", "Chosen", "Norm", "Pooling", ">Masks",
-        "Kept as", "Standardised", "Images", ">Seed",
-    )  # fmt: skip
-    ways = {(r.name, r.protocol) for run in runs if run.probe for r in run.probe.methods.values() if r.protocol}
-    note = " ".join(["Images: training, validation and test.", *(f"{name}: {how}." for name, how in sorted(ways))])
-    return Table(heads, rows, note, "Probes and their protocol") if rows else None
+    rows = (row for run in runs if run.probe for row in probe_rows(run, run.probe))
+    methods = [item for run in runs if run.probe for item in run.probe.methods.items()]
+    ways = {f"{name}: {result.protocol}." for name, result in methods if result.protocol}
+    note = " ".join(["Images: training, validation and test.", *sorted(ways)])
+    heads = "Run|Data|>Step|Layer|Method|>Validation|>Test|Chosen|Norm|Pooling|>Masks|Kept as|Standardised|Images|>Seed"
+    return table(heads, rows, note, "Probes and their protocol")
 
 
-def probe_rows(run: Run, probe: Probe) -> Iterator[list[str]]:
+def probe_rows(run: Run, probe: Probe) -> Iterator[list[object]]:
     """Rows of the last probed checkpoint."""
-    how = probe.protocol
-    pooling = NONE if how.grid is None else "mean" if how.grid == 1 else f"{how.grid}x{how.grid} cells"
-    features = [how.norm or NONE, pooling, number(how.masks), how.dtype or NONE, number(how.standardised)]
-    images = " / ".join(number(probe.images.get(name)) for name in ("train", "val", "test"))
-    ending = [images, NONE if run.seed is None else str(run.seed)]
-    start = [run.name, probe.data.label, number(probe.step)]
-
-    def row(layer: str, method: str, score: LayerScore, taken: list[str]) -> list[str]:
-        accuracies = [within(score.val), within(score.test)]
-        return [*start, layer, method, *accuracies, score.chosen or NONE, *taken, *ending]
-
-    for result in probe.methods.values():
-        yield row(f"{result.best_layer} (best)", result.name, result.best, features)
-        if result.raw_pixels:
-            plain = [NONE, NONE, NONE, NONE, features[-1]]
-            yield row("raw pixels", result.name, result.raw_pixels, plain)
-        if result.concat:
-            side_by_side = f"{', '.join(map(str, result.concat.layers))} side by side"
-            yield row(side_by_side, result.name, result.concat, features)
+    how = probe.features
+    for method, result in probe.methods.items():
+        together = f"{', '.join(map(str, result.concat.layers))} side by side" if result.concat else ""
+        scores = {f"{result.best_layer} (best)": result.best, "raw pixels": result.raw_pixels, together: result.concat}
+        for layer, score in scores.items():
+            if score:
+                raw = score is result.raw_pixels
+                features = [None] * 4 if raw else [how.norm, pooling(probe), how.masks, how.dtype]
+                accuracies = [share(score.val_accuracy), share(score.test_accuracy), chosen(score)]
+                about = [run.name, probe.data.label, probe.step, layer, method, *accuracies]
+                yield [*about, *features, how.standardise, images(probe), plain(run.seed)]
 
 
 def all_layers(runs: list[Run]) -> Table | None:
     """Accuracy of every probed layer."""
     rows = [
-        [run.name, result.name, str(score.layers[0]), within(score.val), within(score.test), score.chosen or NONE]
-        for run in runs if run.probe for result in run.probe.methods.values() for score in result.layers
+        (run.name, method, plain(score.layer), share(score.val_accuracy), share(score.test_accuracy), chosen(score))
+        for run in runs if run.probe for method, result in run.probe.methods.items() for score in result.layers
     ]  # fmt: skip
-    heads = columns("Run", "Method", ">Layer", ">Validation", ">Test", "Chosen")
-    return Table(heads, rows, title="Every layer", folded=True) if rows else None
+    return table("Run|Method|>Layer|>Validation|>Test|Chosen", rows, title="Every layer")
+
+
+def moved_aside(runs: list[Run]) -> Table | None:
+    """Earlier probes of each run, which later ones of another checkpoint, other data or options moved aside."""
+    rows = [
+        (run.name, str(probe.folder.relative_to(run.folder)), Path(probe.checkpoint or "").name, probe.step,
+         probe.data.label, method, options(probe), plain(result.best_layer), share(result.best.test_accuracy))
+        for run in runs for probe in run.aside for method, result in probe.methods.items()
+    ]  # fmt: skip
+    heads = "Run|Folder|Checkpoint|>Step|Data|Method|Options|>Best layer|>Test"
+    note = "A later probe of another checkpoint, other data or options moved these aside; they count nowhere else."
+    return table(heads, rows, note, "Earlier probes")
+
+
+def options(probe: Probe) -> str:
+    """What changes a probe's figures, in a few words: how features were taken, and of how many images."""
+    how = probe.features
+    masks, raw = f"{how.masks} masks" if how.masks else None, "not standardised" if how.standardise is False else None
+    layers = f"layers {', '.join(str(score.layer) for score in probe.result.layers)}"
+    parts = (how.norm, pooling(probe), masks, raw, how.dtype, layers, f"images {images(probe)}")
+    return ", ".join(part for part in parts if part)
+
+
+def losses_and_probes(runs: list[Run]) -> Table | None:
+    """The numbers behind loss against accuracy, one row a checkpoint."""
+    rows = []
+    for run in runs:
+        for probe, loss in trace(run):
+            at, best = run.val_loss_at(probe.step), probe.result.best
+            ending = (both_units(loss), probe.method, plain(best.layer), share(best.test_accuracy))
+            rows.append((run.name, probe.step, at.step if at else None, *ending))
+    heads = "Run|>Checkpoint step|>Validated at step|>Validation loss, nats (bits)|Method|>Best layer|>Probe"
+    return table(heads, rows, title="Checkpoints: loss and probe")
+
+
+def likelihoods(runs: list[Run]) -> Table | None:
+    """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several."""
+    rows = []
+    for run in runs:
+        known = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
+        for score, found in sorted(known, key=lambda one: -(one[0].step or 0))[:1]:
+            about = (run.name, (score.data or run.data).label, score.step, score.precision, found.images)
+            units = (1.0, math.log(2))
+            rows.append((*about, *(f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in units)))
+    note = "Mean and standard deviation over the test images of each image's negative log-likelihood per pixel."
+    return table("Run|Data|>Step|Precision|>Test images|>Nats per pixel|>Bits per pixel", rows, note)
+
+
+def low_data(runs: list[Run]) -> Table | None:
+    """Accuracy with few labels: probes on subsets, and fine-tuned runs that differ in their subset."""
+    few = group(run for run in runs if run.data.labels_per_class and tuned_accuracy(run) is not None)
+    found: list[tuple[str, str, int | None, list[float]]] = []
+    for run in runs:
+        for low in run.probe.low_data if run.probe else ():
+            label = run.probe.data.label if run.probe else ""
+            found.append((f"probe on {run.name}", label, low.labels_per_class, low.accuracies))
+    for kind, name in labels(few).items():
+        accuracies = [tuned_accuracy(run) or 0.0 for run in few[kind]]
+        found.append((name, kind.data, kind.labels_per_class, accuracies))
+    rows = [(how, data, plain(count), percent(of), len(of)) for how, data, count, of in found if of]
+    note = "Mean and standard deviation over subsets of the training images."
+    return table("How|Data|>Labels a class|>Test accuracy|>Subsets", rows, note)
 
 
 def fine_tuned(runs: list[Run]) -> Table | None:
     """Every test of fine-tuned runs, with everything that changes such a number."""
     rows = [tuned_row(run, score) for run in runs if run.objective == "Joint" for score in tests(run)]
-    heads = columns(
-        "Run", "Kind", "Data", ">Test", "Evaluation", ">Masks", "Checkpoint", ">Step", ">L_GEN weight",
-        ">Labels a class", "Folded", ">Validation share", ">Rate", ">Batch", "Precision", ">Seed", ">Subset",
-    )  # fmt: skip
+    heads = "Run|Kind|Data|>Test|Evaluation|>Masks|Checkpoint|>Step|>L_GEN weight|>Labels a class|Folded|"
+    heads += ">Validation share|>Rate|>Batch|Precision|>Seed|>Subset"
     note = "Folded: trained on the validation images too. Masks play a part for BERT only."
-    return Table(heads, rows, note, "Fine-tuning and its protocol") if rows else None
+    return table(heads, rows, note, "Fine-tuning and its protocol")
 
 
 def tests(run: Run) -> list[Score]:
     """Tests of a run; what the events hold where there is no scores.json."""
     scores = [score for score in run.scores if score.verb == "test" and "test/accuracy" in score.metrics]
     accuracy = run.events.tested.get("test/accuracy")
-    if scores or accuracy is None:
-        return scores
-    return [Score("test", {"test/accuracy": accuracy}, "not recorded")]
+    return scores or ([] if accuracy is None else [Score("test", {"test/accuracy": accuracy}, "not recorded")])
 
 
-def tuned_row(run: Run, score: Score) -> list[str]:
+def tuned_row(run: Run, score: Score) -> list[object]:
     """Cells of one test."""
-    evaluation, masks = Run.evaluated(score) or (NONE, None)
-    data = score.data or run.data
-    return [
-        run.name,
-        kind_of(run).name,
-        data.label,
-        within(score.metrics["test/accuracy"]),
-        evaluation,
-        number(masks),
-        score.checkpoint or NONE,
-        number(score.step),
-        number(run.weight),
-        number(run.data.labels_per_class),
-        number(run.data.folded),
-        number(run.data.val_share),
-        number(run.learning_rate),
-        number(run.data.batch_size),
-        number(run.precision),
-        NONE if run.seed is None else str(run.seed),
-        number(run.data.subset_seed if run.data.labels_per_class else None),
-    ]
+    data, of = score.data or run.data, run.data
+    subset = of.subset_seed if of.labels_per_class else None
+    about = [run.name, kind_of(run).name, data.label, share(score.metrics["test/accuracy"])]
+    tested = [*(score.evaluation or (None, None)), score.checkpoint, score.step]
+    trained = [run.weight, of.labels_per_class, of.fold_validation, of.val_share, run.learning_rate, of.batch_size]
+    return [*about, *tested, *trained, run.precision, plain(run.seed), subset]
 
 
-def published(runs: list[Run]) -> Table:
+def published(runs: list[Run]) -> Table | None:
     """Published figures; runs stand beside those of the same data, the others are context."""
-    rows = []
-    for figure in sorted(PUBLISHED, key=lambda figure: beside(figure, runs) is None):
-        ours = beside(figure, runs) or "context only: no run here on these data"
-        rows.append([f"{figure.measure}: {figure.model}", figure.label, figure.value, figure.source, ours])
-    heads = columns("Published figure", "Data", ">Value", "Source", "These runs, same data")
+    rows = [
+        (f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source,
+         beside(figure, runs) or "context only: no run here on these data")
+        for figure in sorted(PUBLISHED, key=lambda figure: not beside(figure, runs))
+    ]  # fmt: skip
     own = ", ".join(sorted({run.data.label for run in runs}))
     note = (
-        f"Published figures are not of this code. They compare with runs on the same data only, and with the same "
+        "Published figures are not of this code. They compare with runs on the same data only, and with the same "
         f"pre-training data, size and protocol at that; these runs are on {own}."
     )
-    return Table(heads, rows, note, "Published figures")
+    return table("Published figure|Data|>Value|Source|These runs, same data", rows, note, "Published figures")
+
+
+def missing(runs: list[Run]) -> Table | None:
+    """One row for each thing that a run's folder does not hold yet, with the command that makes it."""
+    return table("Run|Missing|$Made with", ((run.name, *row) for run in runs for row in lacking(run)))
+
+
+def lacking(run: Run) -> Iterator[tuple[str, str]]:
+    """What and with which command, for one run."""
+    file, folder = Path(run.folder) / run.checkpoint, Path(run.folder)
+    data = () if run.config == "config.yaml" else ("--data", "DATA")  # an imported run does not know its own
+    named = folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
+    place = ("--name", named.name, "--runs_dir", named.parent, "--ckpt_path", file)
+    test = command("test", "--config", folder / run.config, *data, *place)
+    if run.steps != 0 and not run.curve("val/loss"):
+        yield "events of training", command("fit", "--config", "configs/NAME.yaml")
+    if run.objective == "Joint":
+        if run.origin is None:
+            yield "where it began: no config.yaml, or a resumed run's", command("fit", "--config", "configs/NAME.yaml")
+        if tuned_accuracy(run) is None:
+            yield "test accuracy", test
+        elif run.core == "BERT" and votes(run) is None:
+            yield "test under 5 masks and under 1, in scores.json", f"{test}; {test} --model.init_args.eval_masks 1"
+        return
+    if run.tested("loss") is None:
+        yield "test loss", test
+    elif run.objective == "AR" and not any(score.likelihood for score in run.own_scores):
+        yield "exact likelihood of the test images", test
+    if run.probe is None:
+        yield "probe.json", command("probe", "--ckpt", file, *data)
+    else:
+        for step in sorted({*run.steps_saved} - {probe.step for probe in run.probes}):
+            at = file.with_name(f"step={step:07d}.ckpt")
+            yield f"probe at step {step:,}", command("probe", "--ckpt", at, *data)
+        if not run.probe.low_data:
+            yield "probes with few labels", command("probe", "--ckpt", file, *data, "--labels_per_class", 4, 25)
+    for name, how in (("samples", ("--num", 64)), ("completions", (*data, "--rows", 8, "--num", 6))):
+        if name not in run.pictures and name not in run.events.pictures:
+            yield name, command("sample", "--ckpt", file, *how, "--out", folder / f"{name}.png")
+
+
+def command(*words: object) -> str:
+    """A command line that a shell takes as it stands."""
+    return shlex.join(["igpt", *map(str, words)])

@@ -50,14 +50,15 @@ from igpt.system.terminal import (
     in_one_line,
     lose_output,
     open_closed_streams,
+    with_progress,
 )
 
 __all__ = [
     "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "Compute", "OutputError",
-    "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder", "atomic_path",
-    "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind", "digest_of",
+    "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
+    "atomic_path", "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind", "digest_of",
     "fall_back_to_cpu", "final_name", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory", "last_line",
     "lies_in", "link_last", "load_plugins", "lose_output", "move_aside", "only_writer", "open_closed_streams",
     "packages", "partial_path", "reader", "registered", "remove", "remove_folder", "remove_own", "remove_partial",
-    "replacing", "same_file", "sha256_of", "split_allowed", "sync", "take_place", "wait_briefly",
+    "replacing", "same_file", "sha256_of", "split_allowed", "sync", "take_place", "wait_briefly", "with_progress",
 ]  # fmt: skip

@@ -1,0 +1,199 @@
+"""What AR and BERT are made of: palette, pixel order and transformer on the device, without training."""
+
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from igpt.data import ImageDataModule
+from igpt.model import FeatureOptions, Order, PixelTransformer, SamplingOptions, inverse_order, pooling
+from igpt.palette import Palette
+from igpt.system import UserError
+
+GREY = 128  # shown where a picture is still to be completed
+
+
+class PixelModel(pl.LightningModule, ABC):
+    """Images to tokens, tokens to features or to pictures. A `GenerativeModule` trains it.
+
+    Tokens `(B, T)` are in the order of the sequence unless raster order is said.
+    """
+
+    causal: bool
+    mask_seed = 0  # of what the objective hides; BERT takes it as an argument
+    palette: Palette
+    palette_path: str | None
+    transformer: PixelTransformer
+    order: Order
+    pixel_order: Tensor
+    compile_blocks: bool
+    start_from: str | None
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """Class path and arguments as plain data."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that this model knows."""
+        return math.isqrt(self.transformer.config.n_positions)
+
+    @property
+    def n_layers(self) -> int:
+        """L; features exist for layers 0 to L."""
+        return self.transformer.config.n_layers
+
+    @abstractmethod
+    def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor | None:
+        """What is hidden from the network, bool `(B, T)`; None where the objective hides nothing."""
+
+    @abstractmethod
+    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+        """The loss in nats per pixel, from the final norm's output `(B, T, D)`."""
+
+    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
+        masked = self.draw_mask(tokens, rng)
+        return self.score(self.transformer.hidden_states(tokens, causal=self.causal, masked=masked), tokens, masked)
+
+    @abstractmethod
+    def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
+        """How surprising each pixel is, float32 `(B, T)` in nats, of tokens `(B, T)`; both in sequence order.
+
+        Args:
+            seed: of the masks, where the objective masks.
+        """
+
+    @abstractmethod
+    def infill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
+        """Sample the unknown, bool `(B, T)`, of tokens `(B, T)`; all in sequence order."""
+
+    def features(
+        self,
+        tokens: Tensor,
+        layers: list[int],
+        how: FeatureOptions = FeatureOptions(),
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Layer features `(len(layers), B, G * D)` of tokens `(B, T)`, G = grid squared (paper, section 2.4).
+
+        Args:
+            how: norm, pooling and masks.
+            rng: draws the masks, where `how` asks for some.
+        """
+        pool = pooling(self.pixel_order, how.grid)
+        pass_ = partial(self.transformer.features, causal=self.causal, normed=how.norm == "normed", pool=pool)
+        if not how.masks:
+            return pass_(tokens, layers)
+        assert rng is not None
+        under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
+        return torch.stack(under).mean(0)
+
+    def fill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
+        """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
+
+        Args:
+            tokens: int64 `(B, T)`, on the module's device; those at unknown positions have no say.
+            unknown: bool `(B, T)`: what is sampled.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self.to_raster(self.infill(tokens, unknown, options))
+        finally:
+            self.train(was_training)
+
+    def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
+        """`num` new images as tokens `(num, T)` in raster order."""
+        tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
+        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), options)
+
+    def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
+        """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
+
+        Args:
+            keep: share of the sequence that is kept; at least one row's worth is kept and one drawn.
+        """
+        if region is not None:
+            return region.flatten().to(self.device)[self.pixel_order]
+        kept = min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
+        return torch.arange(self.resolution**2, device=self.device) >= kept
+
+    def complete(
+        self,
+        originals: Tensor,
+        num: int = 1,
+        keep: float = 0.5,
+        region: Tensor | None = None,
+        options: SamplingOptions = SamplingOptions(),
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a part of images anew, `num` times each (paper, figure 1); in raster order the lower part.
+
+        Args:
+            originals: uint8 `(B, 3, R, R)`.
+            num: completions of each.
+            keep: share of the sequence that is kept.
+            region: bool `(R, R)`: what is drawn instead, anywhere in the image. AR draws it given the pixels before
+                it alone, BERT given all around it.
+
+        Returns:
+            Pictures uint8 `(B, num + 2, 3, R, R)` (the kept part on grey, the completions, the original in palette
+            colours) and tokens int64 `(B, num, T)` in raster order.
+        """
+        tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
+        repeated = tokens.repeat_interleave(num, 0)
+        drawn = self.fill(repeated, unknown.expand_as(repeated), options)
+        quantised = self.palette.decode(self.to_raster(tokens))
+        shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
+        completions = self.palette.decode(drawn).unflatten(0, (-1, num))
+        return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+        self.check_resolution(images.shape[-1])
+        self.check_palette()
+        tokens = self.palette.encode(images)
+        return tokens if self.order == "raster" else tokens[:, self.pixel_order]
+
+    def to_raster(self, sequence: Tensor) -> Tensor:
+        """Tokens `(..., T)` from the model's order back to raster order."""
+        return sequence if self.order == "raster" else sequence[..., inverse_order(self.pixel_order)]
+
+    def check_ready(self) -> None:
+        """Raise a UserError if there are no colours to encode with, or the weights to start from are not there."""
+        if self.start_from is not None and not Path(self.start_from).exists():
+            raise UserError(f"model.init_args.start_from: checkpoint {self.start_from} does not exist; train it first")
+        self.check_palette()
+
+    def check_palette(self) -> None:
+        """Raise a UserError if there are no colours to encode with."""
+        if not self.palette.has_table and self.palette.is_blank:
+            name = self.palette_path or "palettes/NAME.npy"
+            missing = f"palette file {name} does not exist" if self.palette_path else "no palette is given"
+            raise UserError(
+                f"model.init_args.palette: {missing}; build it with "
+                f"'igpt palette --data DATA --colors {self.palette.k} --out {name}' (or 'make palette')"
+            )
+
+    def check_colors(self, data: ImageDataModule) -> None:
+        """Raise a UserError if the images of `data` were made of another palette's colours, as token shards are."""
+        made, own = data.palette_sha256, self.palette.sha256
+        if made is not None and made != own:
+            raise UserError(
+                f"--data: the tokens of {type(data).__name__} are of palette {made[:12]}, but the model has palette "
+                f"{own[:12]} ({self.palette_path or 'from its checkpoint'}); use one palette for both"
+            )
+
+    def check_resolution(self, side: int) -> None:
+        """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
+        n_positions = self.transformer.config.n_positions
+        if side * side != n_positions:
+            raise UserError(
+                f"data.init_args.resolution: the images are {side}x{side} but the model has "
+                f"transformer.n_positions {n_positions} ({self.resolution}x{self.resolution}); set one to match"
+            )

@@ -1,0 +1,345 @@
+"""What a run folder says, as typed records. Accuracies are shares of 1, losses nats per pixel; None is "not known".
+
+Fields are named as in the JSON and YAML files they are loaded from.
+"""
+
+import math
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number to compute with: not NaN, not so large that a sum overflows."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 10**15
+
+
+def is_share(value: Any) -> bool:
+    """Whether it is a share of 1, which may lie above by the rounding of float32."""
+    return is_number(value) and 0 <= value <= 1 + 1e-6
+
+
+Number = Annotated[float, is_number]
+Share = Annotated[float, is_share]
+Count = Annotated[int, lambda value: type(value) is int and 0 <= value <= 10**15]
+
+
+def load(kind: type[T], value: Any) -> T:
+    """A value of a JSON or YAML file as its annotated type; mappings become dataclasses, by the names of their fields.
+
+    Raises:
+        ValueError: a field is missing or of another kind; the line names it.
+    """
+    return cast(T, convert(kind, value, ""))
+
+
+def convert(kind: Any, value: Any, place: str) -> Any:
+    """The same, for what stands at this place of the file."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any or (is_dataclass(kind) and isinstance(value, kind)):  # type: ignore[arg-type]
+        return value
+    if type(None) in args:
+        return None if value is None else convert(args[0], value, place)
+    if origin is list and isinstance(value, list):
+        return [convert(args[0], one, f"{place}[{index}]") for index, one in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {str(name): convert(args[1], one, f"{place}.{name}") for name, one in value.items()}
+    if is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind, include_extras=True)
+        need = {one.name for one in fields(kind) if one.default is one.default_factory is MISSING}
+        given = {name for name in hints if value.get(name) is not None} | need
+        return kind(**{name: convert(hints[name], value.get(name), f"{place}.{name}") for name in given})  # type: ignore[operator]
+    if args[1](value) if origin is Annotated else isinstance(kind, type) and isinstance(value, kind):
+        return value
+    raise ValueError(f"field '{place.lstrip('.')}' is missing or off" if place else "it does not hold what it should")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Shape of a transformer; AR and BERT of one shape are equal here, though only AR has a start of sequence."""
+
+    n_layers: Count
+    d_model: Count
+    n_heads: Count
+    n_positions: Count
+    vocab_size: Count
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Of a LightningModule, those that a report shows; `generative` is the module that Joint holds."""
+
+    transformer: Network | None = None
+    learning_rate: Number | None = None
+    order: str | None = None
+    generative_weight: Number | None = None
+    evaluation: str | None = None
+    eval_masks: Count | None = None
+    pretrained: str | None = None
+    start_from: str | None = None
+    generative: "Module | None" = None
+
+
+@dataclass(frozen=True)
+class Module:
+    """A LightningModule as a config names it."""
+
+    class_path: str = ""
+    init_args: Arguments = Arguments()
+
+    @property
+    def objective(self) -> str | None:
+        """AR, BERT or Joint."""
+        return {"Autoregressive": "AR", "BERT": "BERT", "Joint": "Joint"}.get(self.class_path.rpartition(".")[2])
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a data module's specification and identity say.
+
+    `identity` tells them from others of this name and resolution; older versions wrote none, and `arguments` stand for
+    it. `apart` stands behind the name where a report has several of this name.
+    """
+
+    name: str
+    resolution: Count | None = None
+    val_share: Number | None = None
+    fold_validation: bool = False
+    labels_per_class: Count | None = None
+    subset_seed: int | None = None
+    batch_size: Count | None = None
+    identity: str = ""
+    arguments: str = ""
+    root: str | None = field(default=None, compare=False)
+    fingerprint: str | None = None
+    classes: Count | None = None
+    apart: str = ""
+
+    @property
+    def plain(self) -> str:
+        """Name and resolution."""
+        return f"{self.name} {self.resolution}x{self.resolution}" if self.resolution else self.name
+
+    @property
+    def label(self) -> str:
+        """Name, resolution and what tells them from others in a report: equal labels mean equal data."""
+        return f"{self.plain} {self.apart}".strip()
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """The probe of one `layer`, of `layers` side by side, or of raw pixels (neither), and what validation chose."""
+
+    test_accuracy: Share
+    val_accuracy: Share | None = None
+    layer: Count | None = None
+    layers: list[Count] = field(default_factory=list)
+    strength: Number | None = None
+    rate: Number | None = None
+    k: Number | None = None
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """All layers under one way of probing; `concat` is of neighbouring layers side by side."""
+
+    layers: list[LayerScore]
+    best_layer: Count
+    raw_pixels: LayerScore | None = None
+    protocol: str | None = None
+    concat: LayerScore | None = None
+
+    def __post_init__(self) -> None:
+        known = [score.layer for score in self.layers]
+        if None in known or self.best_layer not in known:
+            raise ValueError(f"field 'layers' lacks the best layer, {self.best_layer}")
+
+    @property
+    def best(self) -> LayerScore:
+        """The layer that validation chose."""
+        return next(score for score in self.layers if score.layer == self.best_layer)
+
+
+@dataclass(frozen=True)
+class LowData:
+    """Probes fitted to few labels, one for each subset."""
+
+    labels_per_class: Count
+    runs: list[LayerScore] = field(default_factory=list)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """On the test split, one a subset."""
+        return [one.test_accuracy for one in self.runs]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What counted as features of a layer."""
+
+    norm: str | None = None
+    grid: Count | None = None
+    masks: Count | None = None
+    standardise: bool | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe.json: `methods` by name, `images` by split."""
+
+    step: Count
+    data: Data
+    method: str
+    methods: dict[str, MethodResult]
+    features: Features = Features()
+    images: dict[str, Count] = field(default_factory=dict)
+    low_data: list[LowData] = field(default_factory=list)
+    command: str | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    folder: Any = Path()
+
+    @property
+    def result(self) -> MethodResult:
+        """Of the main method."""
+        return self.methods[self.method]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images."""
+
+    images: Count
+    mean_nats: Number
+    std_nats: Number
+
+
+@dataclass(frozen=True)
+class Score:
+    """One entry of scores.json: a test or a validation of one checkpoint; metrics of a diverged network may be NaN."""
+
+    verb: str
+    metrics: dict[str, Any]
+    checkpoint: str = ""
+    step: Count | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    data: Data | None = None
+    likelihood: Likelihood | None = None
+    precision: str | None = None
+    command: str | None = None
+    limit_batches: Any = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            diverged = isinstance(value, float) and not math.isfinite(value)
+            loss = name.endswith("loss") and not diverged and not is_number(value)
+            if loss or (name in ("test/accuracy", "val/accuracy") and not is_share(value)):
+                raise ValueError(f"field 'metrics.{name}' is off")
+
+    @property
+    def evaluation(self) -> tuple[str, int] | None:
+        """How classes were found, and under how many masks."""
+        how, masks = self.model.get("evaluation"), self.model.get("eval_masks")
+        return (how, masks) if isinstance(how, str) and isinstance(masks, int) else None
+
+
+class Point(NamedTuple):
+    """A value after `step` optimizer steps."""
+
+    step: int
+    value: float
+
+
+class Picture(NamedTuple):
+    """An encoded image and where it comes from."""
+
+    content: bytes
+    origin: str
+
+
+@dataclass(frozen=True)
+class Events:
+    """Scalars of training by tag, the last value of each tag of a test, and the last picture of each image tag."""
+
+    curves: dict[str, list[Point]] = field(default_factory=dict)
+    tested: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    name: str
+    folder: str
+    objective: str  # AR, BERT or Joint
+    core: str  # AR or BERT: the objective itself, or what Joint holds
+    data: Data  # trained on; of an imported run, whose files do not tell, last tested on
+    origin: str | None = None  # of Joint: AR or BERT (from a checkpoint), scratch, or None where no file tells
+    weight: float | None = None  # of L_GEN in Joint
+    network: Network | None = None
+    parameters: int | None = None
+    palette: Tensor | None = None
+    seed: int | None = None
+    steps: int | None = None
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    order: str = "raster"
+    precision: str | None = None
+    evaluation: tuple[str, int] | None = None
+    events: Events = field(default_factory=Events)
+    probes: list[Probe] = field(default_factory=list)  # one a checkpoint, by step
+    aside: list[Probe] = field(default_factory=list)  # moved aside by later ones; no figures of the run
+    scores: list[Score] = field(default_factory=list)
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    steps_saved: list[int] = field(default_factory=list)  # of checkpoint files
+    checkpoint: str = "checkpoints/last.ckpt"  # that further figures are made from
+    config: str = "config.yaml"  # that further tests take
+
+    @property
+    def probe(self) -> Probe | None:
+        """Of the last checkpoint that was probed, which stands for the run."""
+        return self.probes[-1] if self.probes else None
+
+    @property
+    def loss_tag(self) -> str:
+        """Name of the generative loss in events and scores."""
+        return "generative_loss" if self.objective == "Joint" else "loss"
+
+    @property
+    def own_scores(self) -> list[Score]:
+        """On all of the run's own data; a score that does not tell its data counts as such."""
+        whole = [score for score in self.scores if score.limit_batches is None]
+        return [score for score in whole if score.data is None or score.data.label == self.data.label]
+
+    def tested(self, metric: str) -> float | None:
+        """A metric on the test split.
+
+        From the test on the run's own data that was evaluated as its config says, of best.ckpt where there is one, else
+        of the last step; of several the latest. Without any test in scores.json, the last that the events hold.
+        """
+
+        def rank(score: Score) -> tuple[bool, bool, int]:
+            return score.evaluation == self.evaluation, "best" in score.checkpoint, score.step or 0
+
+        if tests := [score for score in self.own_scores if score.verb == "test"]:
+            return max(reversed(tests), key=rank).metrics.get(f"test/{metric}")
+        return self.events.tested.get(f"test/{metric}")
+
+    def curve(self, tag: str) -> list[Point]:
+        """Points of a tag; empty where there are none."""
+        return self.events.curves.get(tag, [])
+
+    def val_loss_at(self, step: int) -> Point | None:
+        """Validation loss of the checkpoint at `step`: validated as such, else at the nearest earlier validation."""
+        tag = f"val/{self.loss_tag}"
+        for score in reversed(self.own_scores):
+            if score.verb == "validate" and score.step == step and tag in score.metrics:
+                return Point(step, score.metrics[tag])
+        return max((p for p in self.curve(tag) if p.step <= step), key=lambda p: p.step, default=None)
