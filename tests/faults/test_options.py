@@ -85,6 +85,8 @@ def test_a_sample_with_a_number_off(refused, digits_run, options, word):
         ("trainer.precision", "12"),
         ("trainer.strategy", "luck"),
         ("trainer.accumulate_grad_batches", "0"),
+        ("trainer.accumulate_grad_batches", "-1"),
+        ("trainer.check_val_every_n_epoch", "-1"),
         ("trainer.val_check_interval", "-1"),
         ("trainer.val_check_interval", "0"),
         ("trainer.check_val_every_n_epoch", "0"),

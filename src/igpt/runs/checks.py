@@ -52,8 +52,9 @@ def check_classes(model: Joint, data: ImageDataModule) -> None:
 
 def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     """Raise a UserError for options of the trainer, or sizes of batch and data, that would train nothing."""
-    for name in ABOVE_ZERO:  # Lightning would train nothing, or divide by 0
-        if trainer.get(name) is not None and trainer[name] == 0:
+    for name in ABOVE_ZERO:  # Lightning would train nothing, or divide by 0; -1 epochs are endless
+        value = trainer.get(name)
+        if value is not None and value <= 0 and (name, value) != ("max_epochs", -1):
             raise UserError(f"--trainer.{name} {trainer[name]} must be above 0")
     if trainer.overfit_batches:
         raise UserError(
