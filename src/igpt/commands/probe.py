@@ -6,10 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from igpt.data import SPLITS, ImageDataModule, any_unlabelled
+from igpt.data import SPLITS, ImageDataModule
 from igpt.model import FeatureOptions
 from igpt.modules import Loaded, load
 from igpt.parsing import command_line
@@ -21,6 +18,7 @@ from igpt.probing import (
     ProbeTask,
     Written,
     check_results,
+    count_classes,
     forget_training,
     low_data,
     run_method,
@@ -28,7 +26,7 @@ from igpt.probing import (
     subset_indices,
     subsets_of,
 )
-from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader
+from igpt.system import Precision, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
 
 
@@ -87,23 +85,14 @@ def probe(
     source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
     loaded = load(source)  # a link may lead elsewhere before the work is done
     loaded.module.core.compile_blocks = compile
-    options = ProbeOptions(
-        layers,
-        method,
-        concat,
-        labels_per_class,
-        subsets,
-        FeatureOptions(norm, grid, masks),
-        standardise,
-        dtype,
-        epochs,
-    )
+    how = FeatureOptions(norm, grid, masks)
+    options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
     data = to_probe_with(data, loaded)
     folder = Path(out) if out else default_folder(Path(ckpt))
-    task = ProbeTask(loaded, data, num_classes(data), options, folder, compute)
+    task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
@@ -120,11 +109,7 @@ def probe(
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
-    """The features of all layers, from `store` or from beside the results, made where they are not there yet.
-
-    Raises:
-        UserError: see `stored_features`.
-    """
+    """The features of all layers, from `store` or from beside the results, made where they are not there yet."""
     started = time.perf_counter()
     features, reused = stored_features(
         task.loaded.module,
@@ -181,20 +166,6 @@ def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
         "images": {name: data.size(name) for name in SPLITS},
         "features": {**options.features.to_dict(), **standing},
     }
-
-
-def num_classes(data: ImageDataModule) -> int:
-    """Number of classes that occur, without reading an image.
-
-    Raises:
-        UserError: there are images without a label, or only one class.
-    """
-    labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
-    if any_unlabelled(labels):
-        raise UserError("--data: some images have no label (-1); probing needs labelled images")
-    if int(labels.max()) < 1:
-        raise UserError("--data: all images have the same label; probing needs at least two classes")
-    return int(labels.max()) + 1
 
 
 def default_folder(ckpt: Path) -> Path:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, fingerprint
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, any_unlabelled, fingerprint
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
-from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, holds_something_else
+from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
 from igpt.system import Compute, UserError, only_writer, sha256_of
 from igpt.training import quiet_trainer
 
@@ -156,7 +156,7 @@ def stored_features(
 
     def there() -> bool:
         empty = folder.is_dir() and not any(folder.iterdir())
-        return folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers))
+        return folder.exists() and not empty and (own or not differences(read_manifest(folder), identity, layers))
 
     if there():
         return FeatureStore.open(folder, identity, layers), True
@@ -168,6 +168,20 @@ def stored_features(
         trainer = quiet_trainer(compute, callbacks=[writer])
         trainer.predict(module, datamodule=data, return_predictions=False)
         return FeatureStore.open(folder, identity, layers), False
+
+
+def count_classes(data: ImageDataModule) -> int:
+    """Number of classes, one above the highest label, without reading an image.
+
+    Raises:
+        UserError: there are images without a label, or only one class.
+    """
+    labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
+    if any_unlabelled(labels):
+        raise UserError("--data: some images have no label (-1); probing needs labelled images")
+    if int(labels.max()) < 1:
+        raise UserError("--data: all images have the same label; probing needs at least two classes")
+    return int(labels.max()) + 1
 
 
 class StoredFeatures(LabelledImages):

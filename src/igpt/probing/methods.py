@@ -30,6 +30,7 @@ from igpt.probing.protocol import (
     summary,
     window,
 )
+from igpt.probing.sgd import SGDRecipe
 from igpt.probing.sgd_training import STATE, sgd_probe
 from igpt.probing.store import FeatureStore, FeatureType
 from igpt.system import Compute, UserError, remove_own
@@ -235,19 +236,14 @@ def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     stored: dict[str, LabelledImages] | None = None
     if task.features is not None and not task.changing:
         stored = {name: StoredFeatures(task.features, name, wanted) for name in SPLITS}
-    found = sgd_probe(
-        task.loaded.module,
-        task.data,
+    recipe = SGDRecipe(
         [list(group) for group in groups],
         task.options.features,
-        num_classes=task.classes,
+        task.classes,
         epochs=task.options.epochs,
         standardise=task.options.standardise,
-        folder=task.training(wanted),
-        compute=task.compute,
-        stored=stored,
     )
-    return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
+    return sgd_probe(task.loaded.module, task.data, recipe, task.training(wanted), task.compute, stored)
 
 
 def sgd_settings(task: ProbeTask) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The probe protocol: choose on validation, refit on training + validation, one look at the test (section 3.1)."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ Group = tuple[int, ...]  # a layer, or several whose features stand one after an
 class LayerResult:
     """What a probe of one layer reached; accuracies are shares of 1.
 
-    `chosen` is the penalty, rate or number of neighbours. `layers` has several entries where their features are
-    concatenated.
+    `chosen` is the penalty, learning rate or number of neighbours, and `tried` has the validation accuracy of each that
+    was to choose from, where it is known. `layers` has several entries where their features are concatenated.
     """
 
     layers: Group
@@ -28,6 +28,7 @@ class LayerResult:
     val_accuracy: float
     test_accuracy: float
     train_accuracy: float | None = None
+    tried: dict[float, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: dict[str, Any], chosen: str) -> "LayerResult":

@@ -11,7 +11,6 @@ Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -47,10 +46,10 @@ class SGDRecipe:
     groups: list[list[int]]
     how: FeatureOptions
     num_classes: int
-    rates: tuple[float, ...]
-    epochs: int
-    standardise: bool
-    statistics_images: int
+    rates: tuple[float, ...] = RATES
+    epochs: int = 30
+    standardise: bool = True
+    statistics_images: int = 10_000
 
     def __post_init__(self) -> None:
         if not self.groups or not all(self.groups):
@@ -125,11 +124,7 @@ def weighted_loss(losses: Tensor, rates: Sequence[float]) -> Tensor:
 def make_optimizer(probes: LinearProbes, total_steps: int, done: int = 0) -> tuple[torch.optim.SGD, LambdaLR]:
     """Momentum SGD whose rate falls from 1 to 0 by a cosine over `total_steps`, of which `done` are behind."""
     optimizer = torch.optim.SGD(probes.parameters(), lr=1.0, momentum=MOMENTUM)
-    return optimizer, LambdaLR(optimizer, partial(_share, done=done, total_steps=total_steps))
-
-
-def _share(step: int, done: int, total_steps: int) -> float:
-    return warmup_cosine(done + step, 0, total_steps)
+    return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(done + step, 0, total_steps))
 
 
 def right_counts(logits: list[Tensor], labels: Tensor) -> Tensor:
