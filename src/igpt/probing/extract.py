@@ -1,4 +1,4 @@
-"""Features of layers, computed in one pass over the images, or read from a store that fits (paper, section 2.4)."""
+"""Layer features of a data set: computed in one pass over the images, or reused from disk (paper, section 2.4)."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -87,15 +87,16 @@ class LayerFeatures(pl.Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the store its name."""
-        writer, self._writer = self._writer, None
-        assert writer is not None
-        writer.__exit__(None, None, None)
+        self._close(None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written."""
+        self._close(exception)
+
+    def _close(self, error: BaseException | None) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.__exit__(type(exception), exception, exception.__traceback__)
+            writer.__exit__(type(error) if error else None, error, None)
 
 
 def identity_of(
@@ -119,7 +120,7 @@ def identity_of(
 
 
 def some_of(count: int) -> list[int]:
-    """Indices of some of `count` images, evenly spaced: they tell apart data that changed on disk."""
+    """Up to `LOOKED_AT` evenly spaced indices below `count`."""
     return sorted(set(torch.linspace(0, count - 1, LOOKED_AT).long().tolist()))
 
 
@@ -144,8 +145,7 @@ def stored_features(
         layers: which of 0..L.
         how: norm, pooling and masks.
         folder: of the store.
-        own: the folder was named by the user. A store of something else is then refused; in the default place it is
-            replaced.
+        own: the user named the folder: a store of something else in it is then refused instead of replaced.
         dtype: of the numbers on disk.
         compute: where the network runs, and in which precision.
 
@@ -185,7 +185,7 @@ def count_classes(data: ImageDataModule) -> int:
 
 
 class StoredFeatures(LabelledImages):
-    """Stored features of one split in place of its images: `(L, W)` each, read from disk as they are asked for."""
+    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
 
     def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
         self.labels = store.labels(split)

@@ -5,9 +5,9 @@ For features x of one layer and an L2 penalty the objective is, with W `(D, K)` 
     mean over images of cross_entropy(W'x + b, label)  +  l2 / 2 * |W|^2      (the bias is not penalised)
 
 The problems run in one loop, but each has its own history, step size and stopping test; finished ones cost nothing.
-The preconditioner is the inverse of `X' diag(c) X / n + l2`, where c is the mean curvature of the softmax at the present
-point: features of trained networks are so correlated that without it L-BFGS needs many times the steps. It is made
-from some of the images and a few times only, since it costs as much as several steps.
+The preconditioner is the inverse of `X' diag(c) X / n + l2`, where c is the mean curvature of the softmax at the
+present point: features of trained networks are so correlated that without it L-BFGS needs many times the steps. It is
+made from some of the images and a few times only, since it costs as much as several steps.
 
 Shapes: L layers, S penalties, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
 """

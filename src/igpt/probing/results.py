@@ -1,4 +1,4 @@
-"""Probe results as JSON, CSV, text and a plot; the one writer and parser of probe.json."""
+"""Probe results as JSON, CSV, text and a plot; reads and writes probe.json."""
 
 import csv
 import json
@@ -45,16 +45,6 @@ def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What an earlier command wrote about the same checkpoint, data and features."""
-
-    commands: list[str] = field(default_factory=list)
-    results: list[MethodResults] = field(default_factory=list)
-    low_data: list[dict[str, Any]] = field(default_factory=list)
-    indices: dict[str, list[list[int]]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Written:
     """Names of the files written, and where an earlier record went that they do not go on with."""
 
@@ -74,13 +64,13 @@ class ProbeReport:
     def write(self, out: Path) -> Written:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
 
-        Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
-        these. A record of others, or of one of these methods with other options, is moved to a folder beside `out`.
+        Results of an earlier command for the same checkpoint, data and features are kept beside these. Those of others,
+        or of one of these methods with other options, are moved to a folder beside `out`.
         """
-        earlier = earlier_results(out, self)
+        earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
         aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
-        earlier = earlier or Earlier()
+        earlier = earlier or ProbeReport({"earlier_commands": []}, [])
         own = {results.method.name for results in self.results}
         results = self.results + [found for found in earlier.results if found.method.name not in own]
         new = {row["labels_per_class"] for row in self.low_data}
@@ -90,14 +80,14 @@ class ProbeReport:
         name, first = next(iter(methods.items()))
         content = {
             **self.protocol,
-            "earlier_commands": earlier.commands,
+            "earlier_commands": earlier.protocol["earlier_commands"],
             "method": name,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
             "methods": methods,
             "low_data": low_data,
         }
         if low_data:
-            subsets = {"indices": INDICES, "subsets": {**earlier.indices, **self.low_data_indices}}
+            subsets = {"indices": INDICES, "subsets": {**earlier.low_data_indices, **self.low_data_indices}}
             with atomic_path(out / SUBSETS) as path:
                 path.write_text(json.dumps(subsets) + "\n", encoding="utf-8")
         with atomic_path(out / TABLE) as path:
@@ -123,27 +113,31 @@ class ProbeReport:
         return "\n".join(parts)
 
 
-def earlier_results(out: Path, new: ProbeReport) -> Earlier | None:
-    """What stands in `out`, if it is whole and nothing of it would be lost beside the new results; else None."""
+def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
+    """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
     try:
         found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if not all(found[key] == new.protocol[key] for key in SAME) or how_loaded(found) != how_loaded(new.protocol):
-            return None
+        found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
+        results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
-        earlier = Earlier(
-            [*found["earlier_commands"], found["command"]],
-            [from_dict(method, results) for method, results in found["methods"].items()],
-            rows,
-            json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {},
-        )
+        indices = json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {}
+        earlier = ProbeReport(found, results, rows, indices)
+        return earlier if goes_with(earlier, new) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    had, asked = asked_for(earlier.results, rows), asked_for(new.results, new.low_data)
-    return earlier if all(had[name] == asked[name] for name in had.keys() & asked.keys()) else None
+
+
+def goes_with(earlier: ProbeReport, new: ProbeReport) -> bool:
+    """Whether two reports are of the same checkpoint, data and features, and measured nothing in different ways."""
+    if any(earlier.protocol[key] != new.protocol[key] for key in SAME):
+        return False
+    had, asked = (asked_for(report.results, report.low_data) for report in (earlier, new))
+    same = all(had[name] == asked[name] for name in had.keys() & asked.keys())
+    return same and how_loaded(earlier.protocol) == how_loaded(new.protocol)
 
 
 def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
-    """Of each method and size of subsets all that a command was asked for: equal ones are the same measurement."""
+    """What a command measured, by method and size of subsets; equal values are the same measurement."""
     few = {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in low_data}
     return few | {
         one.method.name: ([r.layer for r in one.layers], len(one.concat.layers) if one.concat else 0, one.settings)

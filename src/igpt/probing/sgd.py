@@ -1,9 +1,8 @@
 """Softmax regression by momentum SGD, all problems at once: for data too large for L-BFGS (paper, section 2.4).
 
-A problem is one group of layers with one learning rate. The problems share each batch's features and nothing else:
-their gradients are independent, so that one which diverges, to infinity even, leaves the others as they are. Momentum
-SGD with rate r on a loss takes the same steps as with rate 1 on r times the loss (the velocity is linear in the
-gradient, and the cosine a common factor); so the rates are weights of the losses, and one optimizer does for all.
+A problem is one group of layers with one learning rate. Problems share each batch's features, but no weights: one that
+diverges leaves the others as they are. Momentum SGD with rate r on a loss takes the same steps as with rate 1 on r
+times the loss, so the rates are weights of the losses, and one optimizer serves all problems.
 
 Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 """
@@ -28,7 +27,7 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class SGDRecipe:
-    """What is trained, and how.
+    """Which probes to train by SGD, and how.
 
     Args:
         groups: layers whose features stand one after another, such as [[0], [1], [2, 3, 4]].
@@ -36,8 +35,8 @@ class SGDRecipe:
         num_classes: of the data.
         rates: learning rates; each falls to zero by a cosine.
         epochs: passes over the training images.
-        standardise: see `group_inputs`; False leaves the features as they are, as the paper does.
-        statistics_images: mean and deviation are taken over at most so many training images.
+        standardise: features, by mean and deviation of training images (see `group_inputs`); False is the paper's.
+        statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
 
     Raises:
         UserError: a value out of range.
@@ -117,7 +116,7 @@ def problem_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
 
 
 def weighted_loss(losses: Tensor, rates: Sequence[float]) -> Tensor:
-    """The one number to descend: every loss `(G, S)` times its learning rate, summed."""
+    """Sum of the losses `(G, S)`, each times its learning rate."""
     return (losses * losses.new_tensor(rates)).sum()
 
 
@@ -156,14 +155,14 @@ def group_inputs(
 
 
 class Moments:
-    """Mean and deviation of features that come batch by batch, in float64; exact for features that never change."""
+    """Running mean and standard deviation of features, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self.mean = self.scatter = torch.zeros(1, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in features `(L, B, W)` of B more images (Chan et al.'s pairwise update)."""
+        """Add features `(L, B, W)` of B more images (Chan et al.'s pairwise update)."""
         new = features.cpu().double()
         images = new.shape[1]
         mean = new.mean(1)

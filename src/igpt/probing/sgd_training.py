@@ -85,11 +85,11 @@ class LayerProbe(pl.LightningModule):
 
     @property
     def epoch(self) -> int:
-        """Number of the running epoch, from 0, over all runs that a checkpoint links."""
+        """Number of the running epoch, from 0, with those before a resumption."""
         return self.epochs_done + self.current_epoch
 
     def setup(self, stage: str) -> None:
-        """Take the network to where the trainer is going to run; nobody else does it."""
+        """Move the network to the trainer's device, as Lightning does with submodules only."""
         self._held[0].to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
@@ -113,12 +113,12 @@ class LayerProbe(pl.LightningModule):
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
-        """Take the images' features into mean and deviation."""
+        """Update the running mean and deviation."""
         self._moments.add(self.features(batch[0], TRAIN, batch_idx))
         return self._moments.count  # Lightning warns of None
 
     def on_predict_end(self) -> None:
-        """Standardise by what was seen from now on."""
+        """Keep mean and deviation for standardising."""
         self.mean.copy_(self._moments.mean.float())  # first, since not every device takes float64
         self.scale.copy_(self._moments.scale().float())
 
@@ -152,29 +152,26 @@ class LayerProbe(pl.LightningModule):
         self.val_accuracy[self.epoch] = self.accuracy
 
     def configure_optimizers(self) -> Any:
-        """Momentum SGD with a cosine to zero, going on where `resume` says."""
-        optimizer, schedule = make_optimizer(
-            self.probes, self.recipe.epochs * self.steps_per_epoch, self.epochs_done * self.steps_per_epoch
-        )
+        """Momentum SGD with a cosine to zero, from the resumed epoch on."""
+        total, done = (epochs * self.steps_per_epoch for epochs in (self.recipe.epochs, self.epochs_done))
+        optimizer, schedule = make_optimizer(self.probes, total, done)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": self._momentum})
         self._momentum = {}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state(self) -> dict[str, Any]:
-        """All that a later run needs to go on after this epoch; there is no randomness to remember."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.SGD)
-        momentum = optimizer.state_dict()["state"]
+        """What a later run resumes from after this epoch; no random state is needed."""
+        momentum = self.trainer.optimizers[0].state_dict()["state"]
         return {"state_dict": self.state_dict(), "momentum": momentum, "epochs_done": self.epoch + 1}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self.load_state_dict(state["state_dict"])
         self._momentum, self.epochs_done = state["momentum"], state["epochs_done"]
 
 
 class SaveEachEpoch(pl.Callback):
-    """Writes the probe's state under `header` after every epoch, over the last one, whole or not at all."""
+    """Replaces the probe's checkpoint, with its header, after every epoch."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.header = path, header
@@ -268,10 +265,7 @@ def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
 def header_of(
     module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str, source: str
 ) -> dict[str, Any]:
-    """What a checkpoint's probes are probes of, as plain data; how many processes load the images plays no part.
-
-    `source` is "images", or the type of stored features.
-    """
+    """The checkpoint's header: network, data and recipe; `source` is "images", or the type of stored features."""
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
     about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
@@ -279,11 +273,10 @@ def header_of(
 
 
 def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to go on from; None where there is none, or where a finished probe of something else stands.
+    """The state to resume from; None where there is none, or that of a finished probe of something else.
 
     Raises:
-        UserError: the file is damaged, something else than a probe's state, or the state of another probe that has not
-            come to its end.
+        UserError: the file is damaged, not a probe's state, or that of another unfinished probe.
     """
     if not path.exists():
         return None
@@ -304,7 +297,7 @@ def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | N
 
 
 def weights_sha256(module: PixelModule) -> str:
-    """SHA-256 of all that the network's features depend on: its description, weights, colours and pixel order."""
+    """SHA-256 of the network's description, weights, palette and pixel order."""
     found = hashlib.sha256(json.dumps(module.core.spec(), sort_keys=True).encode())
     for name, value in module.core.state_dict().items():
         found.update(name.encode())
