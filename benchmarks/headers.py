@@ -1,4 +1,4 @@
-"""The lines about GPUs that the headers of configs/*.yaml repeat, by the arithmetic of plan.py; a test compares them.
+"""The lines about GPUs that the headers of configs repeat, by the arithmetic of plan.py; a test compares them.
 
 python benchmarks/headers.py
 """
@@ -10,9 +10,11 @@ import yaml
 from plan import Schedule, batch_on, device_bytes, duration, gib, h100_hours, recomputes, shared, step_like, utilisation
 
 from igpt.model import TransformerConfig
+from igpt.parsing import config_name
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CARD = 24  # GB of a large consumer GPU
+CONFIG_OF = {config_name(path): path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "scale"}
 LONG = 24  # hours on one GPU from which on eight are worth a word
 
 
@@ -22,10 +24,10 @@ def schedule_of(path: Path) -> Schedule:
     trainer, devices = content["trainer"], content["trainer"].get("devices", 1)
     batch = devices * content["data"]["init_args"]["batch_size"]
     model = generative(content["model"])
-    network = TransformerConfig(**model["init_args"]["transformer"])
+    network = TransformerConfig.of(model["init_args"]["transformer"])
     causal = not model["class_path"].endswith("BERT")
     may_stop = any(one["class_path"].endswith("EarlyStopping") for one in trainer.get("callbacks", []))
-    return Schedule(path.stem, network, batch, trainer["max_steps"], devices, causal, may_stop)
+    return Schedule(config_name(path), network, batch, trainer["max_steps"], devices, causal, may_stop)
 
 
 def generative(model: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def generative(model: dict[str, Any]) -> dict[str, Any]:
     options = model["init_args"]
     if "pretrained" in options:
         name = Path(options["pretrained"]).parents[1].name
-        return generative(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"])
+        return generative(yaml.safe_load(CONFIG_OF[name].read_text())["model"])
     return options.get("generative", model)
 
 
@@ -72,6 +74,6 @@ def basis(plan: Schedule) -> str:
 
 
 if __name__ == "__main__":
-    for path in sorted(CONFIGS.glob("*.yaml")):
+    for path in CONFIG_OF.values():
         if "GPU" in path.read_text():
-            print(path.stem, *gpu_lines(schedule_of(path)), sep="\n  ")
+            print(config_name(path), *gpu_lines(schedule_of(path)), sep="\n  ")

@@ -23,6 +23,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 RUNS = Path("runs/mini")  # from REPO, where all commands run
 STEPS = (64, 128, 256, 512, 1024)
+CONFIGS = {"ar": "configs/digits_ar.yaml", "bert": "configs/digits/bert.yaml"}
 RATES = {"ar": 0.001, "bert": 0.003}
 FINE_TUNING = ["--trainer.max_steps", 600, "--model.init_args.learning_rate", 0.003]
 QUIET = ["--trainer.enable_progress_bar", "false", "--runs_dir", RUNS]
@@ -38,7 +39,7 @@ def words(*parts: object) -> Command:
 def pretraining(kind: str, seed: int) -> list[Command]:
     """Pre-train, test, and probe every checkpoint."""
     name = f"{kind}_{seed}"
-    fit = words("fit", "--config", f"configs/digits_{kind}.yaml", "--name", name, "--seed_everything", seed, *QUIET)
+    fit = words("fit", "--config", CONFIGS[kind], "--name", name, "--seed_everything", seed, *QUIET)
     fit += words("--model.init_args.learning_rate", RATES[kind], "--trainer.max_steps", STEPS[-1])
     fit += words("--trainer.val_check_interval", STEPS[0], "--samples.every_n_validations", STEPS[-1] // STEPS[0] - 1)
     fit += words("--checkpoint.every_n_train_steps", 0, "--checkpoint.at_steps", list(STEPS))
@@ -52,7 +53,7 @@ def pretraining(kind: str, seed: int) -> list[Command]:
 def fine_tuning(kind: str, seed: int, weight: float = 1.0) -> list[Command]:
     """Fine-tune the last checkpoint with L_CLF + `weight` L_GEN, and test where validation was best."""
     name = f"{'joint' if weight else 'clf'}_{kind}_{seed}"
-    fit = words("fit", "--config", "configs/digits_joint.yaml", "--name", name, "--seed_everything", seed, *QUIET)
+    fit = words("fit", "--config", "configs/digits/joint.yaml", "--name", name, "--seed_everything", seed, *QUIET)
     fit += words("--model.init_args.pretrained", RUNS / f"{kind}_{seed}" / "checkpoints" / "last.ckpt", *FINE_TUNING)
     fit += words("--model.init_args.generative_weight", weight)
     single = [tested(name, "best", "--model.init_args.eval_masks", 1)] if kind == "bert" else []

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import REPO
 
+FILES = {"ar": "digits_ar", "bert": "digits/bert", "joint": "digits/joint"}
 CONFIGS = {"ar": "digits_ar", "bert": "digits_bert", "joint": "digits_joint"}
 SHORT = [
     "--trainer.max_steps", "20", "--trainer.log_every_n_steps", "1", "--trainer.val_check_interval", "20",
@@ -66,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
         igpt(folder, "palette", "--data", data, "--colors", colors, "--out", f"palettes/{data.lower()}.npy")
         found[f"palette of {data}"] = digest((folder / "palettes" / f"{data.lower()}.npy").read_bytes())
     for name, config in CONFIGS.items():
-        igpt(folder, "fit", "--config", f"configs/{config}.yaml", *SHORT)
+        igpt(folder, "fit", "--config", f"configs/{FILES[name]}.yaml", *SHORT)
         found[f"losses of {name}"] = digest(losses(folder / "runs" / config))
     for name in ("ar", "bert"):
         checkpoint = f"runs/{CONFIGS[name]}/checkpoints/last.ckpt"

@@ -1,5 +1,7 @@
 """Every config: its header, that it parses and builds, and one step of the version that configs/README.md shrinks."""
 
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -7,16 +9,18 @@ import torch
 import yaml
 
 from igpt.data import ImageDataModule
-from igpt.model.transformer import TransformerConfig
+from igpt.model.transformer import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, Joint, PixelModule
 from igpt.modules.loading import load
 from igpt.palette.palette import Palette
+from igpt.parsing import config_name
+from igpt.runs.folders import run_dir
 from igpt.runs.trainer import TrainerCLI, run
 from tests.conftest import REPO
 
-CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for path in (REPO / "configs").rglob("*.yaml") if path.parent.name != "scale")
 OVERLAYS = sorted((REPO / "configs" / "scale").glob("*.yaml"))
-every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=config_name)
 COLORS = 16
 TINY = {"n_layers": 1, "d_model": 16, "n_heads": 2, "vocab_size": COLORS}
 
@@ -36,10 +40,59 @@ def pretrained(config: Path, folder: Path) -> list[str]:
     return ["--model.init_args.pretrained", str(path)]
 
 
+def test_a_config_is_named_with_its_folder_in_configs():
+    assert config_name("configs/cifar10/ar_small.yaml") == "cifar10_ar_small"
+    assert config_name(REPO / "configs" / "digits_ar.yaml") == "digits_ar"
+    assert config_name("/mine/ar.yaml") == config_name("/ar.yaml") == "ar"
+
+
+def test_the_run_of_a_config_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with torch.device("meta"):
+        cli = run("fit", ["--config", str(REPO / "configs" / "digits" / "bert.yaml")], Unrun)
+    assert run_dir(cli.config.fit) == Path("runs/digits_bert")
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "expected"),
+    [
+        ("{preset: L}", [], PRESETS["L"]),
+        ("{preset: XL, n_layers: 2, norm: layer}", [], replace(PRESETS["XL"], n_layers=2, norm="layer")),
+        ("{preset: L, n_positions: 2304}", ["n_layers", "1"], replace(PRESETS["L"], n_positions=2304, n_layers=1)),
+        ("{n_layers: 1, norm: layer}", ["preset", "M"], replace(PRESETS["M"], norm="layer")),
+        ("{n_layers: 1}", [".=", "{preset: M, d_model: 64}"], replace(PRESETS["M"], d_model=64)),
+    ],
+)
+def test_a_preset_stands_for_its_sizes_in_a_config_and_on_the_command_line(
+    given, words, expected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = (REPO / "configs" / "cifar10_ar.yaml").read_text().replace("{preset: S}", given)
+    text = text.replace("resolution: 32", f"resolution: {math.isqrt(expected.n_positions)}")
+    Path("mine.yaml").write_text(text)
+    if words:
+        words = [f"--model.init_args.transformer{'' if words[0] == '.=' else '.' + words[0]}", words[1]]
+    with torch.device("meta"):
+        cli = run("fit", ["--config", "mine.yaml", *words], Unrun)
+    assert cli.model.transformer.config == expected
+    assert cli.model.spec()["init_args"]["transformer"] == asdict(expected)
+    assert cli.config.fit.model.init_args.transformer.as_dict() == asdict(expected)
+
+
+def test_an_unknown_preset_is_refused_in_one_line(igpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = REPO / "configs" / "cifar10_ar.yaml"
+    code, _, err = igpt("fit", "--config", config, "--model.init_args.transformer.preset", "XXL")
+    assert (code, err.strip()) == (2, "igpt fit: transformer.preset is 'XXL'; choose S, M, L, XL")
+    Path("mine.yaml").write_text(config.read_text().replace("{preset: S}", "{preset: XXL}"))
+    code, _, err = igpt("fit", "--config", "mine.yaml")
+    assert (code, err.strip()) == (2, "igpt fit: transformer.preset is 'XXL'; choose S, M, L, XL")
+
+
 @every_config
 def test_a_config_opens_with_its_command_hardware_time_and_result(config):
     header = [line for line in config.read_text().splitlines()[:8] if line.startswith("#")]
-    assert header[0].startswith(f"# igpt fit --config configs/{config.name}")
+    assert header[0].startswith(f"# igpt fit --config {config.relative_to(REPO).as_posix()}")
     for word in ("Hardware:", "Expected:", "Measured:"):
         assert any(word in line for line in header), word
 

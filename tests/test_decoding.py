@@ -105,7 +105,7 @@ def test_in_autocast_weights_and_cache_have_its_type_and_logits_are_about_those_
         expected = model(tokens, causal=True)
         with torch.autocast("cpu", torch.bfloat16):
             decoder = Decoder(model, batch, compile)
-            assert (decoder.graph is not None) == compile
+            assert (decoder.compiled is not None) == compile
             logits = [decoder.next_logits(tokens[:, :0])]
             logits += [decoder.next_logits(tokens[:, first : first + 1]) for first in range(tokens.shape[1] - 1)]
     assert {decoder.kv_cache.dtype, decoder.weights.head.dtype, decoder.weights.blocks[0].qkv.dtype} == {torch.bfloat16}

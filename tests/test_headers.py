@@ -7,9 +7,10 @@ from types import ModuleType
 import pytest
 
 from igpt.model.transformer import PRESETS, parameter_count
+from igpt.parsing import config_name
 from tests.conftest import REPO
 
-CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for path in (REPO / "configs").rglob("*.yaml") if path.parent.name != "scale")
 
 
 def header(config):
@@ -32,20 +33,20 @@ def plan(headers) -> ModuleType:
 
 
 def test_a_config_says_whether_it_is_for_gpus_or_for_a_cpu():
-    on_cpu = {config.stem for config in CONFIGS if "CPU cores" in config.read_text()}
-    assert {config.stem for config in ON_GPUS} | on_cpu == {config.stem for config in CONFIGS}
+    on_cpu = {config_name(config) for config in CONFIGS if "CPU cores" in config.read_text()}
+    assert {config_name(config) for config in ON_GPUS} | on_cpu == {config_name(config) for config in CONFIGS}
     assert all(name.startswith(("digits", "photos")) for name in on_cpu)
-    assert on_cpu.isdisjoint(config.stem for config in ON_GPUS)
+    assert on_cpu.isdisjoint(config_name(config) for config in ON_GPUS)
 
 
-@pytest.mark.parametrize("config", ON_GPUS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", ON_GPUS, ids=config_name)
 def test_a_header_gives_the_hours_and_the_memory_that_are_computed(config, headers):
     lines = header(config)
     for computed in headers.gpu_lines(headers.schedule_of(config)):
         assert any(line.endswith(computed) for line in lines), f"{config.name}: its header should say: {computed}"
 
 
-@pytest.mark.parametrize("config", ON_GPUS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", ON_GPUS, ids=config_name)
 def test_the_batch_for_a_smaller_gpu_adds_up_to_that_of_the_config(config, headers):
     text = "\n".join(header(config))
     found = re.search(r"batch_size (\d+) --trainer.accumulate_grad_batches (\d+)", text)
@@ -55,15 +56,17 @@ def test_the_batch_for_a_smaller_gpu_adds_up_to_that_of_the_config(config, heade
 
 
 def test_recompute_is_on_where_a_batch_fits_in_no_other_way(plan, headers):
-    needs = {config.stem for config in ON_GPUS if plan.recomputes(headers.schedule_of(config))}
-    needs -= {config.stem for config in ON_GPUS if plan.shared(headers.schedule_of(config).config)}  # by configs/scale
-    on = {config.stem for config in ON_GPUS if "\n    recompute: true\n" in config.read_text()}
+    needs = {config_name(config) for config in ON_GPUS if plan.recomputes(headers.schedule_of(config))}
+    needs -= {
+        config_name(config) for config in ON_GPUS if plan.shared(headers.schedule_of(config).config)
+    }  # by configs/scale
+    on = {config_name(config) for config in ON_GPUS if "\n    recompute: true\n" in config.read_text()}
     assert on == needs
     assert "imagenet_ar_l_48" in on
 
 
 def test_a_joint_config_is_computed_with_the_network_that_it_fine_tunes(headers):
-    schedules = {config.stem: headers.schedule_of(config) for config in ON_GPUS}
+    schedules = {config_name(config): headers.schedule_of(config) for config in ON_GPUS}
     assert schedules["imagenet_joint_l_48"].config == schedules["imagenet_ar_l_48"].config
     assert not schedules["cifar10_joint_bert_l"].causal
     assert schedules["cifar10_joint_scratch_s"].config == PRESETS["S"]

@@ -11,7 +11,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x.%j.log
 
-srun igpt fit --config configs/imagenet_ar_xl_64.yaml --config configs/scale/8x8gpu_fsdp.yaml \
+srun igpt fit --config configs/imagenet/ar_xl_64.yaml --config configs/scale/8x8gpu_fsdp.yaml \
   --name imagenet_ar_xl_64 --ckpt_path last
 code=$?
 if [ "$code" -eq 75 ]; then

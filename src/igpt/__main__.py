@@ -1,7 +1,6 @@
 """`python -m igpt` is the `igpt` command; `python -m igpt --attached VERB ...` ends when whoever started it has ended.
 
-The starter of an attached command holds the other end of its standard input and never writes. However the starter
-ends, the system closes the pipe; this needs no signal, and is the same on every system.
+The starter of an attached command holds the other end of its standard input, which the system closes however it ends.
 """
 
 import os
@@ -9,10 +8,7 @@ import sys
 
 
 def leave_out_current_folder() -> None:
-    """Undo what `python -m` has done to the search path of this process: the current folder may hold anybody's files.
-
-    Called before anything is imported that Python has not imported itself.
-    """
+    """Undo what `python -m` did to the search path: the current folder may hold anybody's files."""
     try:
         here = os.getcwd()
     except OSError:  # it was removed

@@ -2,8 +2,7 @@
 
 Exit codes: 0 done; 2 the user's words or files are off (one line, no traceback); 1 anything else; 130 interrupted; 143
 ended by SIGTERM; 141 nobody reads the output any more; 75 `fit` was asked to stop, has saved and can go on; 76
-`LossGuard` stopped `fit` (docs/preemption.md).
-`--debug` anywhere shows the traceback.
+`LossGuard` stopped `fit` (docs/preemption.md). `--debug` anywhere shows the traceback.
 """
 
 import difflib
@@ -16,9 +15,10 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from igpt import __version__
 from igpt.system import (
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line, whatever becomes of what it prints."""
+    """Run one command line; an `OutputError` of what it prints is raised."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -104,7 +104,7 @@ def run(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         return complain(f"igpt: {in_one_line(unknown(verb))}")
-    earlier = {number: signal.getsignal(number) for number in ASKED_TO_END}
+    handlers = {number: signal.getsignal(number) for number in ASKED_TO_END}
     allowed = os.environ.get(ALLOWED, "")
     try:
         os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
@@ -122,15 +122,12 @@ def run(arguments: list[str]) -> int:
     finally:
         os.environ[ALLOWED] = allowed
         if in_main_thread():
-            for number, handler in earlier.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
 def check_surroundings(words: Sequence[str]) -> None:
-    """Raise a UserError for a folder or words that no command can work with.
-
-    Configs and records are UTF-8, and so no name with other bytes could be written into them.
-    """
+    """Raise a UserError for a folder that is gone, or words that no config or record, being UTF-8, could hold."""
     try:
         os.getcwd()
     except OSError as error:
@@ -141,12 +138,7 @@ def check_surroundings(words: Sequence[str]) -> None:
 
 
 def explained(error: BaseException, verb: str) -> int:
-    """Say in a line or a few why a command ended, and return its exit code.
-
-    Args:
-        error: what ended it: an exit, an interrupt or an error.
-        verb: the command.
-    """
+    """Say in a line or a few why a command was ended by an exit, an interrupt or an error; returns its exit code."""
     start = f"igpt {verb}: "
     if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
         if error.code is None or isinstance(error.code, int):
@@ -181,10 +173,7 @@ def in_main_thread() -> bool:
 
 
 def end_on_sigterm(verb: str) -> None:
-    """Have SIGTERM end the command like an error does, so that what is half-written is removed.
-
-    Lightning would note it and go on; `fit` puts its own handler in place once there is something to save.
-    """
+    """Have SIGTERM end the command like an error, so that half-written files go; `fit` later sets its own handler."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # removing must not be interrupted by another
@@ -213,11 +202,8 @@ def unknown(verb: str) -> str:
 
 def runner(verb: str) -> Callable[[list[str]], object]:
     """The function that takes the rest of the command line, imported only now."""
-    if verb in TRAINER_VERBS:
-        run: Callable[[str, list[str]], object] = import_module("igpt.runs.trainer").run
-    else:
-        run = import_module("igpt.commands").run
-    return lambda rest: run(verb, rest)
+    module = import_module("igpt.runs.trainer" if verb in TRAINER_VERBS else "igpt.commands")
+    return partial(module.run, verb)
 
 
 def quiet() -> None:
@@ -232,14 +218,7 @@ def quiet() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # bars of downloads; a run's own line is `ProgressLine`
 
 
-def one_line_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def one_line_warning(message: Warning | str, *_: Any, file: TextIO | None = None, **__: Any) -> None:
     """Stand-in for `warnings.showwarning`."""
     print(f"igpt: warning: {in_one_line(' '.join(str(message).split()))}", file=file or sys.stderr)
 

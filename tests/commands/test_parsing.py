@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from igpt.commands import WORDS
+from igpt.commands import WORDS, function_of
 from igpt.parsing import parser as parsing
 from igpt.parsing.parser import CommandParser, arrange
 from igpt.system.errors import UserError
@@ -138,9 +138,8 @@ def test_help_is_printed_wherever_it_stands(igpt):
 
 
 def test_the_list_that_bare_words_belong_to_is_one_of_the_verb():
-    from importlib import import_module
     from typing import get_type_hints
 
     for name, words in WORDS.items():
-        assert parsing.is_list(get_type_hints(getattr(import_module(f"igpt.commands.{name}"), name))[words])
+        assert parsing.is_list(get_type_hints(function_of(name))[words])
     assert json.loads(arranged("a b", worded, "files")[1]) == ["a", "b"]

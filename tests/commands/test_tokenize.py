@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.commands.tokenize import index_of
 from igpt.data import SPLITS, rng_of
 from igpt.palette.palette import Palette
 from igpt.system.errors import UserError
 from igpt.system.locks import only_writer
 from igpt.tokenization.engines import run_here
+from igpt.tokenization.output import index_of
 from igpt.tokenization.tasks import UNFINISHED, Job, plan_of, tasks_of
 from igpt_datamodules import Digits, ImageFolder, TokenShards
 from igpt_datamodules.files import Stored

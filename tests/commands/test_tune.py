@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import igpt.commands.tune as command
+from igpt.system import only_writer
 
 LOSSES = {0.01: None, 0.003: 1.5, 0.001: 1.4, 0.0003: 1.6, 0.0001: 1.2}
 SCRIPT = """
@@ -128,10 +129,10 @@ def test_killed_and_started_again_it_goes_on_with_the_rate_that_was_cut_off(stan
 
 
 def test_two_at_once_in_one_folder_are_refused(stand_in, config, igpt):
-    with command.made_folder(Path("t")), command.locked(Path("t")):
+    with only_writer(Path("t"), "wait"):
         code, _, err = igpt("tune", "--config", "mini.yaml", "--out", "t")
     assert code == 2
-    assert "--out t" in err
+    assert "another igpt writes to t; wait until it has ended, or give another --out" in err
 
 
 ATTACHED = """

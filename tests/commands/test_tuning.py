@@ -5,19 +5,17 @@ import math
 import pytest
 import yaml
 
-from igpt.commands.tuning import (
+from igpt.commands.tune import (
     RateResult,
     choose,
     config_text,
     differences,
-    fingerprint,
-    next_rate,
     parse_rates,
     read_settings,
     run_settings,
-    starts_to_rise,
     table,
     tried,
+    with_rate,
 )
 from igpt.system.errors import UserError
 
@@ -43,42 +41,27 @@ def results(*losses):
 
 
 @pytest.mark.parametrize(
-    ("losses", "rises"),
+    ("losses", "runs"),
     [
-        ([], False),
-        ([2.0], False),
-        ([2.0, 1.9], False),
-        ([2.0, 2.0], False),
-        ([2.0, 1.9, 1.95], True),
-        ([2.0, 2.1, 1.0], False),
-        ([math.inf, math.inf], False),
-        ([math.inf, 2.0], False),
-        ([2.0, math.inf], True),
+        ([2.0, 1.9, 1.8, 1.7], 4),
+        ([2.0, 2.0, 2.0, 2.0], 4),
+        ([2.0, 1.9, 1.95, 1.0], 3),
+        ([2.0, 2.1, 1.0, 0.5], 2),
+        ([math.inf, math.inf, math.inf, math.inf], 4),
+        ([math.inf, 2.0, math.inf, 1.0], 3),
+        ([2.0, math.inf, 1.0, 0.5], 2),
     ],
 )
-def test_the_loss_starts_to_rise_when_it_is_above_that_of_the_rate_before(losses, rises):
-    assert starts_to_rise(losses) is rises
-
-
-def test_rates_are_tried_in_order_until_the_loss_rises():
-    assert next_rate(RATES, {}) == 0.01
-    assert next_rate(RATES, results(2.0)) == 0.003
-    assert next_rate(RATES, results(2.0, 1.9)) == 0.001
-    assert next_rate(RATES, results(2.0, 1.9, 1.95)) is None
-    assert next_rate(RATES, results(2.0, 1.9, 1.8, 1.7)) is None
-
-
-def test_failed_rates_are_passed_over():
-    assert next_rate(RATES, results(math.inf)) == 0.003
-    assert next_rate(RATES, results(math.inf, math.inf)) == 0.001
-    assert next_rate(RATES, results(math.inf, 2.0, math.inf)) is None
+def test_rates_are_tried_in_order_until_a_loss_is_above_that_of_the_rate_before(losses, runs):
+    asked = []
+    known = results(*losses)
+    found = tried(RATES, lambda rate: asked.append(rate) or known[rate])
+    assert asked == RATES[:runs]
+    assert found == [known[rate] for rate in asked]
 
 
 def test_results_of_rates_that_are_not_asked_for_play_no_part():
-    known = results(2.0, 1.9, 1.8)
-    assert next_rate([0.003, 0.0003], known) == 0.0003
-    assert [r.rate for r in tried([0.003, 0.001], known)] == [0.003, 0.001]
-    assert [r.rate for r in tried(RATES, results(1.0, 2.0, 0.5))] == [0.01, 0.003]
+    assert [r.rate for r in tried([0.003, 0.001], results(2.0, 1.9, 1.8).__getitem__)] == [0.003, 0.001]
 
 
 def test_the_lowest_loss_is_chosen_and_the_earlier_of_equals():
@@ -124,14 +107,12 @@ def test_overrides_and_a_rate_left_at_its_default_are_written_out():
     assert written["model"]["init_args"] == {"transformer": {"n_layers": 2}, "learning_rate": 1e-05}
 
 
-def test_the_fingerprint_is_of_content_not_of_comments_order_or_rate():
+def test_configs_differ_by_content_not_by_comments_order_or_the_rate_that_is_tried():
     settings = read_settings(CONFIG, [], "a.yaml")
     same = read_settings("trainer: {max_steps: 10}\n" + CONFIG.replace("trainer: {max_steps: 10}\n", "").replace(
         "1e-3  # the old one", "0.5"), [], "a.yaml")  # fmt: skip
-    assert fingerprint(same) == fingerprint(settings)
-    assert differences(same, settings) == []
+    assert differences(with_rate(same, 0.1), with_rate(settings, 0.1)) == []
     other = read_settings(CONFIG, ["trainer.max_steps=11", "data.seed=1"], "a.yaml")
-    assert fingerprint(other) != fingerprint(settings)
     assert differences(settings, other) == ["data.seed", "trainer.max_steps"]
 
 

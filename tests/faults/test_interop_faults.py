@@ -196,7 +196,7 @@ def test_options_that_are_off(here, options, words):
 def test_a_config_of_the_same_name_is_never_overwritten(here, tmp_path):
     _, refused = here
     (tmp_path / "mine.yaml").write_text("model: mine")
-    refused("import", "--path", "theirs", "--out", "mine.ckpt", words=["mine.yaml", "overwritten"])
+    refused("import", "--path", "theirs", "--out", "mine.ckpt", words=["mine.yaml", "would be lost"])
     assert (tmp_path / "mine.yaml").read_text() == "model: mine"
 
 
@@ -207,13 +207,13 @@ def test_a_checkpoint_that_no_import_wrote_is_never_overwritten(here, digits_run
     trained = digits_run.checkpoint.read_bytes()
     for content in (trained, trained[:1000], b"other"):
         (tmp_path / name).write_bytes(content)
-        refused(*refused_out, words=["--out mine.ckpt", f"{name} is not of an earlier import"])
+        refused(*refused_out, words=["--out", f"{name} is not of this command"])
         assert (tmp_path / name).read_bytes() == content
     for change in ({"global_step": 1, "data": None}, {"global_step": 0, "data": {"class_path": "D"}}):
         whole = read_checkpoint(digits_run.checkpoint) | {"global_step": change["global_step"]}
         whole[CHECKPOINT_KEY]["data"] = change["data"]
         torch.save(whole, tmp_path / name)
-        refused(*refused_out, words=[f"{name} is not of an earlier import"])
+        refused(*refused_out, words=["--out", f"{name} is not of this command"])
 
 
 def exported(refused, checkpoint, *options, words):

@@ -94,8 +94,6 @@ def test_a_sample_with_a_number_off(refused, digits_run, options, word):
         ("trainer.devices", "999"),
         ("trainer.limit_train_batches", "0"),
         ("trainer.limit_train_batches", "2.5"),
-        ("trainer.log_every_n_steps", "-1"),
-        ("trainer.num_sanity_val_steps", "-2"),
         ("trainer.gradient_clip_algorithm", "scissors"),
         ("trainer.gradient_clip_val", "nan"),
         ("checkpoint.every_n_train_steps", "-1"),

@@ -192,11 +192,13 @@ def test_a_joint_module_that_cannot_be_made_is_one_line(digits_run, igpt, tmp_pa
 
 def test_bert_refuses_a_start_of_sequence_and_shares_that_are_none(digits_run, igpt, tmp_path):
     code, _, err = igpt(
-        "fit", "--config", REPO / "configs" / "digits_bert.yaml", "--model.init_args.transformer.sos", "true"
+        "fit", "--config", REPO / "configs" / "digits" / "bert.yaml", "--model.init_args.transformer.sos", "true"
     )
     assert code == 2
     assert "transformer.sos" in err
-    code, _, err = igpt("fit", "--config", REPO / "configs" / "digits_bert.yaml", "--model.init_args.mask_share", "1.5")
+    code, _, err = igpt(
+        "fit", "--config", REPO / "configs" / "digits" / "bert.yaml", "--model.init_args.mask_share", "1.5"
+    )
     assert code == 2
     assert "mask_share" in err
 

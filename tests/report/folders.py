@@ -166,7 +166,7 @@ def pretrained(
     likelihood = {"images": 359, "mean_nats": 1.35, "std_nats": 0.2, "mean_bits": 1.9476}
     entry = score(0.0, checkpoint="last.ckpt", step=500, metrics={"test/loss": 1.35}, model={})
     write_scores(folder, [{**entry, **({"likelihood": likelihood} if objective == "AR" else {})}])
-    (folder / "commands.txt").write_text(f"igpt fit --config configs/digits_{objective.lower()}.yaml\n")
+    (folder / "commands.txt").write_text(f"igpt fit --config configs/digits/{objective.lower()}.yaml\n")
     for name in ("samples", "completions"):
         Image.new("RGB", (64, 64), (90, 120, 200)).save(folder / f"{name}.png")
     return folder

@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
-from keyword import iskeyword
 from typing import Any
 
 WORDS = {"report": "runs", "surprise": "files"}  # the list option that bare words after the verb belong to
+PLACES = {"import": "import_.import_", "surprise": "sample.surprise"}  # all others are named like their file
+
+
+def function_of(verb: str) -> Callable[..., Any]:
+    """The function of a verb, imported only now."""
+    module, _, name = PLACES.get(verb, f"{verb}.{verb}").partition(".")
+    function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{module}"), name)
+    return function
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -20,8 +27,7 @@ def run(verb: str, arguments: list[str]) -> None:
 
     load_plugins()
     invoked(verb, arguments)
-    name = f"{verb}_" if iskeyword(verb) else verb  # `import` can name neither a module's function nor be imported
-    function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{name}"), name)
+    function = function_of(verb)
     usage = f"%(prog)s {WORDS[verb].upper()} [...] [options]" if verb in WORDS else "%(prog)s [options]"
     parser = CommandParser(prog=f"igpt {verb}", usage=usage, description=(function.__doc__ or "").split("\n\n")[0])
     own_config = "config" in signature(function).parameters  # `tune` takes a config of `fit`, not one of its own

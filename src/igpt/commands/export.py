@@ -4,10 +4,8 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
@@ -22,42 +20,25 @@ from igpt.modules import check_room, step_of
 from igpt.report import Facts, model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
-Format = Literal["huggingface", "safetensors", "checkpoint"]
 CHECKPOINT = "model.ckpt"
 MARK = b"Written by igpt "  # in the card of every export
-WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"}
-WRITTEN |= {CHECKPOINT, f"{CHECKPOINT}.sha256"}
+WRITTEN = (
+    *("config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"),
+    *(CHECKPOINT, f"{CHECKPOINT}.sha256"),
+)
 
 
-@dataclass(frozen=True)
-class Contents:
-    """A checkpoint taken apart.
-
-    Args:
-        header: model and data as plain data, and the step.
-        core: description of the generative module: of the checkpoint, or of what a Joint model holds.
-        state: all tensors under their names in the checkpoint.
-        prefix: of the generative module's names in `state`.
-    """
+class Contents(NamedTuple):
+    """A checkpoint taken apart: its header and step, the generative module's description, and tensors by name."""
 
     header: dict[str, Any]
     core: dict[str, Any]
     state: dict[str, Tensor]
-    prefix: str
-
-    @property
-    def config(self) -> TransformerConfig:
-        """Shape of the network."""
-        return TransformerConfig.of(self.core["init_args"]["transformer"])
+    prefix: str  # of the generative module's names in `state`
 
 
 def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint file holds, as Lightning and `igpt.load` read it, with an optimizer that has done nothing.
-
-    Args:
-        header: model and data as plain data (no data: None), and the step.
-        state: all tensors under their names.
-    """
+    """What a checkpoint file holds, as Lightning and `igpt.load` read it, with an optimizer that has done nothing."""
     return {
         "epoch": 0,
         "global_step": header["step"],
@@ -69,7 +50,7 @@ def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str,
     }
 
 
-def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
+def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "checkpoint"] = "huggingface") -> None:
     """Write a folder for Hugging Face's ImageGPT, the checkpoint's own tensors as safetensors, or one file for igpt.
 
     huggingface: config.json, model.safetensors, preprocessor_config.json (palette) and README.md, a model card that
@@ -82,93 +63,64 @@ def export(ckpt: str, out: str, format: Format = "huggingface") -> None:
             folder go into the card.
         out: folder to write; an earlier export there is replaced.
         format: huggingface, safetensors or checkpoint.
-
-    Raises:
-        UserError: no such checkpoint, `out` holds it or other files, or ImageGPT cannot hold this model.
     """
-    check_folder(out, ckpt)
+    if lies_in(Path(ckpt), Path(out)):
+        raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
+    if Path(out).is_dir():
+        check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
-    config = contents.config
-    facts = Facts.of(ckpt, contents.header, contents.core, format)  # before the weights are taken apart
+    card = model_card(Facts.of(ckpt, contents.header, contents.core, format))  # before the weights are taken apart
     files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":
-        check_exportable(config, contents.core["init_args"].get("order", "raster"), f"--ckpt {ckpt}")
-        colors = tensors[f"{contents.prefix}palette.colors"]
-        head = tensors.get("classifier.weight")
-        files = {
-            "config.json": huggingface_config(config, None if head is None else len(head)),
-            "preprocessor_config.json": processor_config(colors, round(config.n_positions**0.5)),
-        }
-        tensors = to_huggingface(transformer_state(contents, ckpt), config, head)
+        files, tensors = for_huggingface(contents, f"--ckpt {ckpt}")
     with atomic_folder(out) as folder:
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if format == "checkpoint":
-            save(
-                lambda path: write_checkpoint(as_checkpoint(contents.header, contents.state), path), folder / CHECKPOINT
-            )
+            write_checkpoint(as_checkpoint(contents.header, tensors), folder / CHECKPOINT)
         else:
-            save(lambda path: save_file(tensors, path, metadata={"format": "pt"}), folder / "model.safetensors")
-        (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+            write_safetensors(tensors, folder / "model.safetensors")
+        (folder / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path.name for path in folder.iterdir())
     size = sum((Path(out) / name).stat().st_size for name in written)
     print(f"wrote {', '.join(written)} in {out} ({size / 1e6:,.1f} MB)")
 
 
-def save(write: Callable[[Path], None], path: Path) -> None:
-    """Write a file of weights.
-
-    Raises:
-        OSError: it cannot be written; names the file, which safetensors and torch do not.
-    """
-    try:
-        write(path)
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0])
-        raise OSError(number, os.strerror(number), str(path)) from error
-
-
-def check_folder(out: str, ckpt: str) -> None:
-    """Refuse a folder that is not free to be replaced.
-
-    Raises:
-        UserError: it holds the checkpoint, or anything that is not of an earlier export.
-    """
-    folder = Path(out)
-    if lies_in(Path(ckpt), folder):
-        raise UserError(f"--out {out} holds --ckpt {ckpt}, which would be lost; name a new folder")
-    if folder.is_dir():
-        check_own(folder, lambda path: MARK in (path / "README.md").read_bytes(), tuple(WRITTEN))
-
-
 def open_contents(ckpt: str) -> Contents:
-    """The checkpoint taken apart; its module is not built, so the weights are in memory once.
-
-    Raises:
-        UserError: see `read_checkpoint`; or its header does not describe a model.
-    """
+    """The checkpoint taken apart; its module is not built, so the weights are in memory once."""
     content = read_sharded(ckpt) if Path(ckpt).is_dir() else read_checkpoint(ckpt)
     header, state = content[CHECKPOINT_KEY], content["state_dict"]
     model = header["model"]
     joint = "generative" in model["init_args"]
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
     check_room(model["init_args"], state, ckpt)
-    held = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    check_finite(held.items(), f"--ckpt {ckpt}")
-    step = step_of(content)
-    plain = {"model": model, "data": header.get("data"), "step": step}
-    return Contents(plain, core, held, "generative." if joint else "")
+    check_finite(state.items(), f"--ckpt {ckpt}")
+    plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
+    return Contents(plain, core, state, "generative." if joint else "")
 
 
-def transformer_state(contents: Contents, ckpt: str) -> dict[str, Tensor]:
-    """The network's own tensors, float32, taken out of the rest.
-
-    Raises:
-        UserError: they do not fit the network that the checkpoint names.
-    """
+def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """The JSON files and the tensors of Hugging Face's ImageGPT; the network's tensors leave `contents.state`."""
+    args, state = contents.core["init_args"], contents.state
+    config = TransformerConfig.of(args["transformer"])
+    check_exportable(config, args.get("order", "raster"), source)
+    colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."
-    names = [name for name in contents.state if name.startswith(prefix)]
-    state = {name.removeprefix(prefix): contents.state.pop(name).to(torch.float32) for name in names}
-    check_state(state, contents.config, f"--ckpt {ckpt}")
-    return state
+    names = [name for name in state if name.startswith(prefix)]
+    network = {name.removeprefix(prefix): state.pop(name).to(torch.float32) for name in names}
+    check_state(network, config, source)
+    files = {
+        "config.json": huggingface_config(config, None if head is None else len(head)),
+        "preprocessor_config.json": processor_config(colors, round(config.n_positions**0.5)),
+    }
+    return files, to_huggingface(network, config, head)
+
+
+def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write the weights; an OSError names the file and the system's reason, which safetensors' own error hides."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = int((re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0])
+        raise OSError(number, os.strerror(number), str(path)) from error

@@ -16,7 +16,6 @@ from igpt.checkpoints import (
     remove_checkpoint,
     write_checkpoint,
 )
-from igpt.commands.alignment import check_score, score
 from igpt.commands.export import as_checkpoint
 from igpt.data import ImageDataModule
 from igpt.interop import (
@@ -29,8 +28,9 @@ from igpt.interop import (
     read_huggingface,
     read_json,
     read_openai,
+    score,
 )
-from igpt.model import pixel_order
+from igpt.model import TransformerConfig, pixel_order
 from igpt.modules import BERT, Autoregressive, Joint
 from igpt.palette import Palette
 from igpt.system import Precision, UserError, atomic_path, check_own, compute_of
@@ -67,9 +67,6 @@ def import_(
         accelerator: where the network is scored: auto, cpu, gpu, cuda or mps.
         precision: of that; auto is what is quickest here.
         tf32: on CUDA, let float32 products round to TF32.
-
-    Raises:
-        UserError: a file is missing or damaged, holds another network, or no palette is given; names file and tensor.
     """
     target = checked_target(out)
     check_score(alignment, data)
@@ -79,74 +76,49 @@ def import_(
     imported = read(path, format)
     check_score(alignment, data, imported.config)
     colors = colors_of(imported, palette)
-    write(target, imported, colors, spec_of(imported))
+    write(target, imported, colors)
     print(describe(imported, target, colors))
     if data is not None and compute is not None:
         print(score(str(target), data, alignment, compute))
 
 
 def checked_target(out: str) -> Path:
-    """The checkpoint to write.
-
-    Raises:
-        UserError: it has another ending, or a file that would be overwritten is not of an earlier import.
-    """
+    """The checkpoint to write; a UserError if a file that would be written over is not of an earlier import."""
     target = Path(out)
     if target.suffix != ".ckpt":
         raise UserError(f"--out {out} must end in .ckpt")
-    if target.with_suffix(".yaml").exists() and not target.exists():
-        raise UserError(f"--out {out}: {target.with_suffix('.yaml')} would be overwritten; choose another name")
     for file in (target, classes_path(target)):
-        if file.exists() and not is_imported(file):
-            raise UserError(f"--out {out}: {file} is not of an earlier import and would be lost; choose another name")
-    check_own(target.with_suffix(".yaml"), lambda path: starts_from(path).name == target.name)
+        check_own(file, is_imported)
+
+    def names_target(config: Path) -> bool:
+        start = yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"]
+        return target.exists() and Path(start).name == target.name
+
+    check_own(target.with_suffix(".yaml"), names_target)
     return target
-
-
-def starts_from(config: Path) -> Path:
-    """The checkpoint that an import's config names."""
-    return Path(yaml.safe_load(config.read_bytes())["model"]["init_args"]["start_from"])
 
 
 def is_imported(file: Path) -> bool:
     """Whether an import wrote this checkpoint: one that was trained has steps and data."""
-    try:
-        content = read_checkpoint(file)
-    except UserError:
-        return False
+    content = read_checkpoint(file)
     return content.get("global_step") == 0 and content[CHECKPOINT_KEY].get("data") is None
 
 
 def read(path: str, format: str | None) -> Imported:
-    """Weights of either kind.
-
-    Raises:
-        UserError: there is nothing of that kind at `path`, or see the readers.
-    """
-    found = format or found_format(path)
-    imported = read_huggingface(path) if found == "huggingface" else read_openai(path)
+    """Weights of either kind; a UserError if there are none at `path`, or they are not those of square images."""
+    theirs = format == "huggingface" or (format is None and (Path(path) / "config.json").is_file())
+    if format is None and not theirs and not is_openai(path):
+        raise UserError(
+            f"--path {path} is neither a folder with config.json (Hugging Face) nor the prefix of a TensorFlow "
+            f"checkpoint ({path}.index); give one of them"
+        )
+    imported = read_huggingface(path) if theirs else read_openai(path)
     positions = imported.config.n_positions
     if math.isqrt(positions) ** 2 != positions:
         raise UserError(f"{path} has {positions} positions, which is no square; igpt is for square images")
     check_state(imported.state, imported.config, path)
     check_finite([*imported.state.items(), ("class head", imported.class_head)], path)
     return imported
-
-
-def found_format(path: str) -> str:
-    """What lies at `path`, by the names of files.
-
-    Raises:
-        UserError: neither a Hugging Face folder nor a TensorFlow checkpoint.
-    """
-    if (Path(path) / "config.json").is_file():
-        return "huggingface"
-    if is_openai(path):
-        return "openai"
-    raise UserError(
-        f"--path {path} is neither a folder with config.json (Hugging Face) nor the prefix of a TensorFlow checkpoint "
-        f"({path}.index); give one of them"
-    )
 
 
 def open_colors(file: str) -> Tensor:
@@ -159,50 +131,42 @@ def open_colors(file: str) -> Tensor:
 
 
 def colors_of(imported: Imported, palette: str | None) -> Tensor:
-    """The colours that the tokens stand for.
-
-    Raises:
-        UserError: there are none, or not as many as the network has tokens.
-    """
-    if palette is None and imported.palette is None:
-        beside = Path(imported.source if Path(imported.source).is_dir() else Path(imported.source).parent) / CENTERS
-        if not beside.is_file():
-            raise UserError(
-                f"--palette is missing: there are no colours with {imported.source}; give {CENTERS} or {PROCESSOR}"
-            )
-        palette = str(beside)
-    colors = open_colors(palette) if palette is not None else imported.palette
-    assert colors is not None
+    """The colours that the tokens stand for; a UserError if there are none, or another number than of tokens."""
+    source = Path(imported.source)
+    colors, where = imported.palette, f"{PROCESSOR} of {source}"
+    if palette is not None or colors is None:
+        file = palette or str((source if source.is_dir() else source.parent) / CENTERS)
+        if palette is None and not Path(file).is_file():
+            raise UserError(f"--palette is missing: there are no colours with {source}; give {CENTERS} or {PROCESSOR}")
+        colors, where = open_colors(file), f"--palette {file}"
     if len(colors) != imported.config.vocab_size:
-        where = f"--palette {palette}" if palette is not None else f"{PROCESSOR} of {imported.source}"
         raise UserError(f"{where} has {len(colors)} colours, and the network {imported.config.vocab_size} tokens")
     return colors
 
 
-def spec_of(imported: Imported) -> dict[str, Any]:
-    """Class and network as checkpoints describe them; no rate and no other part of a recipe, which is not known."""
-    kind = Autoregressive if imported.causal else BERT
-    shape = imported.config.to_dict()
-    return {
-        "class_path": f"{kind.__module__}.{kind.__qualname__}",
-        "init_args": {"transformer": shape, "order": "raster"},
-    }
+def spec_of(kind: type, **init_args: Any) -> dict[str, Any]:
+    """A module's class and arguments as checkpoints describe them; the recipe of its training is not known."""
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": init_args}
 
 
-def write(target: Path, imported: Imported, colors: Tensor, spec: dict[str, Any]) -> None:
+def write(target: Path, imported: Imported, colors: Tensor) -> None:
     """Write all files, or none of them; an earlier import's class head does not outlast its network."""
-    side = math.isqrt(imported.config.n_positions)
+    shape = imported.config.to_dict()
+    spec = spec_of(Autoregressive if imported.causal else BERT, transformer=shape, order="raster")
     state = {f"transformer.{name}": tensor for name, tensor in imported.state.items()}
-    state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", side)}
+    state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", math.isqrt(imported.config.n_positions))}
     content = {target.name: (spec, state)}
     head = trained_head(imported)
     if head is not None:
         held = {f"generative.{name}": tensor for name, tensor in state.items()} | {"classifier.weight": head}
-        content[classes_path(target).name] = joint_spec(spec, len(head)), held
+        content[classes_path(target).name] = spec_of(Joint, num_classes=len(head), generative=spec), held
+    run = target.parent.parent.name if target.parent.name == "checkpoints" else ""
+    model = {"class_path": spec["class_path"], "init_args": {"transformer": shape, "start_from": str(target)}}
+    recipe = {"name": run or target.stem, "model": model}  # lacks the data
     with atomic_path(target.with_suffix(".yaml")) as config, TemporaryDirectory(dir=target.parent, prefix=".") as made:
-        config.write_text(yaml.safe_dump(recipe(target, spec), sort_keys=False), encoding="utf-8")
-        for name, (model, tensors) in content.items():
-            write_checkpoint(as_checkpoint({"model": model, "data": None, "step": 0}, tensors), Path(made) / name)
+        config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        for name, (described, tensors) in content.items():
+            write_checkpoint(as_checkpoint({"model": described, "data": None, "step": 0}, tensors), Path(made) / name)
         for name in content:
             move_checkpoint(Path(made) / name, target.with_name(name))
     if head is None:
@@ -215,41 +179,40 @@ def trained_head(imported: Imported) -> Tensor | None:
     return head if head is not None and head.count_nonzero() else None
 
 
-def joint_spec(spec: dict[str, Any], num_classes: int) -> dict[str, Any]:
-    """Description of a Joint model that holds the one that `spec` describes."""
-    path = f"{Joint.__module__}.{Joint.__qualname__}"
-    return {"class_path": path, "init_args": {"num_classes": num_classes, "generative": spec}}
-
-
 def classes_path(target: Path) -> Path:
     """Where the checkpoint with the class head goes."""
     return target.with_suffix(".classes.ckpt")
 
 
-def recipe(target: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """A config for fit and the verbs of training, which lacks the data; the run's folder is where `target` lies."""
-    name = target.parent.parent.name if target.parent.name == "checkpoints" else target.stem
-    model = {"transformer": spec["init_args"]["transformer"], "start_from": str(target)}
-    return {"name": name or target.stem, "model": {"class_path": spec["class_path"], "init_args": model}}
-
-
 def describe(imported: Imported, target: Path, colors: Tensor) -> str:
     """What was read and written, and what comes next."""
-    config = imported.config
+    config, beside = imported.config, target.with_suffix(".yaml")
     kind = "Autoregressive" if imported.causal else "BERT"
     count = sum(tensor.numel() for tensor in imported.state.values())
-    written = [target.name, target.with_suffix(".yaml").name]
-    note = ""
-    if imported.class_head is not None:
-        trained = trained_head(imported) is not None
-        written += [classes_path(target).name] if trained else []
-        note = f", {len(imported.class_head)} classes" if trained else ", a class head of zeros (left out)"
+    written, note = f"{target.name}, {beside.name}", ""
+    if (head := trained_head(imported)) is not None:
+        written, note = f"{written}, {classes_path(target).name}", f", {len(head)} classes"
+    elif imported.class_head is not None:
+        note = ", a class head of zeros (left out)"
     if not imported.pixel_head:
         note += ", no head for pixels (zeros: to probe and to fine-tune, not to sample)"
     return (
         f"{imported.source}: {kind}, {config.n_layers} layers, width {config.d_model}, {config.n_heads} heads, "
         f"{config.n_positions} positions, {len(colors)} colours, {count:,} parameters{note}\n"
-        f"wrote {', '.join(written)} in {target.parent}\n"
-        f"next: igpt probe --ckpt {target} --data DATA; "
-        f"igpt test --config {target.with_suffix('.yaml')} --data DATA --ckpt_path {target}"
+        f"wrote {written} in {target.parent}\n"
+        f"next: igpt probe --ckpt {target} --data DATA; igpt test --config {beside} --data DATA --ckpt_path {target}"
     )
+
+
+def check_score(alignment: Alignment, data: ImageDataModule | None, config: TransformerConfig | None = None) -> None:
+    """Raise a UserError if there is nothing to score, before anything is written; with `config`, if it does not fit."""
+    if data is None:
+        if alignment != "igpt":
+            raise UserError(f"--alignment {alignment} is about the score on images; name some with --data")
+    elif config is None:
+        data.prepare_data()
+    elif alignment != "igpt" and not config.sos:
+        raise UserError(f"--alignment {alignment} is about autoregressive models; BERT has no start of sequence")
+    elif data.resolution**2 != config.n_positions:
+        side, given = math.isqrt(config.n_positions), data.resolution
+        raise UserError(f"--data.resolution: the images are {given}x{given}, the model's {side}x{side}; set it")

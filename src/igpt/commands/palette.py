@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +25,6 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
         out: file to write, ending in .npy.
         colors: number of colours, k; 512 in the paper.
         seed: of the clustering; the same seed gives the same file.
-
-    Raises:
-        UserError: `out` does not end in .npy, the data are missing, or have fewer than k different colours; or a
-            file that would be written over is not of an earlier palette.
     """
     target = Path(out)
     if target.suffix != ".npy":
@@ -40,16 +35,15 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
     counts, examples = count_pixels(data)
     fitted = fit_palette(counts, colors, seed)
     report = {"k": fitted.k, "seed": seed, **palette_quality(fitted, counts), "sha256": fitted.sha256}
-    beside = [target.with_suffix(suffix) for suffix in (".json", ".png")]
-    with atomic_path(target) as whole, atomic_path(beside[0]) as path, atomic_path(beside[1]) as shown:  # all, or none
+    figures, picture = target.with_suffix(".json"), target.with_suffix(".png")
+    quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
+    with atomic_path(target) as whole, atomic_path(figures) as path, atomic_path(picture) as shown:  # all, or none
         fitted.save(whole)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        draw(fitted, examples, report, shown)
-    quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
+        draw(fitted, examples, quality, shown)
     print(
         f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"
-        f"; {quality}, {report['unused_colors']} unused\n"
-        f"wrote {target}, {target.with_suffix('.json').name}, {target.with_suffix('.png').name}"
+        f"; {quality}, {report['unused_colors']} unused\nwrote {target}, {figures.name}, {picture.name}"
     )
 
 
@@ -77,29 +71,27 @@ def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
     return counts, torch.cat(examples)[:SHOWN]
 
 
-def draw(palette: Palette, examples: Tensor, report: dict[str, Any], path: Path) -> None:
+def draw(palette: Palette, examples: Tensor, quality: str, path: Path) -> None:
     """The colours, sorted by lightness, above rows of images before and after."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1.6, 1, 1])
     rgb = palette.rgb().cpu()
-    order = (rgb.float() @ torch.tensor([0.299, 0.587, 0.114])).argsort()
     columns = min(64, palette.k)
-    rows = -(-palette.k // columns)
-    swatch = torch.full((rows * columns, 3), 255, dtype=torch.uint8)
-    swatch[: palette.k] = rgb[order]
-    top.imshow(swatch.view(rows, columns, 3).numpy(), aspect="auto", interpolation="nearest")
-    quality = (
-        "lossless" if report["psnr"] is None else f"mean squared error {report['mse']:.2f}, {report['psnr']:.1f} dB"
+    swatch = torch.full((-(-palette.k // columns) * columns, 3), 255, dtype=torch.uint8)
+    swatch[: palette.k] = rgb[(rgb.float() @ torch.tensor([0.299, 0.587, 0.114])).argsort()]
+    before, after = (
+        torch.cat(list(images), dim=2).permute(1, 2, 0)
+        for images in (examples, palette.decode(palette.encode(examples)).cpu())
     )
-    top.set_title(f"{palette.k} colours by lightness: {quality}", fontsize=10)
-    for axis, images, title in (
-        (middle, examples, "before: 24-bit pixels"),
-        (bottom, palette.decode(palette.encode(examples)).cpu(), "after: palette colours"),
-    ):
-        axis.imshow(torch.cat(list(images), dim=2).permute(1, 2, 0).numpy(), interpolation="nearest")
+    pictures = {
+        f"{palette.k} colours by lightness: {quality}": swatch.view(-1, columns, 3),
+        "before: 24-bit pixels": before,
+        "after: palette colours": after,
+    }
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.subplots(3, 1, height_ratios=[1.6, 1, 1])
+    for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
+        axis.imshow(picture.numpy(), interpolation="nearest", aspect="auto" if axis is axes[0] else "equal")
         axis.set_title(title, fontsize=10)
-    for axis in (top, middle, bottom):
         axis.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=130)

@@ -1,7 +1,6 @@
-"""`igpt sample`: new images, or a missing part of given ones."""
+"""`igpt sample` and `igpt surprise`: pictures that a checkpoint draws, and how likely it finds given ones."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.data import ImageDataModule, check_pair, enlarge, grid, open_mask, open_picture, save_picture
-from igpt.model import SamplingOptions
+from igpt.data import (
+    ImageDataModule,
+    check_pair,
+    enlarge,
+    grid,
+    heat,
+    heat_legend,
+    open_mask,
+    open_picture,
+    save_picture,
+)
+from igpt.model import NATS_PER_BIT, SamplingOptions
 from igpt.modules import BERT, Loaded, PixelModel, load
-from igpt.system import Precision, UserError, atomic_path, compute_of
+from igpt.system import Compute, Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
 MOST = 10**6  # images of one command
+SIDE = 192  # pixels an image of `surprise` is enlarged to, so that the legend fits below two of them
+BATCH = 16
 
 
 def sample(
@@ -65,16 +76,13 @@ def sample(
         tf32: on CUDA, let float32 products round to TF32.
         compile: draw each pixel by one compiled graph; half a minute to begin with, then up to twice as fast on a CPU;
             of no use on CUDA, where steps are recorded anyway. Not for BERT.
-
-    Raises:
-        UserError: no such checkpoint or picture, a setting out of range, or `out` holds what is not of this command.
     """
     given = {} if steps is None else {"steps": steps}
     options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, **given)
     options.check()
     check_choice(num, complete, rows, keep, mask)
     check_seed(seed)
-    check_pair(out, is_tokens, [ckpt, mask, *(complete or [])])
+    check_pair(out, lambda made: made.dtype == np.int64 and made.ndim in (2, 3), [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
@@ -82,36 +90,34 @@ def sample(
     started = time.perf_counter()
     with compute.autocast():
         if complete or rows:
-            region = given_region(mask, module.resolution)
-            originals = given_images(loaded, complete, rows, data)
-            drawn = completed(module, originals, num or 4, 0.5 if keep is None else keep, region, options)
+            region, keep = given_region(mask, module.resolution), 0.5 if keep is None else keep
+            originals = given_images(loaded, complete, rows, data).to(module.device)
+            shown, tokens = module.complete(originals, num or 4, keep, region, options)
+            shown, columns, drawn = shown.flatten(0, 1), shown.shape[1], int(module.unknown_part(keep, region).sum())
         else:
-            drawn = drawn_new(module, num or 16, options)
-    seconds = time.perf_counter() - started
-    write(drawn, module.resolution, out)
+            tokens = module.sample(num or 16, options)
+            shown, columns, drawn = module.palette.decode(tokens), max(1, round(len(tokens) ** 0.5)), tokens.shape[1]
+    seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
+    write(enlarge(grid(shown.cpu(), columns), module.resolution), tokens.cpu().numpy(), out)
     print(
-        f"drew {drawn.pixels:,} pixels of {drawn.images} images in {seconds:.1f} s: "
-        f"{drawn.pixels / seconds:,.0f} tokens/s\nwrote {out}, {Path(out).with_suffix('.npy').name}"
+        f"drew {images * drawn:,} pixels of {images} images in {seconds:.1f} s: {images * drawn / seconds:,.0f} "
+        f"tokens/s\nwrote {out}, {Path(out).with_suffix('.npy').name}"
     )
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What was drawn, and how it is shown.
-
-    Args:
-        shown: pictures uint8 `(N, 3, R, R)` of the grid, row by row.
-        columns: of the grid.
-        tokens: those of the new images, for the .npy.
-        images: how many of the pictures are new.
-        pixels: how many pixels were drawn for them.
-    """
-
-    shown: Tensor
-    columns: int
-    tokens: Tensor
-    images: int
-    pixels: int
+def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: float | None, mask: str | None) -> None:
+    """Raise a UserError for options that exclude each other, or numbers out of range."""
+    if complete and rows:
+        raise UserError("--complete and --rows exclude each other; give one of them")
+    if keep is not None and mask is not None:
+        raise UserError("--keep and --mask exclude each other; give one of them")
+    for option, value in (("--mask", mask), ("--keep", keep)):
+        if value is not None and not complete and not rows:
+            raise UserError(f"{option} is about given images; name them with --complete or --rows")
+    if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
+        raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
+    if num is not None and num > MOST:
+        raise UserError(f"--num {num} is more than one picture can show; choose at most {MOST:,}")
 
 
 def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) -> None:
@@ -122,69 +128,21 @@ def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) 
         raise UserError(f"--compile: --ckpt {ckpt} is BERT, which draws in a few passes; leave --compile out")
 
 
-def completed(
-    module: PixelModel, originals: Tensor, num: int, keep: float, region: Tensor | None, options: SamplingOptions
-) -> Drawn:
-    """So many completions of each image uint8 `(B, 3, R, R)`, a row an image."""
-    pictures, tokens = module.complete(originals.to(module.device), num, keep, region, options)
-    images = len(originals) * num
-    pixels = images * int(module.unknown_part(keep, region).sum())
-    return Drawn(pictures.flatten(0, 1), pictures.shape[1], tokens, images, pixels)
-
-
-def drawn_new(module: PixelModel, num: int, options: SamplingOptions) -> Drawn:
-    """So many new images, in a square as far as they go."""
-    tokens = module.sample(num, options)
-    return Drawn(module.palette.decode(tokens), max(1, round(num**0.5)), tokens, num, tokens.numel())
-
-
-def is_tokens(array: NDArray[np.generic]) -> bool:
-    """Whether `write` makes such arrays: of new images `(N, T)`, or of completions `(B, num, T)`."""
-    return array.dtype == np.int64 and array.ndim in (2, 3)
-
-
-def write(drawn: Drawn, resolution: int, out: str) -> None:
-    """Write the picture and the tokens beside it: both files, or none."""
-    with atomic_path(out) as picture, atomic_path(Path(out).with_suffix(".npy")) as path:
-        save_picture(enlarge(grid(drawn.shown.cpu(), drawn.columns), resolution), picture)
-        np.save(path, drawn.tokens.cpu().numpy())
-
-
-def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: float | None, mask: str | None) -> None:
-    """Raise a UserError for options that exclude each other, or numbers out of range."""
-    if complete and rows:
-        raise UserError("--complete and --rows exclude each other; give one of them")
-    if keep is not None and mask is not None:
-        raise UserError("--keep and --mask exclude each other; give one of them")
-    if mask is not None and not complete and not rows:
-        raise UserError("--mask says what of given images is drawn anew; name them with --complete or --rows")
-    if keep is not None and not complete and not rows:
-        raise UserError("--keep says what of given images stays; name them with --complete or --rows")
-    if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
-        raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
-    if num is not None and num > MOST:
-        raise UserError(f"--num {num} is more than one picture can show; choose at most {MOST:,}")
-
-
 def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: ImageDataModule | None) -> Tensor:
     """Images to complete, uint8 `(B, 3, R, R)`: picture files, or the first of the test split."""
-    resolution = loaded.module.core.resolution
+    module = loaded.module.core
     if files:
-        return torch.stack([open_picture(file, resolution) for file in files])
+        return torch.stack([open_picture(file, module.resolution) for file in files])
     data = data if data is not None else loaded.data()
-    loaded.module.core.check_resolution(data.resolution)
-    loaded.module.core.check_colors(data)
+    module.check_resolution(data.resolution)
+    module.check_colors(data)
     data.prepare_data()
     test = data.images("test")
     return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])
 
 
 def given_region(mask: str | None, resolution: int) -> Tensor | None:
-    """What a mask file says is drawn anew, bool `(R, R)`; None where none is given.
-
-    Raises:
-        UserError: no such picture, or nothing in it is white.
-    """
+    """What a mask file says is drawn anew, bool `(R, R)`; None where none is given, a UserError if it is nothing."""
     if mask is None:
         return None
     region = open_mask(mask, resolution)
@@ -192,3 +150,64 @@ def given_region(mask: str | None, resolution: int) -> Tensor | None:
         size = f"{resolution}x{resolution}"
         raise UserError(f"--mask {mask} has no white pixel at the model's {size}; paint white what is to be drawn")
     return region
+
+
+def write(picture: Tensor, array: NDArray[np.generic], out: str) -> None:
+    """Write the picture and the array beside it as .npy: both files, or none."""
+    with atomic_path(out) as shown, atomic_path(Path(out).with_suffix(".npy")) as path:
+        save_picture(picture, shown)
+        np.save(path, array)
+
+
+def surprise(
+    files: list[str],
+    ckpt: str,
+    out: str,
+    seed: int = 0,
+    accelerator: str = "auto",
+    precision: Precision = "auto",
+    tf32: bool = True,
+) -> None:
+    """A picture of how surprising each pixel is: -log p of its palette colour, in nats.
+
+    Writes a picture with a row a file, the image in palette colours beside its heat map, all on one scale from 0 to
+    the highest surprise of all files; and beside it NAME.npy, float32 (files, R, R) in nats. Prints the mean of each.
+
+    AR: exact, each pixel given those before it; the sum is the image's negative log-likelihood. BERT: every pixel is
+    scored once while it is hidden, under disjoint masks of about the share that it was trained with, given all pixels
+    outside its mask; that is a pseudo-likelihood, which can be compared between images but not with AR's.
+
+    Args:
+        files: pictures; of each the central square, at the model's resolution, in palette colours.
+        ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
+        out: picture to write, such as surprise.png.
+        seed: of BERT's masks.
+        accelerator: auto, cpu, gpu, cuda or mps.
+        precision: of the network; auto is what is quickest here.
+        tf32: on CUDA, let float32 products round to TF32.
+    """
+    check_pair(out, lambda made: made.dtype == np.float32 and made.ndim == 3, [ckpt, *files])
+    check_seed(seed)
+    if not files:
+        raise UserError("--files is empty; name one picture or more")
+    compute = ready(compute_of(accelerator, precision), tf32)
+    module = load(ckpt, compute.device).module.core
+    images = torch.stack([open_picture(file, module.resolution) for file in files])
+    tokens, nats = surprise_of(module, images, seed, compute)
+    top = max(float(nats.max()), 1e-6)
+    pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, top)], dim=1)
+    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), module.resolution, SIDE)
+    legend = heat_legend(top, picture.shape[2], "nats per pixel")
+    write(torch.cat([picture, legend], dim=1), nats.numpy(), out)
+    for file, mean in zip(files, nats.double().mean((1, 2)).tolist(), strict=True):
+        print(f"{file}: {mean:.4f} nats, {mean / NATS_PER_BIT:.4f} bits per pixel")
+    print(f"wrote {out}, {Path(out).with_suffix('.npy').name}")
+
+
+@torch.inference_mode()
+def surprise_of(module: PixelModel, images: Tensor, seed: int, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Tokens int64 `(N, T)` and surprise float32 `(N, R, R)` on the CPU, both in raster order, of images uint8."""
+    tokens = module.encode(images.to(module.device))
+    with compute.autocast():
+        nats = torch.cat([module.surprise(part, seed) for part in tokens.split(BATCH)])
+    return module.to_raster(tokens), module.to_raster(nats).unflatten(1, (module.resolution, -1)).cpu()

@@ -14,11 +14,19 @@ from igpt.model.objectives import (
 )
 from igpt.model.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.model.sampling import SamplingOptions, generate, infill, sample
-from igpt.model.transformer import NORM_EPS, PRESETS, PixelTransformer, TransformerConfig, check_layers, parameter_count
+from igpt.model.transformer import (
+    NORM_EPS,
+    PRESETS,
+    PixelTransformer,
+    TransformerConfig,
+    check_layers,
+    parameter_count,
+    with_preset,
+)
 
 __all__ = [
     "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
     "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
     "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
-    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample",
+    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
 ]  # fmt: skip

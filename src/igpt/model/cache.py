@@ -37,7 +37,7 @@ class Decoder:
         shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
         self.kv_cache = model.wpe.new_zeros(shape, dtype=self.weights.head.dtype)
         self.compiled = compiled_step() if compile and self.kv_cache.device.type != "cuda" else None
-        self.recorded = CUDAGraphs(self.masked_step) if can_be_recorded(self.kv_cache) else None
+        self.recorded = CUDAGraphs() if can_be_recorded(self.kv_cache) else None
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Decoder:
         self.seen += 1
         if self.recorded is not None:
             reach = min(-(-self.seen // REACH) * REACH, self.model.config.n_positions)
-            return self.recorded(reach, tokens, position)
+            return self.recorded(self.masked_step, reach, tokens, position)
         if self.compiled is None or self.seen <= FIRST_COMPILED:
             return eager_step(self.model, self.weights, tokens, position, self.kv_cache[..., : self.seen, :])
         past = self.kv_cache[..., : self.seen - 1, :]

@@ -150,33 +150,32 @@ class CUDAGraphs:
     It may not wait for the device, and what else it reads must stay where it is.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
+    def __init__(self) -> None:  # takes no function: one that is bound to who owns this would be a circle of references
         self.recordings: dict[int, Recording] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, variant: int, *tensors: Tensor) -> Tensor:
+    def __call__(self, function: Callable[..., Tensor], variant: int, *tensors: Tensor) -> Tensor:
         """What the function returns, as a tensor of its own."""
         if variant not in self.recordings:
-            self.recordings[variant] = self._record(variant, tensors)
+            self.recordings[variant] = self._record(function, variant, tensors)
         graph, inputs, output = self.recordings[variant]
         for held, given in zip(inputs, tensors, strict=True):
             held.copy_(given)
         graph.replay()
         return output.clone()
 
-    def _record(self, variant: int, tensors: tuple[Tensor, ...]) -> Recording:
+    def _record(self, function: Callable[..., Tensor], variant: int, tensors: tuple[Tensor, ...]) -> Recording:
         inputs = tuple(tensor.clone() for tensor in tensors)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                self.function(variant, *inputs)
+                function(variant, *inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # "thread_local": other threads, such as the one that pins the loaders' batches, may go on meanwhile
         with uncollected(), torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            output = self.function(variant, *inputs)
+            output = function(variant, *inputs)
         return Recording(graph, inputs, output)
 
 

@@ -58,8 +58,8 @@ class TransformerConfig:
 
     @classmethod
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
-        """Accept a config or its plain dict, as checkpoints hold it."""
-        return value if isinstance(value, cls) else cls(**value)  # type: ignore[arg-type]
+        """Accept a config or its plain dict, as checkpoints hold it; `preset` in a dict names one of `PRESETS`."""
+        return value if isinstance(value, cls) else cls(**with_preset(value))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints."""
@@ -72,6 +72,21 @@ PRESETS = {
     "L": TransformerConfig(48, 1536, 16),
     "XL": TransformerConfig(60, 3072, 16, n_positions=4096),  # the paper does not state the heads of XL
 }
+
+
+def with_preset(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config with `preset` replaced by the sizes that it stands for; those given beside it win.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if "preset" not in fields:
+        return fields
+    name, given = fields["preset"], {key: value for key, value in fields.items() if key != "preset"}
+    if str(name) not in PRESETS:
+        raise UserError(f"transformer.preset is {name!r}; choose {', '.join(PRESETS)}")
+    sizes = ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size")
+    return {size: getattr(PRESETS[name], size) for size in sizes} | given
 
 
 class RMSNorm(nn.Module):

@@ -1,9 +1,11 @@
-"""Parsers of every verb: no abbreviations, and errors that fit in one line."""
+"""The parser of every verb: options without abbreviations, errors in one line, and what was typed for the records."""
 
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -11,6 +13,7 @@ from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt.parsing.configs import check_config
+from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
 from igpt.system import UserError, registered, split_allowed
 
@@ -22,6 +25,7 @@ _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 MODELS = ["BERT", "Autoregressive", "Joint"]  # of `igpt.modules`
 LONGEST = 400
 GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
+_typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 
 class CommandParser(LightningArgumentParser):
@@ -33,7 +37,7 @@ class CommandParser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the classes; a UserError of one of them comes out as it is, not wrapped in a parser's message."""
+        """Build the classes; the UserError of one of them is raised as it is."""
         try:
             return super().instantiate(*args, **kwargs)
         except Exception as error:
@@ -50,7 +54,7 @@ class CommandParser(LightningArgumentParser):
         """Parse a command line; a group of options that a config gives a bare value is refused."""
         restrict_imports()
         words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
-        values = super().parse_args(words, *args[1:], **kwargs)
+        values = super().parse_args(expand_words(words), *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
             for name in GROUPS:
                 if name in part and not isinstance(part[name], Namespace):
@@ -70,17 +74,23 @@ class CommandParser(LightningArgumentParser):
         raise UserError(one_line(message)) from ex
 
 
-def arrange(arguments: list[str], function: Callable[..., Any], words: str | None) -> list[str]:
-    """The command line as the parser takes it, from what people type.
+def invoked(verb: str, arguments: list[str]) -> None:
+    """Remember what was typed."""
+    _typed.set((verb, *arguments))
 
-    Options may be written with dashes (`--labels-per-class`), lists as words (`--labels_per_class 4 25`), and bare
-    words belong to the list option `words`, where the verb has one. Every option takes a value, so a word is bare
-    where no option stands before it.
+
+def command_line() -> str:
+    """What was typed, quoted so that a shell takes it again; empty where a function was called from Python."""
+    return shlex.join(["igpt", *_typed.get()]) if _typed.get() else ""
+
+
+def arrange(arguments: list[str], function: Callable[..., Any], words: str | None) -> list[str]:
+    """The command line as the parser takes it: dashes in names become underscores, words after a list option a list.
+
+    Bare words, those with no option before them, belong to the list option `words`, where the verb has one.
     """
     hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
-    arranged: list[str] = []
-    loose: list[str] = []
-    rest = list(arguments)
+    arranged, loose, rest = list[str](), list[str](), list(arguments)
     while rest:
         head = rest.pop(0)
         option, equals, value = head.partition("=")
@@ -124,21 +134,15 @@ def one_line(message: str) -> str:
     """A parser's message as one line that begins with the option it is about."""
     text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
     text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
-    refused = refused_import(text)
-    if refused:
+    if refused := refused_import(text):
         return f"{text.partition(':')[0]}: {refused}"
-    wrong_class = re.search(r"Expected a dot import path string: (\S+?)(;|$)", text)
-    if wrong_class:
+    if wrong_class := re.search(r"Expected a dot import path string: (\S+?)(;|$)", text):
         return f"{text.partition(':')[0]}: {no_such_class(text, wrong_class[1])}"
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
-    text = re.sub(r"^(the following arguments are required: )(.*)$", required, text)
+    if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
+        names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))
+        text = f"{missing[1]}{names}; see --help, or take a file from configs/ with --config"
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
-
-
-def required(match: re.Match[str]) -> str:
-    """Missing options by the names that one types."""
-    names = [f"--{name.rpartition('.')[2]}" for name in match[2].split(", ")]
-    return f"{match[1]}{', '.join(names)}; see --help, or take a file from configs/ with --config"
 
 
 def no_such_class(text: str, name: str) -> str:

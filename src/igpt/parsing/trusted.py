@@ -36,7 +36,5 @@ def refused_import(message: str) -> str | None:
     if found is None:
         return None
     name = found[1] or found[2]
-    return (
-        f"{name} {REFUSED}, so it was not imported; if you trust it, add {ALLOW} {name.rpartition('.')[0]} (or set "
-        f"{ALLOWED})"
-    )
+    module = name.rpartition(".")[0]
+    return f"{name} {REFUSED}, so it was not imported; if you trust it, add {ALLOW} {module} (or set {ALLOWED})"

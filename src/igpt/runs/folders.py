@@ -6,29 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from igpt.checkpoints import LAST, is_intact, newest_intact, step_checkpoints
+from igpt.parsing import config_name
 from igpt.system import UserError, check_unread, lies_in
 from igpt.training import is_main_process
 
 OTHER_NAME = "give another --name"
-LONGEST_NAME = 200  # bytes; file systems take 255, and what is written beside a run adds to it
 
 
 def run_dir(config: Any) -> Path:
-    """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given.
-
-    Raises:
-        UserError: the name is not that of one folder.
-    """
+    """The folder of a run: RUNS_DIR/NAME, the name being that of the last config file if none is given."""
     files = config.get("config") or []
-    name = Path(str(files[-1])).stem if files else "unnamed"
+    name = config_name(str(files[-1])) if files else "unnamed"
     name = name if config.name is None else str(config.name)
-    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
+    if name in ("", ".", "..") or Path(name).name != name or len(os.fsencode(name)) > 200:  # file systems take 255
         raise UserError(f"--name {name!r} is not the name of one folder; give a short one, and its place by --runs_dir")
     return Path(config.runs_dir) / name
 
 
 def checkpoints_dir(config: Any) -> Path:
-    """Where a run saves, whatever its logger: `checkpoint.dirpath`, or the folder `checkpoints` of the run."""
+    """Where a run saves: `checkpoint.dirpath`, or the folder `checkpoints` of the run."""
     given = config.checkpoint.dirpath
     return Path(given).expanduser() if given else run_dir(config) / "checkpoints"
 
@@ -36,11 +32,7 @@ def checkpoints_dir(config: Any) -> Path:
 def last_checkpoint(folder: Path) -> Path | None:
     """What `--ckpt_path last` stands for: `last.ckpt`, or the newest intact step where that one is of no use.
 
-    Returns:
-        None where the folder holds no checkpoint.
-
-    Raises:
-        UserError: none of those that it holds can be read.
+    None where the folder holds no checkpoint; a UserError if none of those that it holds can be read.
     """
     last = folder / LAST
     if is_intact(last):
@@ -67,12 +59,7 @@ def is_run(folder: Path) -> bool:
 
 
 def check_place(config: Any) -> None:
-    """Look whether a new run can have its folder, from which an earlier run would be moved aside.
-
-    Raises:
-        UserError: what is there is not an earlier run and nothing else, or another process reads it; a file that the
-            new run begins with lies in there; or `checkpoint.dirpath` holds the checkpoints of another run.
-    """
+    """Raise a UserError unless all that stands in a new run's places may be moved aside, an earlier run and no more."""
     folder = run_dir(config)
     reason = no_place(folder)
     if reason:
@@ -96,19 +83,13 @@ def no_place(folder: Path) -> str | None:
     """Why what stands in the place of a new run cannot be moved aside, if so."""
     if folder.is_symlink():
         return "is a link"
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         return "is a file"
-    inside = list(folder.iterdir())
-    if not inside:
-        return None
-    if os.path.ismount(folder):
-        return "is a disk of its own"
-    if not is_run(folder):
+    inside = list(folder.iterdir()) if folder.exists() else []
+    if inside and not is_run(folder):
         return "holds files, but no run of igpt"
-    other = next((child for child in inside if child.is_dir() and is_run(child)), None)
-    return f"holds other runs, such as {other.name}" if other else None
+    other = next((child.name for child in inside if child.is_dir() and is_run(child)), None)
+    return f"holds other runs, such as {other}" if other else None
 
 
 def files_used(config: Any) -> list[tuple[str, Path]]:
@@ -120,11 +101,7 @@ def files_used(config: Any) -> list[tuple[str, Path]]:
 
 
 def move_aside(folder: Path) -> None:
-    """Give an earlier run another name, `NAME.1` or the next that is free, so that starting anew never loses one.
-
-    Raises:
-        UserError: another process reads it.
-    """
+    """Give an earlier run another name, `NAME.1` or the next that is free, so that starting anew never loses one."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     check_unread(folder, OTHER_NAME)
@@ -132,7 +109,5 @@ def move_aside(folder: Path) -> None:
     while os.path.lexists(aside := folder.with_name(f"{folder.name}.{number}")):
         number += 1
     folder.rename(aside)
-    print(
-        f"{folder} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last",
-        file=sys.stderr,
-    )
+    words = f"{folder} held an earlier run, which is now {aside}; to go on with a run, use --ckpt_path last"
+    print(words, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a run's folder keeps about the commands that were run on it: commands.txt and scores.json."""
+"""Records of the commands that were run on a run: commands.txt and scores.json in its folder."""
 
 import json
 import math
@@ -19,11 +19,7 @@ def add_command(folder: Path, command: str) -> None:
 
 
 def read_scores(folder: Path) -> list[Any]:
-    """The entries of scores.json; none where there is no file.
-
-    Raises:
-        UserError: the file holds no list.
-    """
+    """The entries of scores.json, none where there is no file; a UserError if it holds no list."""
     path = folder / "scores.json"
     if not path.exists():
         return []
@@ -37,11 +33,7 @@ def read_scores(folder: Path) -> list[Any]:
 
 
 def add_score(folder: Path, entry: dict[str, Any]) -> None:
-    """Add an entry to scores.json.
-
-    Raises:
-        UserError: as `read_scores`.
-    """
+    """Add an entry to scores.json."""
     with in_turn(folder / "scores.json"):
         entries = [*read_scores(folder), entry]
         with atomic_path(folder / "scores.json") as path:

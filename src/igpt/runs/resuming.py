@@ -1,7 +1,7 @@
 """What a resumed run brings along from its checkpoint, and how it differs from what it is given now."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
 from igpt.modules import step_of
-from igpt.system import UserError
+from igpt.system import ACCELERATORS, Compute, UserError, compute_of
 from igpt.training import is_main_process
 
 NOT_COMPARED = {
@@ -20,28 +20,15 @@ NOT_COMPARED = {
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where a run goes on from, as far as the checkpoint says so.
+    """Where a run goes on from, as far as the checkpoint says so."""
 
-    Attributes:
-        step: optimizer steps done.
-        precision: that it was trained in.
-        recipe: see `igpt.modules.base.recipe_of`; and where the schedule began.
-        data: what it was trained on, as plain data.
-    """
-
-    step: int = 0
+    step: int = 0  # optimizer steps done
     precision: str | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)  # see `igpt.modules.recipe_of`; and where the schedule began
+    data: dict[str, Any] | None = None  # what it was trained on, as plain data
 
     def schedule_start(self, schedule: str, max_steps: int) -> int:
-        """The step at which the learning rate's schedule began.
-
-        Args:
-            schedule: "continue" the one the run has had, or "restart" it where it was to end at another step. A run
-                that is stopped and resumed many times by one command begins anew only once.
-            max_steps: where it is to end.
-        """
+        """The step at which the learning rate's schedule began; "restart" begins anew where it was to end elsewhere."""
         if schedule == "restart" and self.recipe.get("max_steps") != max_steps:
             return self.step
         return int(self.recipe.get("schedule_start", 0))
@@ -65,13 +52,7 @@ def tell_changes(changes: list[str], schedule: str) -> None:
 
 
 def use_checkpoint(model: Any, path: str) -> Beginning:
-    """Refuse a checkpoint whose network differs from the config's; name other differences in a warning.
-
-    A fine-tuned checkpoint holds its whole network, so the config's `pretrained` file is not needed any more.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or holds another network.
-    """
+    """Raise a UserError for a checkpoint of another network than the config's; name other differences in a warning."""
     content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
     if is_main_process():  # of a folder of parts, one process reads all weights
         state = content.get("state_dict")
@@ -81,16 +62,14 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     stored, given = header["init_args"], model.init_args.as_dict()
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
-
-    if "generative" in stored:
+    if "generative" in stored:  # it holds the whole network, so that the file it began with is not needed
         model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
     network = differences(stored.get("transformer", {}), given.get("transformer") or {})
     if stored.get("order") != given.get("order"):
         network.append(f"order {stored.get('order')} (now {given.get('order')})")
     if network:
         raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
-    recipe = differences(stored, given)
-    if recipe:
+    if recipe := differences(stored, given):
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
     known = content[CHECKPOINT_KEY]
     return Beginning(step_of(content), known.get("precision"), known.get("recipe") or {}, known.get("data"))
@@ -103,13 +82,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
-    """Have the data's classes stand in the order of the checkpoint that is used, so that labels and splits stay.
+    """Have the data's classes stand in the order of the checkpoint's, where the config leaves the order open.
 
-    Only where the config leaves the order open, and both are of one class of data modules and one folder.
-
-    Args:
-        data: the config's data module.
-        stored: the checkpoint's.
+    Labels and splits then stay, where both are of one class of data modules and one folder.
     """
     given = data.get("init_args")
     if given is None or given.get("classes") != "natural" or not isinstance(stored, dict):
@@ -118,3 +93,21 @@ def keep_classes(data: Any, stored: dict[str, Any] | None) -> None:
     same = data.class_path.rpartition(".")[2] == str(stored.get("class_path")).rpartition(".")[2]
     if same and found.get("root") == given.get("root"):
         given.classes = found.get("classes", "sorted")  # older versions knew no other order
+
+
+def compute_for(trainer: Any, began: str | None) -> Compute:
+    """Where and how a trainer runs the network; an accelerator that igpt does not know is left to Lightning.
+
+    Args:
+        trainer: its options.
+        began: precision of the run that is gone on with, which goes on in it unless another one is named.
+    """
+    precision = trainer.precision or "auto"
+    if trainer.accelerator not in ACCELERATORS:
+        return Compute(str(trainer.accelerator), "32-true" if precision == "auto" else precision)
+    if began is not None and precision == "auto":
+        kept = compute_of(trainer.accelerator, began, option="--trainer.")
+        return replace(kept, reason="the run that is resumed began with it")
+    if began not in (None, precision):
+        rank_zero_warn(f"--trainer.precision {precision}: the run that is resumed began with {began}")
+    return compute_of(trainer.accelerator, precision, option="--trainer.")

@@ -5,7 +5,6 @@ import math
 import shlex
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.callbacks import (
     ImagesPerSecond,
@@ -37,21 +35,9 @@ from igpt.runs import records
 from igpt.runs.checks import check_devices, check_recipe, check_strategy, preflight
 from igpt.runs.folders import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.runs.loopback import stay_on_this_machine
-from igpt.runs.resuming import Beginning, keep_classes, tell_changes, use_checkpoint
-from igpt.system import (
-    ACCELERATORS,
-    LOST,
-    Compute,
-    UserError,
-    atomic_path,
-    compute_of,
-    load_plugins,
-    only_writer,
-    reader,
-)
+from igpt.runs.resuming import Beginning, compute_for, keep_classes, tell_changes, use_checkpoint
+from igpt.system import LOST, UserError, atomic_path, load_plugins, only_writer, reader
 from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
-
-KEYWORDS = ("best", "hpc", "registry")
 
 
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
@@ -91,7 +77,7 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def experiment(self) -> Any:
-        """The writer of events, or one that writes nothing."""
+        """The writer of events, once begun."""
         return super().experiment if self.begun else DummyExperiment()
 
     def save(self) -> None:
@@ -103,11 +89,9 @@ class RunLogger(TensorBoardLogger):
 class RunFolder(SaveConfigCallback):
     """Begins the folder `runs/NAME`, and writes down there what is run.
 
-    `config.yaml` has every option of the training, also those left at their defaults, and the name. A low-data run also
-    gets `subset.json`, the indices of its training images. Every verb adds its command line to `commands.txt`.
-
-    A training does so when the first step is about to be taken: a command that fails before that moves no earlier run
-    aside.
+    config.yaml has every option of the training, subset.json the indices of a low-data run's images, and commands.txt
+    the command line of every verb. A training begins its folder when the first step is about to be taken: a command
+    that fails before that moves no earlier run aside.
     """
 
     def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
@@ -120,21 +104,21 @@ class RunFolder(SaveConfigCallback):
             records.add_command(run_dir(self.config), self.command)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move an earlier run aside where this one starts anew, then write each file whole or not at all."""
+        """Begin the folder; an earlier run is moved aside where this one starts anew."""
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.begun = True
         if not trainer.is_global_zero:
             return
         folder = run_dir(self.config)
-        if self.config.ckpt_path:
-            try:
-                self._write(folder, trainer)
-            except UserError as error:  # what stands beside the checkpoints never keeps a run from going on
-                print(f"igpt fit: {error}; training goes on", file=sys.stderr)
-        else:
+        if not self.config.ckpt_path:
             move_aside(folder)
+        try:
             self._write(folder, trainer)
+        except UserError as error:
+            if not self.config.ckpt_path:
+                raise
+            print(f"igpt fit: {error}; training goes on", file=sys.stderr)  # the checkpoints are what counts
 
     def _write(self, folder: Path, trainer: pl.Trainer) -> None:
         records.add_command(folder, self.command)
@@ -160,7 +144,7 @@ class TrainerCLI(LightningCLI):
         return {TrainerCLI.verb: LightningCLI.subcommands()[TrainerCLI.verb]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse what the launcher hands over (Lightning's own method warns that sys.argv is not empty)."""
+        """Parse what the launcher hands over; Lightning's own method would warn that sys.argv is not empty."""
         self.config = parser.parse_args(args)
         self.save_config_kwargs["command"] = shlex.join(["igpt", *args])
 
@@ -179,10 +163,7 @@ class TrainerCLI(LightningCLI):
         parser.add_lightning_class_args(SampleGrid, "samples")
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint, where a file is named; options stay as the command line and the config say.
-
-        (LightningCLI would let the file's hyper-parameters override them silently.)
-        """
+        """Check the checkpoint, where a file is named; its hyper-parameters never override options."""
         config = self.config[self.verb]
         path = config.get("ckpt_path")
         if path is None and self.verb != "fit":
@@ -193,7 +174,7 @@ class TrainerCLI(LightningCLI):
             if last is None and self.verb != "fit":
                 raise UserError(f"--ckpt_path last: there is no checkpoint in {folder}; train first, or name a file")
             path = config.ckpt_path = str(last) if last else None
-        if path is not None and path not in KEYWORDS:
+        if path is not None:
             self.beginning = use_checkpoint(config.model, path)
             keep_classes(config.data, self.beginning.data)
         config.weights_only = True
@@ -204,6 +185,8 @@ class TrainerCLI(LightningCLI):
         began = self.beginning.precision if self.verb == "fit" else None
         self.compute = ready(compute_for(config.trainer, began), config.tf32)
         config.trainer.precision = self.compute.precision
+        if self.verb == "predict":
+            config.return_predictions = False  # they are in files
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make `runs/NAME` the place of everything that this run writes."""
@@ -214,76 +197,85 @@ class TrainerCLI(LightningCLI):
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
-        callbacks: list[Any] = [ImagesPerSecond()]
-        if config.trainer.enable_progress_bar is not False and not self._has_callback(ProgressBar):
-            callbacks.insert(0, ProgressLine())  # first, so that it ends its line before others print
-        self.likelihood = Likelihood(str(folder / "likelihood"))
+        self.trainer_defaults["callbacks"] = self._own_callbacks(config, folder)
         if config.trainer.logger in (None, True):
             kwargs["logger"] = RunLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
             kwargs["logger"].begun = self.verb != "fit"
+        every = config.trainer.val_check_interval
+        if isinstance(every, int) and not isinstance(every, bool):  # Lightning counts batches, and all else here steps
+            kwargs["val_check_interval"] = every * config.trainer.accumulate_grad_batches
+        if not any(isinstance(plugin, CheckpointIO) for plugin in self._given("plugins")):
+            kwargs["plugins"] = [*self._given("plugins"), WholeCheckpoints()]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:  # an accelerator or strategy that is none, or no number of devices
+            raise UserError(f"--trainer: {' '.join(str(error).split())}") from error
+        stay_on_this_machine(trainer)
+        if self.verb == "fit":
+            self._begin(trainer, config, folder)
+        return trainer
+
+    def _begin(self, trainer: pl.Trainer, config: Any, folder: Path) -> None:
+        """Give a training places for what it writes, locks on them, and the step where its schedule began."""
+        check_strategy(trainer)
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, StepCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(checkpoints_dir(config))
+            if isinstance(callback, LossGuard) and callback.out is None:
+                callback.out = str(folder / "result.json")
+        callbacks.sort(key=lambda callback: not isinstance(callback, RunFolder))  # first, to begin the folder
+        self.model.schedule_start = self.beginning.schedule_start(config.schedule, trainer.max_steps)
+        if is_main_process() and not config.trainer.fast_dev_run:
+            self.held.enter_context(only_writer(folder, "give another --name"))
+            if config.checkpoint.dirpath:
+                self.held.enter_context(only_writer(config.checkpoint.dirpath, "give another --checkpoint.dirpath"))
+        if config.ckpt_path:
+            recipe = recipe_of(trainer, self.datamodule)
+            tell_changes(self.beginning.changes(recipe, self.datamodule.spec()), config.schedule)
+
+    def _own_callbacks(self, config: Any, folder: Path) -> list[pl.Callback]:
+        """The callbacks of igpt's own that go with the verb."""
+        training = self.verb == "fit"
+        self.likelihood = Likelihood(str(folder / "likelihood"))
+        callbacks: list[pl.Callback] = [ImagesPerSecond()]
+        if config.trainer.enable_progress_bar is not False and not self._has_callback(ProgressBar):
+            callbacks.insert(0, ProgressLine())  # first, so that it ends its line before others print
         if self.verb == "predict":
             callbacks.append(LayerFeatures(str(folder / "features"), config.ckpt_path))
         if self.verb == "test":
             callbacks.append(self.likelihood)
-        if self.verb == "fit" and config.trainer.logger is not False:
+        if training and config.trainer.logger is not False:
             callbacks.append(LearningRate())
-        if self.verb == "fit" and not config.trainer.fast_dev_run:
+        if training and not config.trainer.fast_dev_run:
             callbacks += [ReplayHooks(), Preemption()]
-        if not self._has_callback(LossGuard):
-            callbacks.append(
-                LossGuard(factor=math.inf)
-            )  # no spike is too high, but what is not finite never comes back
-        self.trainer_defaults["callbacks"] = callbacks
-        every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
-        if isinstance(every, int) and not isinstance(every, bool):
-            kwargs["val_check_interval"] = every * batches  # Lightning counts batches, and all else here counts steps
-        plugins = self._get(self.config_init, "trainer").get("plugins") or []
-        given = plugins if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in given):
-            kwargs["plugins"] = [*given, WholeCheckpoints()]
-        trainer = super().instantiate_trainer(**kwargs)
-        stay_on_this_machine(trainer)
-        if self.verb == "fit":
-            check_strategy(trainer)
-            place(trainer.callbacks, checkpoints_dir(config), folder)  # type: ignore[attr-defined]
-            self.model.schedule_start = self.beginning.schedule_start(config.schedule, trainer.max_steps)
-            if is_main_process() and not config.trainer.fast_dev_run:
-                self.held.enter_context(only_writer(folder, "give another --name"))
-                if config.checkpoint.dirpath:
-                    self.held.enter_context(only_writer(config.checkpoint.dirpath, "give another --checkpoint.dirpath"))
-            if config.ckpt_path:
-                recipe = recipe_of(trainer, self.datamodule)
-                tell_changes(self.beginning.changes(recipe, self.datamodule.spec()), config.schedule)
-        return trainer
+        if not self._has_callback(LossGuard):  # no spike is too high, but what is not finite never comes back
+            callbacks.append(LossGuard(factor=math.inf))
+        return callbacks
+
+    def _given(self, option: str) -> list[Any]:
+        """What the user gives as an option of the trainer, as a list."""
+        given = self._get(self.config_init, "trainer").get(option) or []
+        return given if isinstance(given, list) else [given]
 
     def _has_callback(self, kind: type) -> bool:
-        """Whether the user gives such a callback."""
-        given = self._get(self.config_init, "trainer").get("callbacks") or []
-        return any(isinstance(callback, kind) for callback in (given if isinstance(given, list) else [given]))
+        return any(isinstance(callback, kind) for callback in self._given("callbacks"))
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the verb; what `validate` and `test` find is added to `runs/NAME/scores.json`.
-
-        Raises:
-            SystemExit: with 76, `LossGuard` has stopped the training, so that nothing goes on as if there were a model.
-        """
-        config, folder = self.config[subcommand], run_dir(self.config[subcommand])
+        """Run the verb; scores are added to scores.json, and a training that `LossGuard` stopped exits with 76."""
+        config, folder, main = self.config[subcommand], run_dir(self.config[subcommand]), self.trainer.is_global_zero
         scored = subcommand in ("validate", "test") and self.trainer.loggers and not config.trainer.fast_dev_run
         if scored:
-            if self.limit(subcommand) is not None:
-                name = "test" if subcommand == "test" else "val"
-                line = (
-                    f"--trainer.limit_{name}_batches {self.limit(subcommand)}: these figures are of a part of the split"
-                )
-                if self.trainer.is_global_zero:
-                    print(f"igpt: warning: {line}", file=sys.stderr)
+            if main and (limit := self.limit(subcommand)) is not None:
+                option = "--trainer.limit_test_batches" if subcommand == "test" else "--trainer.limit_val_batches"
+                print(f"igpt: warning: {option} {limit}: these figures are of a part of the split", file=sys.stderr)
             records.read_scores(folder)  # what is off about the file is said before the work
-        if subcommand != "fit" and folder.is_dir() and self.trainer.is_global_zero:
+        if subcommand != "fit" and folder.is_dir() and main:
             self.held.enter_context(reader(folder))
-        if subcommand == "predict" and self.trainer.is_global_zero:
+        if subcommand == "predict" and main:
             self.held.enter_context(only_writer(folder / "features", "give another --name"))
         super()._run_subcommand(subcommand)
-        if scored and self.trainer.is_global_zero:
+        if scored and main:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
@@ -307,51 +299,5 @@ class TrainerCLI(LightningCLI):
             "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
-        limit = self.limit(verb)
-        entry |= {"limit_batches": limit} if limit is not None else {}
-        found = self.likelihood.summary()
-        return entry | ({"likelihood": found} if found else {})
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False
-        return kwargs
-
-
-def compute_for(trainer: Any, began: str | None) -> Compute:
-    """Where and how a trainer runs the network.
-
-    Args:
-        trainer: its options; an accelerator that igpt does not know is left to Lightning.
-        began: precision of the run that is gone on with, which goes on in it unless another one is named.
-
-    Raises:
-        UserError: see `igpt.system.hardware.compute_of`.
-    """
-    precision = trainer.precision or "auto"
-    if trainer.accelerator not in ACCELERATORS:
-        return Compute(str(trainer.accelerator), "32-true" if precision == "auto" else precision)
-    if began is None or precision == began:
-        return compute_of(trainer.accelerator, precision, option="--trainer.")
-    if precision != "auto":
-        rank_zero_warn(f"--trainer.precision {precision}: the run that is resumed began with {began}")
-        return compute_of(trainer.accelerator, precision, option="--trainer.")
-    kept = compute_of(trainer.accelerator, began, option="--trainer.")
-    return replace(kept, reason="the run that is resumed began with it")
-
-
-def place(callbacks: list[pl.Callback], checkpoints: Path, folder: Path) -> None:
-    """Tell callbacks where this run saves, and put the one that begins its folder first.
-
-    Args:
-        callbacks: of the trainer, changed in place.
-        checkpoints: where checkpoints go.
-        folder: of the run.
-    """
-    for callback in callbacks:
-        if isinstance(callback, StepCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(checkpoints)
-        if isinstance(callback, LossGuard) and callback.out is None:
-            callback.out = str(folder / "result.json")
-    callbacks.sort(key=lambda callback: not isinstance(callback, RunFolder))
+        extra = {"limit_batches": self.limit(verb), "likelihood": self.likelihood.summary()}
+        return entry | {name: value for name, value in extra.items() if value is not None}

@@ -50,6 +50,7 @@ from igpt.system.terminal import (
     in_one_line,
     lose_output,
     open_closed_streams,
+    with_progress,
 )
 
 __all__ = [
@@ -59,5 +60,5 @@ __all__ = [
     "fall_back_to_cpu", "final_name", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory", "last_line",
     "lies_in", "link_last", "load_plugins", "lose_output", "move_aside", "only_writer", "open_closed_streams",
     "packages", "partial_path", "reader", "registered", "remove", "remove_folder", "remove_own", "remove_partial",
-    "replacing", "same_file", "sha256_of", "split_allowed", "sync", "take_place", "wait_briefly",
+    "replacing", "same_file", "sha256_of", "split_allowed", "sync", "take_place", "wait_briefly", "with_progress",
 ]  # fmt: skip

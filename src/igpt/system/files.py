@@ -269,7 +269,9 @@ def move_aside(folder: Path, names: list[str]) -> Path:
 
 def lies_in(file: Path, folder: Path) -> bool:
     """Whether a file, or the link that it is named by, lies in a folder, whatever links lead there."""
-    return any(place.is_relative_to(folder.resolve()) for place in (file.resolve(), file.parent.resolve() / file.name))
+    real = os.path.realpath  # unlike Path.resolve, it takes a loop of links
+    places = (Path(real(file)), Path(real(file.parent)) / file.name)
+    return any(place.is_relative_to(real(folder)) for place in places)
 
 
 def same_file(one: Path, other: Path) -> bool:

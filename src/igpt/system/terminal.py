@@ -3,8 +3,12 @@
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
 
 READER_GONE = 141  # exit code where nobody reads the output any more: what a shell gives a program ended by SIGPIPE
 KEPT = "\n\r\t"
@@ -78,3 +82,14 @@ def complain(text: str, code: int = 2) -> int:
     with suppress(OSError):
         print(text, file=sys.stderr)
     return code
+
+
+def with_progress(items: Iterator[T], total: int, what: str) -> Iterator[T]:
+    """The same items, counted on stderr: a terminal's line is renewed, a file gets a line every ten seconds."""
+    every, start, end = (0.5, "\r", "") if sys.stderr.isatty() else (10.0, "", "\n")
+    shown_at = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown_at > every:
+            shown_at = time.monotonic()
+            print(f"{start}{done:,} of {total:,} {what}", end=end, file=sys.stderr, flush=True)

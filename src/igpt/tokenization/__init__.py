@@ -1,10 +1,7 @@
 """Tokenising images into shards, on one machine or a Dask cluster."""
 
 from igpt.tokenization.engines import run_here, run_on_dask
-from igpt.tokenization.tasks import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
-from igpt.tokenization.writing import stand_ins
+from igpt.tokenization.output import write_shards
+from igpt.tokenization.tasks import Job
 
-__all__ = [
-    "UNFINISHED", "Job", "Record", "Task", "forget_skips", "plan_of", "run_here", "run_on_dask", "same_plan",
-    "stand_ins", "tasks_of",
-]  # fmt: skip
+__all__ = ["Job", "run_here", "run_on_dask", "write_shards"]
