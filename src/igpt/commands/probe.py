@@ -90,7 +90,7 @@ def probe(
     options.check(loaded.module)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
-    data = to_probe_with(data, loaded)
+    data = data_to_probe(data, loaded)
     folder = Path(out) if out else default_folder(Path(ckpt))
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
@@ -100,12 +100,11 @@ def probe(
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(one, task) for one in options.methods]
-        about = origin(ckpt, task)
-        report = ProbeReport(about, results, low_data(task, few), subset_indices(data, few))
+        report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
         forget_training(task, results)
     print(report.text())
-    print(told(written, folder, time.perf_counter() - started))
+    print(message(written, folder, time.perf_counter() - started))
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
@@ -122,13 +121,13 @@ def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
         dtype=task.options.stored_as,
         compute=task.compute,
     )
-    told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
-    print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {told}")
+    how = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
+    print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {how}")
     return features
 
 
-def told(written: Written, folder: Path, seconds: float) -> str:
-    """What was written, and what was moved aside for it."""
+def message(written: Written, folder: Path, seconds: float) -> str:
+    """The last line that is printed: what was written, and what was moved aside for it."""
     first, *others = written.names
     line = f"wrote {folder / first}, {', '.join(others)} in {seconds:.1f} s"
     if written.aside is None:
@@ -136,22 +135,18 @@ def told(written: Written, folder: Path, seconds: float) -> str:
     return f"{folder} held a probe of another checkpoint, other data or options, which is now {written.aside}\n{line}"
 
 
-def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
-    """The data given, or else those of the checkpoint, prepared; no image is in training and validation both.
-
-    Raises:
-        UserError: the data are not there, or their images do not fit the network.
-    """
+def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
+    """The data given, or else those of the checkpoint, prepared, with training and validation apart."""
     data = data if data is not None else loaded.data()
-    data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
+    data.split = replace(data.split, fold_validation=False)
     loaded.module.core.check_resolution(data.resolution)
     loaded.module.core.check_colors(data)
     data.prepare_data()
     return data
 
 
-def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
-    """What was probed, for probe.json."""
+def protocol(ckpt: str, task: ProbeTask) -> dict[str, Any]:
+    """What was probed and how, for probe.json."""
     options, data, loaded = task.options, task.data, task.loaded
     standing = {"standardise": options.standardise, "dtype": options.stored_as, "precision": task.compute.precision}
     return {
@@ -169,7 +164,7 @@ def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
 
 
 def default_folder(ckpt: Path) -> Path:
-    """Where the results of a checkpoint go: probe/ of its run for the last one, a folder of its own for others."""
+    """Default --out of a checkpoint: probe/ of its run for the last one, a folder of its own for others."""
     run = run_of(ckpt)
     if run == ckpt.absolute().parent:
         return ckpt.with_name(f"{ckpt.stem}_probe")
@@ -177,6 +172,6 @@ def default_folder(ckpt: Path) -> Path:
 
 
 def run_of(ckpt: Path) -> Path:
-    """The run's folder where a checkpoint lies in its `checkpoints`, else the checkpoint's own folder."""
+    """The run's folder of a checkpoint in RUN/checkpoints, else the checkpoint's own folder."""
     folder = ckpt.absolute().parent
     return folder.parent if folder.name == "checkpoints" else folder

@@ -154,20 +154,19 @@ def stored_features(
     """
     identity = identity_of(checksum, data, how, compute.precision, dtype)
 
-    def there() -> bool:
-        empty = folder.is_dir() and not any(folder.iterdir())
-        return folder.exists() and not empty and (own or not differences(read_manifest(folder), identity, layers))
+    def reusable() -> bool:
+        there = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+        return there and (own or not differences(read_manifest(folder), identity, layers))
 
-    if there():
-        return FeatureStore.open(folder, identity, layers), True
-    with only_writer(folder, "give another --store") if own else nullcontext():  # the default place is the caller's
-        if there():  # another process has just written it
-            return FeatureStore.open(folder, identity, layers), True
-        writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
-        writer.identity = identity
-        trainer = quiet_trainer(compute, callbacks=[writer])
-        trainer.predict(module, datamodule=data, return_predictions=False)
-        return FeatureStore.open(folder, identity, layers), False
+    alone = own and not reusable()  # the default place is locked by the caller
+    with only_writer(folder, "give another --store") if alone else nullcontext():
+        reused = reusable()  # perhaps another process has just written it
+        if not reused:
+            writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
+            writer.identity = identity
+            trainer = quiet_trainer(compute, callbacks=[writer])
+            trainer.predict(module, datamodule=data, return_predictions=False)
+        return FeatureStore.open(folder, identity, layers), reused
 
 
 def count_classes(data: ImageDataModule) -> int:

@@ -49,10 +49,10 @@ CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file
 
 
 class LayerProbe(pl.LightningModule):
-    """Linear probes on the features of a network that is not trained.
+    """Linear probes on the features of a frozen network.
 
-    The network runs once a batch, whatever the number of layers and rates. It is no submodule: neither the trainer nor
-    a checkpoint sees it, and its mode stays as it is.
+    The network runs once a batch, whatever the number of layers and rates. It is no submodule, so that neither the
+    trainer nor a checkpoint sees it.
 
     Args:
         network: whose features are probed.
@@ -67,7 +67,7 @@ class LayerProbe(pl.LightningModule):
 
     def __init__(self, network: PixelModule, recipe: SGDRecipe, steps_per_epoch: int, compute: Compute) -> None:
         super().__init__()
-        self._held = (network,)  # in a tuple, where torch does not look for submodules
+        self._network = (network,)  # in a tuple, where torch does not look for submodules
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.compute = compute
@@ -90,7 +90,7 @@ class LayerProbe(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Move the network to the trainer's device, as Lightning does with submodules only."""
-        self._held[0].to(self.trainer.strategy.root_device)
+        self._network[0].to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
     def features(self, images: Tensor, *key: int) -> Tensor:
@@ -100,7 +100,7 @@ class LayerProbe(pl.LightningModule):
         """
         if images.is_floating_point():
             return images.transpose(0, 1).float()
-        core, recipe = self._held[0].core, self.recipe
+        core, recipe = self._network[0].core, self.recipe
         with self.compute.autocast():
             found = core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key))
         return found.float()
@@ -160,7 +160,7 @@ class LayerProbe(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state(self) -> dict[str, Any]:
-        """What a later run resumes from after this epoch; no random state is needed."""
+        """What a later run resumes from; no random state is needed."""
         momentum = self.trainer.optimizers[0].state_dict()["state"]
         return {"state_dict": self.state_dict(), "momentum": momentum, "epochs_done": self.epoch + 1}
 
@@ -194,8 +194,7 @@ def sgd_probe(
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
 
     Training images come augmented and in a new order every epoch, validation and test images as they are. The state is
-    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments goes on from there, and ends with the
-    very weights that an uninterrupted run would have.
+    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments resumes from there, bit for bit.
 
     Args:
         module: frozen; its weights are not part of the checkpoint.
