@@ -54,9 +54,9 @@ def test_a_seed_reproduces_the_infilling_and_leaves_other_randomness_alone(bert)
 def test_infilling_without_settings_follows_the_whole_distribution_in_64_passes_from_seed_0(bert):
     bert = randomised(replace(bert.config, n_positions=100))
     tokens, unknown = given(bert, batch=2, share=1)
-    told = infill(bert, tokens, unknown, steps=64, temperature=1.0, top_k=0, top_p=1.0, seed=0)
+    told = infill(bert, tokens, unknown, SamplingOptions(steps=64, temperature=1.0, top_k=0, top_p=1.0, seed=0))
     assert torch.equal(infill(bert, tokens, unknown), told)
-    assert not torch.equal(infill(bert, tokens, unknown, steps=65), told)
+    assert not torch.equal(infill(bert, tokens, unknown, SamplingOptions(steps=65)), told)
 
 
 def test_one_unknown_pixel_becomes_the_likeliest_of_the_masked_forward(bert):

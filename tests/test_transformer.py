@@ -217,7 +217,7 @@ def test_recomputing_the_blocks_changes_no_gradient(tiny, causal):
 
 def test_recomputing_keeps_only_the_input_of_each_block(tiny):
     model, tokens = randomised(tiny).train(), tokens_for(tiny)
-    assert not model.recompute  # unless it is asked for
+    assert not model.activation_checkpointing  # unless it is asked for
     kept = []
     for model.activation_checkpointing in (False, True):
         numbers = []

@@ -40,9 +40,8 @@ def nested(field, message):
     return varint(field << 3 | 2) + varint(len(message)) + message
 
 
-def header(shards=1, byte_order=0, min_consumer=0):
-    version = numeral(1, 1) + numeral(2, min_consumer)
-    return numeral(1, shards) + numeral(2, byte_order) + nested(3, version)
+def header(shards=1, byte_order=0):
+    return numeral(1, shards) + numeral(2, byte_order) + nested(3, numeral(1, 1))
 
 
 def entry(dtype, shape, shard, offset, size, crc, slices=()):

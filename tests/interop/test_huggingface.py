@@ -10,8 +10,8 @@ from sklearn.datasets import load_sample_images
 from transformers import ImageGPTForImageClassification, ImageGPTImageProcessor, ImageGPTModel
 
 from igpt.interop.alignment import aligned_nll
-from igpt.interop.export import processor_config, to_huggingface
 from igpt.interop.huggingface import read_huggingface
+from igpt.interop.imagegpt import processor_config, to_huggingface
 from igpt.model.sampling import generate
 from igpt.model.transformer import PixelTransformer
 from igpt.modules.loading import load

@@ -152,7 +152,7 @@ def fits_checksum(path: Path) -> bool:
 def checksum_of(path: Path) -> str:
     """SHA-256 of a checkpoint that has been read: the one beside it, which was compared then, or else counted now."""
     try:
-        return checksum_file(path).read_text().split()[0]
+        return checksum_file(path).read_bytes().split()[0].decode()
     except FileNotFoundError:
         return sha256_of(path)
 

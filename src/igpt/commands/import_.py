@@ -1,10 +1,12 @@
 """`igpt import`: from released weights to a checkpoint that every other verb takes."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -17,26 +19,28 @@ from igpt.checkpoints import (
     write_checkpoint,
 )
 from igpt.commands.export import as_checkpoint
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, rng_of
 from igpt.interop import (
     PROCESSOR,
     Alignment,
     Imported,
+    aligned_nll,
     check_state,
     clusters_of,
     is_openai,
     read_huggingface,
     read_json,
     read_openai,
-    score,
 )
 from igpt.model import TransformerConfig, pixel_order
-from igpt.modules import BERT, Autoregressive, Joint
+from igpt.modules import BERT, EVALUATE, Autoregressive, Joint, load
 from igpt.palette import Palette
-from igpt.system import Precision, UserError, atomic_path, check_own, compute_of
+from igpt.system import Compute, Precision, UserError, atomic_path, check_own, compute_of
 from igpt.training import ready
 
 CENTERS = "kmeans_centers.npy"  # the palette's file among the released ones
+SCORED = 64  # test images: enough to tell a wrong import from a right one
+AT_ONCE = 8
 
 
 def import_(
@@ -216,3 +220,29 @@ def check_score(alignment: Alignment, data: ImageDataModule | None, config: Tran
     elif data.resolution**2 != config.n_positions:
         side, given = math.isqrt(config.n_positions), data.resolution
         raise UserError(f"--data.resolution: the images are {given}x{given}, the model's {side}x{side}; set it")
+
+
+def score(ckpt: str, data: ImageDataModule, alignment: Alignment, compute: Compute) -> str:
+    """What `igpt import` says about the first test images: nats per pixel as trained, and as another port counts."""
+    module = load(ckpt, compute.device).module.core
+    module.check_colors(data)
+    test = data.images("test")
+    images = torch.stack([test[index][0] for index in range(min(SCORED, data.size("test")))])
+    parts = [module.encode(part.to(module.device)) for part in images.split(AT_ONCE)]
+    known = f"of the first {len(images)} test images"
+    with compute.autocast():
+        if not isinstance(module, Autoregressive):
+            loss = mean_of(parts, lambda tokens: module.loss(tokens, rng_of(EVALUATE)))
+            return f"{loss:.4f} nats per masked pixel {known}"
+        loss = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens).mean())
+        line = f"{loss:.4f} nats per pixel {known}"
+        if alignment == "igpt":
+            return line
+        shifted = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens, alignment).mean())
+    return f"{line}\n{shifted:.4f} where pixels are fed without sos, one position early (--alignment {alignment})"
+
+
+@torch.inference_mode()
+def mean_of(parts: list[Tensor], loss: Callable[[Tensor], Tensor]) -> float:
+    """Mean over images of a loss that is a mean over a part's images."""
+    return sum(float(loss(part)) * len(part) for part in parts) / sum(map(len, parts))

@@ -5,20 +5,15 @@ and output i predicts `x_i`. Other ports are often fed the pixels alone: `x_i` t
 early, nothing comes before `x_0`, and output i is scored against `x_{i+1}`.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from igpt.data import ImageDataModule, rng_of
 from igpt.model import PixelTransformer, pixel_nll
-from igpt.modules import EVALUATE, Autoregressive, load
-from igpt.system import Compute, UserError
+from igpt.system import UserError
 
 Alignment = Literal["igpt", "huggingface"]
-SCORED = 64  # test images: enough to tell a wrong import from a right one
-AT_ONCE = 8
 
 
 @torch.inference_mode()
@@ -27,9 +22,8 @@ def aligned_nll(model: PixelTransformer, tokens: Tensor, alignment: Alignment = 
 
     Args:
         alignment: "igpt" is how the network was trained: `(B, T)`. "huggingface" is what
-            `ImageGPTForCausalImageModeling(input_ids=tokens, labels=tokens)` scores: pixels one position early, without
-            sos, and the first pixel not predicted: `(B, T - 1)`. Its mean is the other port's loss, and is no
-            likelihood of an image.
+            `ImageGPTForCausalImageModeling(input_ids=tokens, labels=tokens)` scores: `(B, T - 1)`, without the first
+            pixel. Its mean is the other port's loss, and no likelihood of an image.
 
     Raises:
         UserError: the transformer has no sos, so it is not autoregressive.
@@ -42,29 +36,3 @@ def aligned_nll(model: PixelTransformer, tokens: Tensor, alignment: Alignment = 
     for block in model.blocks:
         h = block(h, True)
     return pixel_nll(model.head(model.ln_f(h))[:, :-1], tokens[:, 1:])
-
-
-def score(ckpt: str, data: ImageDataModule, alignment: Alignment, compute: Compute) -> str:
-    """What `igpt import` says about the first test images: nats per pixel as trained, and as another port counts."""
-    module = load(ckpt, compute.device).module.core
-    module.check_colors(data)
-    test = data.images("test")
-    images = torch.stack([test[index][0] for index in range(min(SCORED, data.size("test")))])
-    parts = [module.encode(part.to(module.device)) for part in images.split(AT_ONCE)]
-    known = f"of the first {len(images)} test images"
-    with compute.autocast():
-        if not isinstance(module, Autoregressive):
-            loss = mean_of(parts, lambda tokens: module.loss(tokens, rng_of(EVALUATE)))
-            return f"{loss:.4f} nats per masked pixel {known}"
-        loss = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens).mean())
-        line = f"{loss:.4f} nats per pixel {known}"
-        if alignment == "igpt":
-            return line
-        shifted = mean_of(parts, lambda tokens: aligned_nll(module.transformer, tokens, alignment).mean())
-    return f"{line}\n{shifted:.4f} where pixels are fed without sos, one position early (--alignment {alignment})"
-
-
-@torch.inference_mode()
-def mean_of(parts: list[Tensor], loss: Callable[[Tensor], Tensor]) -> float:
-    """Mean over images of a loss that is a mean over a part's images."""
-    return sum(float(loss(part)) * len(part) for part in parts) / sum(map(len, parts))

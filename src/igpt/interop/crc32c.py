@@ -4,7 +4,8 @@ A CRC is linear: with the message cut into rows of equal length, one row is move
 (exclusive or) to the next, until a single row of the same CRC is left. Moving on is two look-ups a word.
 """
 
-from functools import cache
+from functools import cache, reduce
+from operator import xor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ MASK = 0xA282EAD8  # what LevelDB adds, so that a checksum of checksums is no we
 
 def crc32c(data: bytes | NDArray[np.uint8]) -> int:
     """Checksum of the bytes; memory does not grow with their number."""
-    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.asarray(data)
+    raw = np.frombuffer(data, np.uint8)
     register = ALL_ONES
     for lanes in LANES:
         end = len(raw) // (4 * lanes) * 4 * lanes
@@ -38,38 +39,22 @@ def masked_crc32c(data: bytes | NDArray[np.uint8]) -> int:
 
 def _fold(rows: NDArray[np.uint32], register: int) -> NDArray[np.uint32]:
     """Words `(R, W)` to one row `(W,)` with the same checksum; the register goes into the first word."""
-    low, high = _tables(rows.shape[1])
-    row = rows[0].copy()
+    steps = 32 * rows.shape[1]
+    low, high = _table(steps, 16), _table(steps, 16, first=16)
+    row: NDArray[np.uint32] = rows[0].copy()
     row[0] ^= np.uint32(register)
     for following in rows[1:]:
         row = low[row & 0xFFFF] ^ high[row >> 16] ^ following
-    folded: NDArray[np.uint32] = row.astype("<u4")
-    return folded
-
-
-@cache
-def _tables(lanes: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """A word moved on by `lanes` words, for its low and its high 16 bits."""
-    steps = 32 * lanes
-    return _table(steps, 16), _table(steps, 16, first=16)
+    return row
 
 
 @cache
 def _table(steps: int, bits: int, first: int = 0) -> NDArray[np.uint32]:
     """The register after `steps` zero bits (a power of two), for every value of `bits` bits from bit `first` on."""
     images = [POLYNOMIAL] + [1 << bit for bit in range(31)]  # of each single bit, after one step
-    for _ in range(steps.bit_length() - 1):
-        images = [_image(images, image) for image in images]  # twice as many steps
+    for _ in range(steps.bit_length() - 1):  # twice as many steps each time
+        images = [reduce(xor, (images[bit] for bit in range(32) if image >> bit & 1), 0) for image in images]
     table = np.zeros(1, np.uint32)
     for image in images[first : first + bits]:
         table = np.concatenate([table, table ^ np.uint32(image)])
     return table
-
-
-def _image(images: list[int], register: int) -> int:
-    """The register after as many steps as `images` stands for."""
-    after = 0
-    for bit, image in enumerate(images):
-        if register >> bit & 1:
-            after ^= image
-    return after

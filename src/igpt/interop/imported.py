@@ -1,4 +1,4 @@
-"""What every reader of other people's weights returns, and the checks that they share."""
+"""What every reader of other people's weights returns, and the comparison of tensors that they share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Imported:
     Args:
         config: shape of the network; `sos` is `causal`.
         causal: AR, else BERT.
-        state: state dict of `PixelTransformer(config)`, float32 on the CPU; may be views of a memory-mapped file.
+        state: state dict of `PixelTransformer(config)`, float32 on the CPU.
         class_head: weight of a class head `(classes, D)`, where the file has one.
-        palette: colours float32 `(V, 3)` in [-1, 1], where the file or folder has them.
+        palette: colours float32 `(V, 3)` in [-1, 1], where the folder has them.
         source: the file or folder it came from, for messages.
         pixel_head: whether the file has a head for pixels; otherwise that of `state` is zeros.
     """
@@ -36,10 +36,14 @@ class Imported:
     pixel_head: bool = True
 
 
-def expected_shapes(config: TransformerConfig) -> dict[str, Shape]:
-    """Name and shape of every tensor of `PixelTransformer(config)`; no memory is used."""
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in PixelTransformer(config).state_dict().items()}
+@dataclass(frozen=True)
+class Pair:
+    """One tensor of theirs, and the one of ours that it becomes; `transposed` as a matrix."""
+
+    theirs: str
+    ours: str
+    shape: Shape
+    transposed: bool = False
 
 
 def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], source: str) -> None:
@@ -53,7 +57,7 @@ def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], sour
             raise UserError(f"{source} lacks the tensor {name} {shape}; it is incomplete or holds another model")
         if found[name] != shape:
             raise UserError(f"{source}: the tensor {name} has shape {found[name]}, where {shape} is needed")
-    unknown = sorted(set(found) - set(expected))
+    unknown = sorted(found.keys() - expected.keys())
     if unknown:
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         raise UserError(
@@ -64,4 +68,7 @@ def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], sour
 
 def check_state(state: Mapping[str, Tensor], config: TransformerConfig, source: str) -> None:
     """Raise a UserError that names the first missing, wrongly shaped or unknown tensor of `state` (our names)."""
-    check_shapes({name: tuple(tensor.shape) for name, tensor in state.items()}, expected_shapes(config), source)
+    with torch.device("meta"):  # no memory is used
+        expected = PixelTransformer(config).state_dict()
+    found, needed = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (state, expected))
+    check_shapes(found, needed, source)

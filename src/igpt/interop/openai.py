@@ -4,13 +4,12 @@ Names and shapes are those of the released code. `sos` stands there beside the V
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from igpt.interop.imported import Imported, Shape, check_shapes
+from igpt.interop.imported import Imported, Pair, Shape, check_shapes
 from igpt.interop.tensorbundle import TensorBundle, bundle_prefix
 from igpt.model import TransformerConfig
 from igpt.system import UserError
@@ -20,7 +19,6 @@ CLASS_HEAD = "model/clf/wclf"  # only there in checkpoints that were fine-tuned
 LAYER = re.compile(r"model/h(\d+)/")
 # What training leaves beside the weights: Adam's two slots of every weight, its powers of beta, the number of steps.
 OF_TRAINING = re.compile(r"(^|/)(adam\w*|beta[12]_power\w*|global_step)(/|$)", re.IGNORECASE)
-RANKS = ((re.compile(r"/(g|sos)$"), 1), (re.compile(r"/attn/[qkvc]_proj$"), 3))  # of all others 2
 
 
 def is_openai(path: str | Path) -> bool:
@@ -29,7 +27,7 @@ def is_openai(path: str | Path) -> bool:
 
 
 def read_openai(path: str | Path) -> Imported:
-    """Weights of a released TensorFlow checkpoint; tensors are mapped one by one and copied, so memory stays low.
+    """Weights of a released TensorFlow checkpoint, read one by one, so that they are in memory once.
 
     A checkpoint with `model/sos` is AR, one without is BERT. What Adam left beside the weights is passed over.
 
@@ -42,28 +40,27 @@ def read_openai(path: str | Path) -> Imported:
     prefix = bundle_prefix(Path(path))
     if prefix is None:
         raise UserError(f"{path} is no TensorFlow checkpoint: no file PREFIX.index belongs to it; give the PREFIX")
-    bundle = TensorBundle(prefix)
-    source = str(bundle.prefix)
-    shapes = {name: entry.shape for name, entry in bundle.entries.items() if not OF_TRAINING.search(name)}
-    found = {name: _without_leading_ones(name, shape) for name, shape in shapes.items()}
+    bundle, source = TensorBundle(prefix), str(prefix)
+    found = {name: entry.shape for name, entry in bundle.entries.items() if not OF_TRAINING.search(name)}
     config = _config(found, source)
-    expected = _expected(config)
+    pairs = _pairs(config)
+    expected = {pair.theirs: pair.shape for pair in pairs}
     if CLASS_HEAD in found:
-        expected[CLASS_HEAD] = (*found[CLASS_HEAD][:1], config.d_model)
-    check_shapes(found, expected, source)
-    for name in expected:
-        bundle.check_type(name)
+        expected[CLASS_HEAD] = (*_core(found[CLASS_HEAD], 2)[:1], config.d_model)
+    check_shapes({n: _core(s, len(expected.get(n, s))) for n, s in found.items()}, expected, source)
 
-    def read(name: str) -> Tensor:
-        return torch.from_numpy(bundle.tensor(name)).view(expected[name])
+    state: dict[str, Tensor] = {}
+    for pair in pairs:
+        tensor = torch.from_numpy(bundle.tensor(pair.theirs)).view(pair.shape)
+        matrix = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
+        matrix = matrix.T.contiguous() if pair.transposed else matrix
+        state[pair.ours] = torch.cat([state[pair.ours], matrix]) if pair.ours in state else matrix
+    head = torch.from_numpy(bundle.tensor(CLASS_HEAD)).view(expected[CLASS_HEAD]) if CLASS_HEAD in found else None
+    return Imported(config, config.sos, state, head, None, source)
 
-    class_head = read(CLASS_HEAD).clone() if CLASS_HEAD in found else None
-    return Imported(config, config.sos, _state(read, config), class_head, None, source)
 
-
-def _without_leading_ones(name: str, shape: Shape) -> Shape:
-    """The shape without the ones that some writers put in front, down to the rank that a tensor of this name has."""
-    rank = next((rank for pattern, rank in RANKS if pattern.search(name)), 2)
+def _core(shape: Shape, rank: int) -> Shape:
+    """The shape without the ones that some writers put in front, down to `rank` sizes."""
     while len(shape) > rank and shape[0] == 1:
         shape = shape[1:]
     return shape
@@ -71,68 +68,40 @@ def _without_leading_ones(name: str, shape: Shape) -> Shape:
 
 def _config(found: dict[str, Shape], source: str) -> TransformerConfig:
     """Shape of the network, from the shapes of its tensors."""
+    shapes = []
     for name, rank in (("model/wpe", 2), ("model/wtet", 2), (QUERY, 3)):
         if name not in found:
             raise UserError(f"{source} lacks the tensor {name}; it is incomplete, or no checkpoint of iGPT")
-        if len(found[name]) != rank or 0 in found[name]:
+        shapes.append(_core(found[name], rank))
+        if len(shapes[-1]) != rank or 0 in found[name]:
             raise UserError(f"{source}: the tensor {name} has shape {found[name]}; it needs {rank} sizes above 0")
-    heads, of_head, width = found[QUERY]
+    (positions, _), (colors, _), (heads, of_head, width) = shapes
     if heads * of_head != width:
         raise UserError(f"{source}: the tensor {QUERY} has shape {found[QUERY]}; {heads} x {of_head} is not {width}")
     layers = {match[1] for name in found if (match := LAYER.match(name))}
-    return TransformerConfig(
-        n_layers=len(layers),
-        d_model=width,
-        n_heads=heads,
-        n_positions=found["model/wpe"][0],
-        vocab_size=found["model/wtet"][0],
-        sos="model/sos" in found,
-    )
+    return TransformerConfig(len(layers), width, heads, positions, colors, sos="model/sos" in found)
 
 
-def _expected(config: TransformerConfig) -> dict[str, Shape]:
-    """Name and shape of every tensor of such a model, without the class head."""
-    width, heads = config.d_model, config.n_heads
-    shapes: dict[str, Shape] = {
-        "model/wpe": (config.n_positions, width),
-        "model/wte": (config.vocab_size, width),
-        "model/wtet": (config.vocab_size, width),
-        "model/ln_f/g": (width,),
-    }
-    if config.sos:
-        shapes["model/sos"] = (width,)
-    for layer in range(config.n_layers):
-        shapes |= {f"model/h{layer}/ln_{i}/g": (width,) for i in (1, 2)}
-        shapes |= {f"model/h{layer}/attn/{kind}_proj": (heads, width // heads, width) for kind in "qkvc"}
-        shapes[f"model/h{layer}/mlp/c_fc/w"] = (width, 4 * width)
-        shapes[f"model/h{layer}/mlp/c_proj/w"] = (4 * width, width)
-    return shapes
+def _pairs(config: TransformerConfig) -> list[Pair]:
+    """Every tensor of such a model but the class head; q, k and v go into one matrix, one below the other.
 
-
-def _state(read: Callable[[str], Tensor], config: TransformerConfig) -> dict[str, Tensor]:
-    """The tensors under our names, as a `Linear` holds them: (out, in). Each is a copy: no file stays mapped.
-
-    A query is `q[h, e] = sum_f q_proj[h, e, f] x[f]`, so its matrix is (out, in) as it stands. The others are applied
-    from the right (`x @ w`), attention's output after its heads are joined: their matrices are turned.
+    A query is `q[h, e] = sum_f q_proj[h, e, f] x[f]`, so its matrix is (out, in) as it stands, like that of a `Linear`.
+    The others are applied from the right (`x @ w`), attention's output after its heads are joined: they are transposed.
     """
-
-    def turned(matrix: Tensor) -> Tensor:
-        return matrix.T.clone(memory_format=torch.contiguous_format)
-
-    state = {
-        "wte.weight": read("model/wte").clone(),
-        "wpe": read("model/wpe").clone(),
-        "ln_f.weight": read("model/ln_f/g").clone(),
-        "head.weight": read("model/wtet").clone(),
-    }
+    d, heads = config.d_model, config.n_heads
+    found = [
+        Pair("model/wpe", "wpe", (config.n_positions, d)),
+        Pair("model/wte", "wte.weight", (config.vocab_size, d)),
+        Pair("model/wtet", "head.weight", (config.vocab_size, d)),
+        Pair("model/ln_f/g", "ln_f.weight", (d,)),
+    ]
     if config.sos:
-        state["sos"] = read("model/sos").clone()
-    for layer in range(config.n_layers):
-        theirs, ours = f"model/h{layer}", f"blocks.{layer}"
-        state[f"{ours}.ln_1.weight"] = read(f"{theirs}/ln_1/g").clone()
-        state[f"{ours}.attn.qkv.weight"] = torch.cat([read(f"{theirs}/attn/{k}_proj").flatten(0, 1) for k in "qkv"])
-        state[f"{ours}.attn.proj.weight"] = turned(read(f"{theirs}/attn/c_proj").flatten(0, 1))
-        state[f"{ours}.ln_2.weight"] = read(f"{theirs}/ln_2/g").clone()
-        state[f"{ours}.mlp.fc.weight"] = turned(read(f"{theirs}/mlp/c_fc/w"))
-        state[f"{ours}.mlp.proj.weight"] = turned(read(f"{theirs}/mlp/c_proj/w"))
-    return state
+        found.append(Pair("model/sos", "sos", (d,)))
+    for i in range(config.n_layers):
+        theirs, ours, head = f"model/h{i}", f"blocks.{i}", (heads, d // heads, d)
+        found += [Pair(f"{theirs}/{ln}/g", f"{ours}.{ln}.weight", (d,)) for ln in ("ln_1", "ln_2")]
+        found += [Pair(f"{theirs}/attn/{kind}_proj", f"{ours}.attn.qkv.weight", head) for kind in "qkv"]
+        found.append(Pair(f"{theirs}/attn/c_proj", f"{ours}.attn.proj.weight", head, True))
+        found.append(Pair(f"{theirs}/mlp/c_fc/w", f"{ours}.mlp.fc.weight", (d, 4 * d), True))
+        found.append(Pair(f"{theirs}/mlp/c_proj/w", f"{ours}.mlp.proj.weight", (4 * d, d), True))
+    return found

@@ -29,4 +29,4 @@ def apply_fsdp(transformer: PixelTransformer, mesh: DeviceMesh, *others: nn.Modu
         return
     for module in (*transformer.blocks, transformer.head, transformer, *others):
         fully_shard(module, mesh=mesh[DATA])
-    register_fsdp_forward_method(transformer, "final")  # training enters there, and calls the head itself
+    register_fsdp_forward_method(transformer, "hidden_states")  # training enters there, and calls the head itself
