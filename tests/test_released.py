@@ -14,6 +14,7 @@ from igpt_datamodules import TokenShards
 from tests.conftest import REPO
 
 LAST = {name: f"runs/{name}/checkpoints/last.ckpt" for name in ("ar", "bert", "joint")}
+KEPT = [(3.0, 1.0, 0.5), (1.0, 0.5, 0.5)]  # rates and accuracies of its sgd probe, never interrupted
 EXACT = ["--precision", "32-true", "--accelerator", "cpu"]
 
 
@@ -77,6 +78,21 @@ def test_stored_features_are_reused_and_probes_as_accurate(igpt):
     assert code == 0, err
     assert "reused" in out
     assert accuracies() == before
+
+
+def test_an_unfinished_sgd_probe_goes_on_to_the_results_of_one_that_was_not_interrupted(igpt):
+    words = ["probe", "--ckpt", LAST["ar"], "--method", "sgd", "--layers", "0,1", "--epochs", 4, *EXACT, "--out"]
+    state = Path("cut/sgd/layers_0_1/sgd.ckpt")
+    state.parent.mkdir(parents=True)
+    shutil.copy("unfinished_sgd.ckpt", state)  # after 2 of the 4 epochs; one of another probe would be refused
+    code, _, err = igpt(*words, "cut")
+    assert code == 0, err
+    assert not state.exists()
+    code, _, err = igpt(*words, "whole")
+    assert code == 0, err
+    cut, whole = (json.loads(Path(name, "probe.json").read_text())["layers"] for name in ("cut", "whole"))
+    assert cut == whole
+    assert [(row["rate"], row["val_accuracy"], row["test_accuracy"]) for row in cut] == KEPT
 
 
 def test_token_shards_hold_the_images():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from igpt.commands.probe import to_probe_with
+from igpt.commands.probe import data_to_probe
 from igpt.system.files import sha256_of
 from igpt.system.locks import only_writer
 
@@ -185,9 +185,9 @@ def test_a_link_that_leads_elsewhere_during_the_work_changes_nothing_about_what_
     def moved(data, model):
         link.unlink()
         link.symlink_to(other.name)
-        return to_probe_with(data, model)
+        return data_to_probe(data, model)
 
-    monkeypatch.setattr("igpt.commands.probe.to_probe_with", moved)
+    monkeypatch.setattr("igpt.commands.probe.data_to_probe", moved)
     code, _, err = igpt("probe", "--ckpt", link, *QUICK, "--store", tmp_path / "store", "--out", tmp_path / "out")
     assert code == 0, err
     assert sha256_of(link) == sha256_of(other) != loaded

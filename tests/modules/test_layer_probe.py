@@ -45,8 +45,9 @@ def digits(**options):
 
 
 def probe(module, data, folder, groups=((0,), (1,), (1, 2)), how=FeatureOptions(), **options):
-    options = {"num_classes": 10, "rates": RATES, "epochs": 4, "compute": Compute("cpu", "32-true"), **options}
-    return sgd_probe(module, data, [list(group) for group in groups], how, folder=folder, **options)
+    compute = options.pop("compute", Compute("cpu", "32-true"))
+    options = {"num_classes": 10, "rates": RATES, "epochs": 4, **options}
+    return sgd_probe(module, data, SGDRecipe([list(group) for group in groups], how, **options), folder, compute)
 
 
 def content(folder):
@@ -236,10 +237,10 @@ def test_results_are_those_of_the_saved_weights_on_features_standardised_by_the_
                 right = (x @ weight[:, index] + bias[index]).argmax(1) == parts[split][1]
                 shares[split, group, rate] = float(right.float().mean())
     for group, result in enumerate(results):
-        assert result.val_by_rate == pytest.approx({rate: shares["val", group, rate] for rate in RATES}, abs=1e-6)
-        assert result.val_accuracy == max(result.val_by_rate.values()) == result.val_by_rate[result.rate]
-        assert result.test_accuracy == pytest.approx(shares["test", group, result.rate], abs=1e-6)
-    assert [result.layers for result in results] == [[0], [1], [1, 2]]
+        assert result.tried == pytest.approx({rate: shares["val", group, rate] for rate in RATES}, abs=1e-6)
+        assert result.val_accuracy == max(result.tried.values()) == result.tried[result.chosen]
+        assert result.test_accuracy == pytest.approx(shares["test", group, result.chosen], abs=1e-6)
+    assert [result.layers for result in results] == [(0,), (1,), (1, 2)]
 
 
 def test_on_the_digits_sgd_comes_within_four_points_of_lbfgs(tmp_path):

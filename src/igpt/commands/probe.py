@@ -6,10 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from igpt.data import SPLITS, ImageDataModule, any_unlabelled
+from igpt.data import SPLITS, ImageDataModule
 from igpt.model import FeatureOptions
 from igpt.modules import Loaded, load
 from igpt.parsing import command_line
@@ -21,6 +18,7 @@ from igpt.probing import (
     ProbeTask,
     Written,
     check_results,
+    count_classes,
     forget_training,
     low_data,
     run_method,
@@ -28,7 +26,7 @@ from igpt.probing import (
     subset_indices,
     subsets_of,
 )
-from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader
+from igpt.system import Precision, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
 
 
@@ -87,23 +85,14 @@ def probe(
     source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
     loaded = load(source)  # a link may lead elsewhere before the work is done
     loaded.module.core.compile_blocks = compile
-    options = ProbeOptions(
-        layers,
-        method,
-        concat,
-        labels_per_class,
-        subsets,
-        FeatureOptions(norm, grid, masks),
-        standardise,
-        dtype,
-        epochs,
-    )
+    how = FeatureOptions(norm, grid, masks)
+    options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
-    data = to_probe_with(data, loaded)
+    data = data_to_probe(data, loaded)
     folder = Path(out) if out else default_folder(Path(ckpt))
-    task = ProbeTask(loaded, data, num_classes(data), options, folder, compute)
+    task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
@@ -111,20 +100,15 @@ def probe(
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(one, task) for one in options.methods]
-        about = origin(ckpt, task)
-        report = ProbeReport(about, results, low_data(task, few), subset_indices(data, few))
+        report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
         forget_training(task, results)
     print(report.text())
-    print(told(written, folder, time.perf_counter() - started))
+    print(message(written, folder, time.perf_counter() - started))
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
-    """The features of all layers, from `store` or from beside the results, made where they are not there yet.
-
-    Raises:
-        UserError: see `stored_features`.
-    """
+    """The features of all layers, from `store` or from beside the results, made where they are not there yet."""
     started = time.perf_counter()
     features, reused = stored_features(
         task.loaded.module,
@@ -137,13 +121,13 @@ def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
         dtype=task.options.stored_as,
         compute=task.compute,
     )
-    told = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
-    print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {told}")
+    how = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
+    print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {how}")
     return features
 
 
-def told(written: Written, folder: Path, seconds: float) -> str:
-    """What was written, and what was moved aside for it."""
+def message(written: Written, folder: Path, seconds: float) -> str:
+    """The last line that is printed: what was written, and what was moved aside for it."""
     first, *others = written.names
     line = f"wrote {folder / first}, {', '.join(others)} in {seconds:.1f} s"
     if written.aside is None:
@@ -151,22 +135,18 @@ def told(written: Written, folder: Path, seconds: float) -> str:
     return f"{folder} held a probe of another checkpoint, other data or options, which is now {written.aside}\n{line}"
 
 
-def to_probe_with(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
-    """The data given, or else those of the checkpoint, prepared; no image is in training and validation both.
-
-    Raises:
-        UserError: the data are not there, or their images do not fit the network.
-    """
+def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
+    """The data given, or else those of the checkpoint, prepared, with training and validation apart."""
     data = data if data is not None else loaded.data()
-    data.split = replace(data.split, fold_validation=False)  # what is chosen on validation was not fitted to it
+    data.split = replace(data.split, fold_validation=False)
     loaded.module.core.check_resolution(data.resolution)
     loaded.module.core.check_colors(data)
     data.prepare_data()
     return data
 
 
-def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
-    """What was probed, for probe.json."""
+def protocol(ckpt: str, task: ProbeTask) -> dict[str, Any]:
+    """What was probed and how, for probe.json."""
     options, data, loaded = task.options, task.data, task.loaded
     standing = {"standardise": options.standardise, "dtype": options.stored_as, "precision": task.compute.precision}
     return {
@@ -183,22 +163,8 @@ def origin(ckpt: str, task: ProbeTask) -> dict[str, Any]:
     }
 
 
-def num_classes(data: ImageDataModule) -> int:
-    """Number of classes that occur, without reading an image.
-
-    Raises:
-        UserError: there are images without a label, or only one class.
-    """
-    labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
-    if any_unlabelled(labels):
-        raise UserError("--data: some images have no label (-1); probing needs labelled images")
-    if int(labels.max()) < 1:
-        raise UserError("--data: all images have the same label; probing needs at least two classes")
-    return int(labels.max()) + 1
-
-
 def default_folder(ckpt: Path) -> Path:
-    """Where the results of a checkpoint go: probe/ of its run for the last one, a folder of its own for others."""
+    """Default --out of a checkpoint: probe/ of its run for the last one, a folder of its own for others."""
     run = run_of(ckpt)
     if run == ckpt.absolute().parent:
         return ckpt.with_name(f"{ckpt.stem}_probe")
@@ -206,6 +172,6 @@ def default_folder(ckpt: Path) -> Path:
 
 
 def run_of(ckpt: Path) -> Path:
-    """The run's folder where a checkpoint lies in its `checkpoints`, else the checkpoint's own folder."""
+    """The run's folder of a checkpoint in RUN/checkpoints, else the checkpoint's own folder."""
     folder = ckpt.absolute().parent
     return folder.parent if folder.name == "checkpoints" else folder

@@ -1,6 +1,6 @@
 """Fitting classifiers on fixed features, and the protocol around it (paper, section 2.4)."""
 
-from igpt.probing.extract import LayerFeatures, stored_features
+from igpt.probing.extract import LayerFeatures, count_classes, stored_features
 from igpt.probing.lbfgs import fit_probes, probing_device
 from igpt.probing.methods import (
     METHODS,
@@ -17,7 +17,7 @@ from igpt.probing.results import ProbeReport, Written, check_results
 from igpt.probing.store import FeatureStore, FeatureType
 
 __all__ = [
-    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask",
-    "Written", "accuracy", "check_results", "fit_probes", "forget_training", "low_data", "probing_device",
+    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask", "Written",
+    "accuracy", "check_results", "count_classes", "fit_probes", "forget_training", "low_data", "probing_device",
     "run_method", "standardise", "stored_features", "subset_indices", "subsets_of",
 ]  # fmt: skip

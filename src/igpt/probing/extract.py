@@ -1,4 +1,4 @@
-"""Features of layers, computed in one pass over the images, or read from a store that fits (paper, section 2.4)."""
+"""Layer features of a data set: computed in one pass over the images, or reused from disk (paper, section 2.4)."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, fingerprint
+from igpt.data import SPLITS, ImageDataModule, LabelledImages, any_unlabelled, fingerprint
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
-from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, holds_something_else
+from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
 from igpt.system import Compute, UserError, only_writer, sha256_of
 from igpt.training import quiet_trainer
 
@@ -87,15 +87,16 @@ class LayerFeatures(pl.Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the store its name."""
-        writer, self._writer = self._writer, None
-        assert writer is not None
-        writer.__exit__(None, None, None)
+        self._close(None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written."""
+        self._close(exception)
+
+    def _close(self, error: BaseException | None) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.__exit__(type(exception), exception, exception.__traceback__)
+            writer.__exit__(type(error) if error else None, error, None)
 
 
 def identity_of(
@@ -119,7 +120,7 @@ def identity_of(
 
 
 def some_of(count: int) -> list[int]:
-    """Indices of some of `count` images, evenly spaced: they tell apart data that changed on disk."""
+    """Up to `LOOKED_AT` evenly spaced indices below `count`."""
     return sorted(set(torch.linspace(0, count - 1, LOOKED_AT).long().tolist()))
 
 
@@ -144,8 +145,7 @@ def stored_features(
         layers: which of 0..L.
         how: norm, pooling and masks.
         folder: of the store.
-        own: the folder was named by the user. A store of something else is then refused; in the default place it is
-            replaced.
+        own: the user named the folder: a store of something else in it is then refused instead of replaced.
         dtype: of the numbers on disk.
         compute: where the network runs, and in which precision.
 
@@ -154,24 +154,37 @@ def stored_features(
     """
     identity = identity_of(checksum, data, how, compute.precision, dtype)
 
-    def there() -> bool:
-        empty = folder.is_dir() and not any(folder.iterdir())
-        return folder.exists() and not empty and (own or not holds_something_else(folder, identity, layers))
+    def reusable() -> bool:
+        there = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+        return there and (own or not differences(read_manifest(folder), identity, layers))
 
-    if there():
-        return FeatureStore.open(folder, identity, layers), True
-    with only_writer(folder, "give another --store") if own else nullcontext():  # the default place is the caller's
-        if there():  # another process has just written it
-            return FeatureStore.open(folder, identity, layers), True
-        writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
-        writer.identity = identity
-        trainer = quiet_trainer(compute, callbacks=[writer])
-        trainer.predict(module, datamodule=data, return_predictions=False)
-        return FeatureStore.open(folder, identity, layers), False
+    alone = own and not reusable()  # the default place is locked by the caller
+    with only_writer(folder, "give another --store") if alone else nullcontext():
+        reused = reusable()  # perhaps another process has just written it
+        if not reused:
+            writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
+            writer.identity = identity
+            trainer = quiet_trainer(compute, callbacks=[writer])
+            trainer.predict(module, datamodule=data, return_predictions=False)
+        return FeatureStore.open(folder, identity, layers), reused
+
+
+def count_classes(data: ImageDataModule) -> int:
+    """Number of classes, one above the highest label, without reading an image.
+
+    Raises:
+        UserError: there are images without a label, or only one class.
+    """
+    labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
+    if any_unlabelled(labels):
+        raise UserError("--data: some images have no label (-1); probing needs labelled images")
+    if int(labels.max()) < 1:
+        raise UserError("--data: all images have the same label; probing needs at least two classes")
+    return int(labels.max()) + 1
 
 
 class StoredFeatures(LabelledImages):
-    """Stored features of one split in place of its images: `(L, W)` each, read from disk as they are asked for."""
+    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
 
     def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
         self.labels = store.labels(split)

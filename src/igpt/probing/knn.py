@@ -1,4 +1,4 @@
-"""k nearest neighbours on the features of one layer, by cosine similarity: a probe that has nothing to train."""
+"""Cosine k-NN classifier on one layer's features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from igpt.palette import faiss_behind_torch
 from igpt.system import UserError
 
 KS = (1, 5, 10, 20)
-ROWS = 4096  # images that are normalised, looked up and counted at once: what bounds the memory beside the index
+ROWS = 4096  # images at once, which bounds the memory beside the index
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def knn_layer(
     test_labels: Tensor,
     ks: Sequence[int] = KS,
 ) -> KNNResult:
-    """Choose k on validation among the neighbours in train; then score the test among those in train + val.
+    """Choose k by validation accuracy with neighbours from train, then test it with neighbours from train + val.
 
     Args:
         train: features `(N, D)` of one layer; val and test likewise.
@@ -50,28 +50,27 @@ def knn_layer(
         raise UserError(f"--ks {','.join(map(str, ks))}: no k lies between 1 and the {len(train)} training images")
     neighbours = Neighbours(train.shape[1])
     neighbours.add(train, train_labels)
-    scores = dict(zip(possible, _accuracies(neighbours, val, val_labels, possible), strict=True))
+    scores = dict(zip(possible, neighbours.accuracies(val, val_labels, possible), strict=True))
     chosen = max(possible, key=lambda k: (scores[k], -k))
     neighbours.add(val, val_labels)
-    (test_accuracy,) = _accuracies(neighbours, test, test_labels, [chosen])
-    return KNNResult(chosen, scores[chosen], test_accuracy, scores)
+    return KNNResult(chosen, scores[chosen], neighbours.accuracies(test, test_labels, [chosen])[0], scores)
 
 
 class Neighbours:
-    """Features of one layer by direction, in a FAISS index of exact inner products; it grows by `add`."""
+    """Exact cosine search among labelled features of one layer, by FAISS."""
 
     def __init__(self, dimensions: int) -> None:
         self.index = faiss_behind_torch().IndexFlatIP(dimensions)
         self.labels = torch.empty(0, dtype=torch.int64)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Take in features `(N, D)` with labels `(N,)`."""
+        """Add features `(N, D)` with labels `(N,)`."""
         for part in features.split(ROWS):
             self.index.add(directions(part))
         self.labels = torch.cat([self.labels, labels.cpu()])
 
     def classes(self, features: Tensor, ks: list[int]) -> Tensor:
-        """Predicted classes int64 `(len(ks), N)` of features `(N, D)`; one search for the largest k serves all."""
+        """Predicted classes int64 `(len(ks), N)` of features `(N, D)`, from one search for the largest k."""
         num_classes = int(self.labels.max()) + 1
         found = []
         for part in features.split(ROWS):
@@ -80,11 +79,16 @@ class Neighbours:
             found.append(torch.stack([vote(votes[:, :k], torch.from_numpy(similarity), num_classes) for k in ks]))
         return torch.cat(found, dim=1)
 
+    def accuracies(self, features: Tensor, labels: Tensor, ks: list[int]) -> list[float]:
+        """Accuracy for each k on features `(N, D)` with labels `(N,)`."""
+        shares: list[float] = (self.classes(features, ks) == labels.cpu()).double().mean(1).tolist()
+        return shares
+
 
 def vote(labels: Tensor, similarity: Tensor, num_classes: int) -> Tensor:
-    """The most frequent class among each image's k neighbours, int64 `(N,)`.
+    """Majority class among each image's k neighbours, int64 `(N,)`.
 
-    Ties go to the class whose neighbours are together the more similar, and then to the lower class.
+    Ties go to the larger sum of similarities, then to the lower class.
 
     Args:
         labels: of the neighbours, int64 `(N, k)`.
@@ -100,20 +104,13 @@ def vote(labels: Tensor, similarity: Tensor, num_classes: int) -> Tensor:
 
 
 def directions(features: Tensor) -> NDArray[np.float32]:
-    """Features `(N, D)` scaled to length 1, float32; what is all zero stays zero, similar to nothing.
+    """Features `(N, D)` scaled to unit length, float32; zero vectors stay zero.
 
     Raises:
-        UserError: a feature is infinite or no number, so that nothing would be similar to anything.
+        UserError: a feature is not finite.
     """
     unit = F.normalize(features.float(), dim=1).cpu().contiguous()
     if not torch.isfinite(unit).all():
         raise UserError("--ckpt: some features are infinite or no numbers; the run was lost, use an earlier checkpoint")
     array: NDArray[np.float32] = unit.numpy()
     return array
-
-
-def _accuracies(neighbours: Neighbours, features: Tensor, labels: Tensor, ks: list[int]) -> list[float]:
-    """Share of right predictions for each k."""
-    right = neighbours.classes(features, ks) == labels.cpu()
-    shares: list[float] = right.double().mean(1).tolist()
-    return shares

@@ -1,18 +1,18 @@
-"""Multinomial logistic regression on fixed features by L-BFGS, all layers and strengths at once (paper, section 2.4).
+"""Multinomial logistic regression on fixed features by L-BFGS, all layers and penalties at once (paper, section 2.4).
 
-For features x of layer l and strength s the objective is, in float, with W `(D, K)` and bias b `(K,)`,
+For features x of one layer and an L2 penalty the objective is, with W `(D, K)` and bias b `(K,)`,
 
-    mean over images of -log softmax(W'x + b)[label]  +  s / 2 * |W|^2      (the bias is not penalised)
+    mean over images of cross_entropy(W'x + b, label)  +  l2 / 2 * |W|^2      (the bias is not penalised)
 
-The problems share nothing but the loop, so every one of them keeps its own history, step and verdict, and finished
-ones cost nothing more. The inverse Hessian is first guessed by that of `X' diag(c) X / n + s`, where c is the softmax'
-mean curvature at the present point: features of trained networks are so correlated that without it L-BFGS needs many
-times the steps, and predictions become so certain that the curvature at the beginning says little about the end. The
-guess is made from some of the images and a few times only, since it costs as much as several steps.
+The problems run in one loop, but each has its own history, step size and stopping test; finished ones cost nothing.
+The preconditioner is the inverse of `X' diag(c) X / n + l2`, where c is the mean curvature of the softmax at the
+present point: features of trained networks are so correlated that without it L-BFGS needs many times the steps. It is
+made from some of the images and a few times only, since it costs as much as several steps.
 
-Shapes: L layers, S strengths, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
+Shapes: L layers, S penalties, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,10 @@ HISTORY = 10
 MAX_STEPS = 300
 ARMIJO = 1e-4
 MAX_HALVINGS = 20
-GUESS_IMAGES = 8  # for each feature, in the guess of the inverse Hessian
-GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the guess is made anew
-WIDE = 1024  # features, beyond which a new guess costs more than the steps it saves
-RIDGES = (1e-7, 1e-5, 1e-3, 1e-1)  # shares of a feature's curvature; the first that makes the guess positive is taken
+GUESS_IMAGES = 8  # for each feature, in the preconditioner
+GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the preconditioner is made anew
+WIDE = 1024  # features, beyond which a new preconditioner costs more than the steps it saves
+RIDGES = (1e-7, 1e-5, 1e-3, 1e-1)  # shares of a feature's curvature; the first that makes it positive is taken
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,17 @@ class Probes:
         return torch.einsum("lnd,lsdk->lsnk", features, self.weight) + self.bias[:, :, None]
 
 
-def fit_probes(
-    features: Tensor, labels: Tensor, strengths: list[float], num_classes: int, tolerance: float = 1e-3
-) -> Probes:
-    """Fit a probe for every layer and strength.
+def fit_probes(features: Tensor, labels: Tensor, l2: list[float], num_classes: int, tolerance: float = 1e-3) -> Probes:
+    """Fit a logistic regression for every layer and L2 penalty.
 
     Args:
         features: float `(L, N, D)`; the work is done in its dtype.
         labels: int64 `(N,)` in 0..num_classes-1.
-        strengths: penalties s, all positive; scikit-learn's C is `1 / (s N)`.
-        tolerance: a problem is done when its preconditioned gradient norm falls below it, about the square root of
-            twice the distance to the optimum: 1e-3 ends some 1e-6 above it.
+        l2: penalties, all positive; scikit-learn's C is `1 / (l2 N)`.
+        tolerance: on the preconditioned gradient norm, about the square root of twice the distance to the optimum:
+            1e-3 ends some 1e-6 above it.
     """
-    problem = _Problem(features, labels, strengths, num_classes)
+    problem = _Problem(features, labels, l2, num_classes)
     x = features.new_zeros(problem.count, num_classes * problem.width)
     active = torch.ones(problem.count, dtype=torch.bool, device=x.device)
     value, gradient = problem.evaluate(x, active)
@@ -77,26 +75,26 @@ def fit_probes(
         halvings = torch.where(accept, 0, halvings + 1)
         step = torch.where(accept, 1.0, step / 2)
         if steps in GUESS_AGAIN:
-            problem.guess(x, active)
+            problem.update_preconditioner(x, active)
         direction_new, slope_new = _descent(memory, problem, gradient)
         direction = torch.where(accept[:, None], direction_new, direction)
         slope = torch.where(accept, slope_new, slope)
         active &= (-slope).clamp(min=0).sqrt() > tolerance
         active &= halvings < MAX_HALVINGS
-    parameters = x.view(problem.layers, len(strengths), num_classes, problem.width)
+    parameters = x.view(problem.layers, len(l2), num_classes, problem.width)
     weight, bias = parameters[..., :-1].transpose(2, 3).contiguous(), parameters[..., -1].contiguous()
     return Probes(weight, bias, value.view(problem.layers, -1), steps)
 
 
 def probing_device(device: torch.device) -> torch.device:
-    """Where to fit probes on features that lie on `device`: there, if it has the float64 that this needs."""
+    """The device to fit probes on for features on `device`: the same if it has float64, else the CPU."""
     return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Quasi-Newton direction `(P, n)` and its slope `(P,)`, which is negative but for a gradient of zero.
+    """L-BFGS direction `(P, n)` and its slope `(P,)`, negative unless the gradient is zero.
 
-    Where rounding has spoilt what is remembered, plain preconditioned descent; where even that rises, the gradient.
+    Where rounding has spoilt the history: the preconditioned gradient, and where even that rises, the plain gradient.
     """
     direction = -memory.apply(gradient, problem.precondition)
     slope = (direction * gradient).sum(1)
@@ -110,24 +108,24 @@ def _descent(memory: "_Memory", problem: "_Problem", gradient: Tensor) -> tuple[
 class _Problem:
     """Objective, gradient and preconditioner of all P problems; parameters are `(P, K * width)`, width = D + 1."""
 
-    def __init__(self, features: Tensor, labels: Tensor, strengths: list[float], num_classes: int) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, l2: list[float], num_classes: int) -> None:
         self.layers, self.images, dimensions = features.shape
         self.features, self.labels, self.num_classes = features, labels, num_classes
         self.width = dimensions + 1
-        self.strengths = features.new_tensor(strengths)
-        self.count = self.layers * len(strengths)
+        self.l2 = features.new_tensor(l2)
+        self.count = self.layers * len(l2)
         every = max(1, self.images // (GUESS_IMAGES * self.width))
         self.some = F.pad(features[:, ::every], (0, 1), value=1.0)  # (L, n, width)
-        self.root = features.new_empty(self.layers, len(strengths), self.width, self.width)
-        for layer in range(self.layers):  # at zero all shares are 1 / K, and so is the curvature
+        self.root = features.new_empty(self.layers, len(l2), self.width, self.width)
+        for layer in range(self.layers):  # with zero weights all probabilities are 1 / K, and so is the curvature
             gram = self.some[layer].T @ self.some[layer] / (self.some.shape[1] * num_classes)
-            for index in range(len(strengths)):
+            for index in range(len(l2)):
                 self._invert(gram, layer, index)
 
-    def guess(self, x: Tensor, active: Tensor) -> None:
-        """Take `(X' diag(c) X / n + s)^-1` for the inverse Hessian of each class, c being the curvature at `x`.
+    def update_preconditioner(self, x: Tensor, active: Tensor) -> None:
+        """Precondition every class by `(X' diag(c) X / n + l2)^-1`, c being the curvature at `x`.
 
-        The softmax' curvature `diag(p) - pp'` differs from class to class; c is the mean of its K - 1 eigenvalues that
+        The softmax' Hessian `diag(p) - pp'` differs from class to class; c is the mean of its K - 1 eigenvalues that
         are not zero.
         """
         if self.width > WIDE:
@@ -140,13 +138,13 @@ class _Problem:
             self._invert((some * curvature[:, None]).T @ some / len(some), layer, index)
 
     def _invert(self, hessian: Tensor, layer: int, index: int) -> None:
-        """Keep R with R'R the inverse of one problem's Hessian `(width, width)`, to which its penalty is to be added.
+        """Keep R with R'R the inverse of one problem's Hessian `(width, width)` plus its penalty.
 
-        A root, since R'Rg descends also in float32, where the inverse of an ill-conditioned matrix need not.
+        R'Rg is a descent direction also in float32, where the inverse of an ill-conditioned matrix need not give one.
         """
         hessian = hessian.double()
         scale = hessian.diagonal().clamp(min=1e-30)
-        penalty = torch.full_like(scale, float(self.strengths[index]))
+        penalty = torch.full_like(scale, float(self.l2[index]))
         penalty[-1] = 0.0  # the bias is not penalised
         for floor in RIDGES:  # features may be constant or equal to others, and the product is rounded
             factor, failed = torch.linalg.cholesky_ex(hessian + torch.diag(penalty + floor * scale))
@@ -158,14 +156,14 @@ class _Problem:
         self.root[layer, index] = root.to(self.root.dtype)
 
     def precondition(self, gradient: Tensor) -> Tensor:
-        """The guessed inverse Hessian applied to `(P, K * width)`."""
+        """The preconditioner applied to `(P, K * width)`."""
         shaped = gradient.view(self.layers, -1, self.num_classes, self.width)
         return (shaped @ self.root.mT @ self.root).reshape(gradient.shape)
 
     def evaluate(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Objective `(P,)` and gradient `(P, K * width)` of the active problems; those of others have no meaning.
 
-        One matrix product a layer serves all strengths. Images run along the last dimension, where softmax and both
+        One matrix product a layer serves all penalties. Images run along the last dimension, where softmax and both
         products are several times quicker than along the first.
         """
         parameters = x.view(self.layers, -1, self.num_classes, self.width)
@@ -174,24 +172,21 @@ class _Problem:
         for layer, which in enumerate(active.view(self.layers, -1)):
             if not which.any():
                 continue
-            weight, bias, strength = (
-                parameters[layer, which, :, :-1],
-                parameters[layer, which, :, -1],
-                self.strengths[which],
-            )
+            weight, bias = parameters[layer, which, :, :-1], parameters[layer, which, :, -1]
+            l2 = self.l2[which]
             target = self.labels.expand(len(weight), 1, -1)
             logits = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), self.features[layer].T)
             log_p = F.log_softmax(logits.view(len(weight), self.num_classes, -1), dim=1)  # (S, K, N)
-            penalty = 0.5 * strength * weight.square().sum((1, 2))
+            penalty = 0.5 * l2 * weight.square().sum((1, 2))
             values[layer, which] = penalty - log_p.gather(1, target)[:, 0].mean(1)
             residual = log_p.exp_().scatter_add_(1, target, -log_p.new_ones(1).expand_as(target)) / self.images
-            slopes = (residual.flatten(0, 1) @ self.features[layer]).view_as(weight) + strength[:, None, None] * weight
+            slopes = (residual.flatten(0, 1) @ self.features[layer]).view_as(weight) + l2[:, None, None] * weight
             gradient[layer, which] = torch.cat([slopes, residual.sum(2, keepdim=True)], dim=2)
         return values.flatten(), gradient.view_as(x)
 
 
 class _Memory:
-    """The last steps and gradient changes of every problem, newest last; empty places hold zeros and do nothing."""
+    """L-BFGS history of every problem: steps and gradient changes, newest last; empty places are zero."""
 
     def __init__(self, problems: int, size: int, like: Tensor) -> None:
         self.steps = like.new_zeros(HISTORY, problems, size)
@@ -199,7 +194,7 @@ class _Memory:
         self.inverse_curvature = like.new_zeros(HISTORY, problems)
 
     def add(self, accept: Tensor, step: Tensor, change: Tensor) -> None:
-        """Remember a pair for the problems that accepted it and where the curvature is positive."""
+        """Append a pair for the problems that accepted it and where the curvature is positive."""
         curvature = (step * change).sum(1)
         keep = accept & (curvature > 1e-12 * change.square().sum(1))
         self.steps = torch.where(keep[:, None], torch.cat([self.steps[1:], step[None]]), self.steps)
@@ -207,14 +202,14 @@ class _Memory:
         rho = torch.cat([self.inverse_curvature[1:], (1 / curvature)[None]])
         self.inverse_curvature = torch.where(keep, rho, self.inverse_curvature)
 
-    def apply(self, gradient: Tensor, precondition: "torch._C._FunctionBase | object") -> Tensor:
-        """The two-loop recursion: the inverse Hessian's estimate applied to `(P, n)`."""
+    def apply(self, gradient: Tensor, precondition: Callable[[Tensor], Tensor]) -> Tensor:
+        """The two-loop recursion: the estimated inverse Hessian applied to `(P, n)`."""
         q, alphas = gradient, []
         for i in reversed(range(HISTORY)):
             alpha = self.inverse_curvature[i] * (self.steps[i] * q).sum(1)
             q = q - alpha[:, None] * self.changes[i]
             alphas.append(alpha)
-        r: Tensor = precondition(q)  # type: ignore[operator]
+        r = precondition(q)
         for i, alpha in zip(range(HISTORY), reversed(alphas), strict=True):
             beta = self.inverse_curvature[i] * (self.changes[i] * r).sum(1)
             r = r + (alpha - beta)[:, None] * self.steps[i]

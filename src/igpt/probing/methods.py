@@ -30,6 +30,7 @@ from igpt.probing.protocol import (
     summary,
     window,
 )
+from igpt.probing.sgd import SGDRecipe
 from igpt.probing.sgd_training import STATE, sgd_probe
 from igpt.probing.store import FeatureStore, FeatureType
 from igpt.system import Compute, UserError, remove_own
@@ -78,11 +79,7 @@ class ProbeOptions:
         self.features.check(core.resolution, core.causal)
 
     def layer_numbers(self, n_layers: int) -> list[int]:
-        """The layers in ascending order.
-
-        Raises:
-            UserError: not numbers, or no such layer.
-        """
+        """The layers in ascending order; a UserError for what is no layer."""
         if self.layers == "all":
             return list(range(n_layers + 1))
         try:
@@ -94,17 +91,12 @@ class ProbeOptions:
 
     @property
     def methods(self) -> "list[ProbeMethod]":
-        """The methods in the order given.
-
-        Raises:
-            UserError: no such method.
-        """
+        """The methods in the order given; a UserError for what is none."""
         names = list(METHODS) if self.method == "all" else list(dict.fromkeys(self.method.split(",")))
         wrong = [name for name in names if name not in METHODS]
         if wrong:
-            raise UserError(
-                f"--method {','.join(wrong)}; choose from {', '.join(METHODS)}, several with commas, or all"
-            )
+            known = ", ".join(METHODS)
+            raise UserError(f"--method {','.join(wrong)}; choose from {known}, several with commas, or all")
         return [METHODS[name] for name in names]
 
     @property
@@ -176,7 +168,7 @@ class ProbeMethod:
 
 @dataclass(frozen=True)
 class MethodResults:
-    """All that one method found: every layer, raw pixels where they were probed, and a concatenation where asked."""
+    """One method's results: every layer, raw pixels where it probes them, and a concatenation where asked for."""
 
     method: ProbeMethod
     layers: list[LayerResult]
@@ -186,13 +178,7 @@ class MethodResults:
 
 
 def run_method(method: ProbeMethod, task: ProbeTask) -> MethodResults:
-    """Probe every layer by one method, the neighbours of the best one together where asked, and raw pixels.
-
-    Prints a line about the time.
-
-    Raises:
-        UserError: see `sgd_probe`.
-    """
+    """Probe every layer by one method, adjacent layers together where asked for, and raw pixels; print the time."""
     started = time.perf_counter()
     single = method.probe(task, [(layer,) for layer in task.layers])
     wide = None
@@ -231,67 +217,51 @@ def on_pixels(fit: Fit, task: ProbeTask) -> LayerResult:
 
 def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     """All groups of layers and all rates in one training: over the images, or over features that never change."""
-    wanted = sorted({layer for group in groups for layer in group})
+    how, options = task.options.features, task.options
+    together = [list(group) for group in groups]
+    recipe = SGDRecipe(together, how, task.classes, epochs=options.epochs, standardise=options.standardise)
     stored: dict[str, LabelledImages] | None = None
     if task.features is not None and not task.changing:
-        stored = {name: StoredFeatures(task.features, name, wanted) for name in SPLITS}
-    found = sgd_probe(
-        task.loaded.module,
-        task.data,
-        [list(group) for group in groups],
-        task.options.features,
-        num_classes=task.classes,
-        epochs=task.options.epochs,
-        standardise=task.options.standardise,
-        folder=task.training(wanted),
-        compute=task.compute,
-        stored=stored,
-    )
-    return [LayerResult(tuple(one.layers), one.rate, one.val_accuracy, one.test_accuracy) for one in found]
+        stored = {name: StoredFeatures(task.features, name, recipe.layers) for name in SPLITS}
+    return sgd_probe(task.loaded.module, task.data, recipe, task.training(recipe.layers), task.compute, stored)
 
 
 def sgd_settings(task: ProbeTask) -> dict[str, Any]:
-    """How long the sgd probe trained, and on what."""
+    """Epochs, and whether features were computed anew."""
     return {"epochs": task.options.epochs, "images": "anew in every epoch" if task.changing else "stored features"}
 
 
 def forget_training(task: ProbeTask, results: list[MethodResults]) -> None:
-    """Remove what a killed sgd probe would have been resumed from, once its results are written; and nothing else."""
+    """Remove the sgd probe's checkpoints, and nothing else, once its results are written."""
     for found in results:
-        if found.method.name == "sgd":
-            wide = [list(found.concat.layers)] if found.concat else []
-            for layers in [task.layers, *wide]:
+        if found.method is SGD:
+            for layers in [task.layers, *([list(found.concat.layers)] if found.concat else [])]:
                 remove_own(task.training(layers), STATE)
     remove_own(task.folder / "sgd", ())
 
 
-METHODS = {
-    method.name: method
-    for method in (
-        ProbeMethod(
-            "lbfgs",
-            "strength",
-            "logistic regression by L-BFGS; penalty of best validation accuracy among 1e-1 ... 1e-6, refitted on "
-            "train + val",
-            partial(on_stored_features, lbfgs_layers),
-            partial(on_pixels, lbfgs_layers),
-        ),
-        ProbeMethod(
-            "sgd",
-            "rate",
-            "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
-            by_sgd,
-            settings=sgd_settings,
-        ),
-        ProbeMethod(
-            "knn",
-            "k",
-            "k nearest neighbours by cosine, majority; k of best validation accuracy; tested with train + val",
-            partial(on_stored_features, knn_layers),
-            partial(on_pixels, knn_layers),
-        ),
-    )
-}
+LBFGS = ProbeMethod(
+    "lbfgs",
+    "strength",
+    "logistic regression by L-BFGS; penalty of best validation accuracy among 1e-1 ... 1e-6, refitted on train + val",
+    partial(on_stored_features, lbfgs_layers),
+    partial(on_pixels, lbfgs_layers),
+)
+SGD = ProbeMethod(
+    "sgd",
+    "rate",
+    "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
+    by_sgd,
+    settings=sgd_settings,
+)
+KNN = ProbeMethod(
+    "knn",
+    "k",
+    "k nearest neighbours by cosine, majority; k of best validation accuracy; tested with train + val",
+    partial(on_stored_features, knn_layers),
+    partial(on_pixels, knn_layers),
+)
+METHODS = {method.name: method for method in (LBFGS, SGD, KNN)}
 
 
 def subsets_of(data: ImageDataModule, options: ProbeOptions) -> dict[int, list[list[int]]]:
@@ -302,17 +272,15 @@ def subsets_of(data: ImageDataModule, options: ProbeOptions) -> dict[int, list[l
 
 
 def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str, Any]]:
-    """Mean and deviation of L-BFGS probes over the subsets of each size (section 4.5)."""
-    rows = []
+    """Mean and deviation of L-BFGS probes over the subsets of each size (paper, section 4.5)."""
+    rows, store, standardised = [], task.features, task.options.standardise
     for count, seeds in few.items():
-        assert task.features is not None
+        assert store is not None
         found = []
-        for seed, indices in enumerate(seeds):
-            parts = [
-                probe_subset(task.features.splits(some), indices, some, task.classes, seed, task.options.standardise)
-                for some in task.features.in_turn(task.layers)
-            ]
-            found.append(max(parts, key=lambda part: (part.val_accuracy, -part.layer)))
+        for indices in seeds:
+            groups = store.in_turn(task.layers)
+            parts = [probe_subset(store.splits(some), indices, some, task.classes, standardised) for some in groups]
+            found.append(best_layer(parts))
         rows.append({**summary(count, found), "layers": task.layers})
     return rows
 

@@ -1,7 +1,7 @@
-"""The probe protocol: choose on validation, refit on training + validation, one look at the test (section 3.1)."""
+"""The probe protocol: choose on validation, refit on train + val, test once (paper, section 3.1)."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ Group = tuple[int, ...]  # a layer, or several whose features stand one after an
 class LayerResult:
     """What a probe of one layer reached; accuracies are shares of 1.
 
-    `chosen` is the penalty, rate or number of neighbours. `layers` has several entries where their features are
-    concatenated.
+    `chosen` is the penalty, learning rate or number of neighbours, and `tried` has the validation accuracy of each that
+    was to choose from, where it is known. `layers` has several entries where their features are concatenated.
     """
 
     layers: Group
@@ -28,6 +28,7 @@ class LayerResult:
     val_accuracy: float
     test_accuracy: float
     train_accuracy: float | None = None
+    tried: dict[float, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: dict[str, Any], chosen: str) -> "LayerResult":
@@ -49,69 +50,55 @@ class LayerResult:
 
 
 def lbfgs_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
-    """Logistic regression on every layer.
+    """Logistic regression by L-BFGS on every layer.
 
-    The penalty is the one of `L2` with the best validation accuracy (on a tie the larger one); the probe is then fitted
-    again on train + val with it, and its test accuracy reported.
+    The penalty of `L2` with the best validation accuracy is chosen (the larger one on a tie), and the probe fitted
+    again with it on train + val.
 
     Args:
         splits: features of the L layers.
         groups: names of the L layers.
-        num_classes: of the labels.
+        num_classes: K.
     """
     (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
     val_accuracy = accuracy(fit_probes(train, train_labels, L2, num_classes).logits(val), val_labels)  # (L, S)
     best = val_accuracy.argmax(1)
     both_labels = torch.cat([train_labels, val_labels])
     results = []
-    for index, group in enumerate(groups):
-        chosen = int(best[index])
-        both = torch.cat([train[index : index + 1], val[index : index + 1]], dim=1)
+    for index, (group, chosen) in enumerate(zip(groups, best.tolist(), strict=True)):
+        layer = slice(index, index + 1)
+        both = torch.cat([train[layer], val[layer]], dim=1)
         probe = fit_probes(both, both_labels, [L2[chosen]], num_classes)
-        tested = accuracy(probe.logits(test[index : index + 1]), test_labels)
+        tested = accuracy(probe.logits(test[layer]), test_labels)
         fitted = accuracy(probe.logits(both), both_labels)
         results.append(LayerResult(group, L2[chosen], float(val_accuracy[index, chosen]), float(tested), float(fitted)))
     return results
 
 
 def knn_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
-    """Cosine k-NN on every layer: k is chosen on validation among neighbours in train, and tested with train + val."""
+    """Cosine k-NN on every layer; see `knn_layer`."""
     (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
-    found = [
-        knn_layer(train[index], train_labels, val[index], val_labels, test[index], test_labels)
-        for index in range(len(groups))
-    ]
-    return [
-        LayerResult(group, one.k, one.val_accuracy, one.test_accuracy) for group, one in zip(groups, found, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class SubsetResult:
-    """The best probe of one subset: layer and penalty are those of best validation accuracy."""
-
-    subset_seed: int
-    layer: int
-    strength: float
-    val_accuracy: float
-    test_accuracy: float
+    results = []
+    for index, group in enumerate(groups):
+        found = knn_layer(train[index], train_labels, val[index], val_labels, test[index], test_labels)
+        results.append(LayerResult(group, found.k, found.val_accuracy, found.test_accuracy))
+    return results
 
 
 def probe_subset(
-    splits: SplitFeatures, indices: list[int], layers: list[int], num_classes: int, seed: int, standardised: bool
-) -> SubsetResult:
-    """Logistic regression on some training images: layer and penalty chosen on validation, one look at the test (4.5).
+    splits: SplitFeatures, indices: list[int], layers: list[int], num_classes: int, standardised: bool
+) -> LayerResult:
+    """Logistic regression on few training images: layer and penalty are chosen on validation (paper, section 4.5).
 
-    The whole validation split chooses; it is not folded into training, which would end the want of labels. Ties go to
-    the lower layer and the larger penalty.
+    The validation split is not folded into training, where it would outnumber the few labels. Ties go to the lower
+    layer and the larger penalty.
 
     Args:
         splits: features of the L layers.
         indices: which training images have labels.
         layers: names of the L layers.
-        num_classes: of the labels.
-        seed: of the subset, for the result.
-        standardised: shift and scale the features by mean and deviation of these images.
+        num_classes: K.
+        standardised: whether to standardise the features by these images.
     """
     few, labels = splits["train"][0][:, indices], splits["train"][1][indices]
     val, test = splits["val"][0], splits["test"][0]
@@ -121,29 +108,29 @@ def probe_subset(
     val_accuracy = accuracy(probes.logits(val), splits["val"][1])  # (L, S)
     test_accuracy = accuracy(probes.logits(test), splits["test"][1])
     layer, l2 = divmod(int(val_accuracy.argmax()), len(L2))
-    return SubsetResult(seed, layers[layer], L2[l2], float(val_accuracy[layer, l2]), float(test_accuracy[layer, l2]))
+    return LayerResult((layers[layer],), L2[l2], float(val_accuracy[layer, l2]), float(test_accuracy[layer, l2]))
 
 
-def summary(labels_per_class: int, results: list[SubsetResult]) -> dict[str, Any]:
-    """Mean and deviation over the subsets (0 where there is one only), with each of them, as plain data."""
+def summary(labels_per_class: int, results: list[LayerResult]) -> dict[str, Any]:
+    """Mean and standard deviation (0 for one subset) over the subsets, and each of them, as plain data."""
     tested = [result.test_accuracy for result in results]
     return {
         "labels_per_class": labels_per_class,
         "subsets": len(results),
         "mean_test_accuracy": statistics.fmean(tested),
         "std_test_accuracy": statistics.stdev(tested) if len(tested) > 1 else 0.0,
-        "runs": [vars(result) for result in results],
+        "runs": [{"subset_seed": seed, **result.row("strength")} for seed, result in enumerate(results)],
     }
 
 
 def standardised_splits(splits: SplitFeatures) -> SplitFeatures:
-    """All splits with every feature shifted and scaled to mean 0 and deviation 1 on the training split."""
+    """All splits, standardised by the training split."""
     scaled = standardise(splits["train"][0], [features for features, _ in splits.values()])
     return {name: (part, splits[name][1]) for name, part in zip(splits, scaled, strict=True)}
 
 
 def standardise(reference: Tensor, all_features: list[Tensor]) -> list[Tensor]:
-    """Shift and scale every feature to mean 0 and deviation 1 on `reference (L, N, D)`; constant ones become 0."""
+    """Shift and scale each feature to mean 0 and deviation 1 on `reference (L, N, D)`; constant ones become 0."""
     mean = reference.mean(1, keepdim=True)
     std = reference.std(1, keepdim=True, correction=0)
     scale = torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0.0)
@@ -151,7 +138,7 @@ def standardise(reference: Tensor, all_features: list[Tensor]) -> list[Tensor]:
 
 
 def joined(splits: SplitFeatures) -> SplitFeatures:
-    """The features of several layers one after another, `(L, N, D)` to `(1, N, L * D)` (section 4.3's wide probes)."""
+    """Concatenate the features of several layers, `(L, N, D)` to `(1, N, L * D)` (paper, section 4.3)."""
     return {name: (part.transpose(0, 1).flatten(1)[None], labels) for name, (part, labels) in splits.items()}
 
 
@@ -162,10 +149,10 @@ def window(best: int, width: int, n_layers: int) -> list[int]:
 
 
 def best_layer(results: list[LayerResult]) -> LayerResult:
-    """The layer with the best validation accuracy; the test plays no part in the choice. Ties go to the lower layer."""
+    """The layer with the best validation accuracy, the lower one on a tie."""
     return max(results, key=lambda result: (result.val_accuracy, -result.layer))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of right predictions, `(...)`, from logits `(..., N, K)`."""
+    """Accuracy `(...)` of logits `(..., N, K)`."""
     return (logits.argmax(-1) == labels).float().mean(-1)

@@ -1,4 +1,4 @@
-"""Probe results as JSON, CSV, text and a plot; the one writer and parser of probe.json."""
+"""Probe results as JSON, CSV, text and a plot; reads and writes probe.json."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_dat
 def to_dict(results: MethodResults) -> dict[str, Any]:
     """One method's results as plain data; `best_layer` is the best on validation."""
     best, chosen = best_layer(results.layers), results.method.chosen
-    pixels = results.pixels.row(chosen) if results.pixels else None
+    pixels = results.pixels.row(chosen) if results.pixels else {}
     return {
         "best_layer": best.layer,
         "best_test_accuracy": best.test_accuracy,
         "layers": [result.row(chosen) for result in results.layers],
-        "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} if pixels else None,
+        "raw_pixels": {key: value for key, value in pixels.items() if key != "layer"} or None,
         "concat": {"method": results.method.name, **results.concat.row(chosen)} if results.concat else None,
         "settings": results.settings,
         "protocol": results.method.how,
@@ -33,11 +33,7 @@ def to_dict(results: MethodResults) -> dict[str, Any]:
 
 
 def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
-    """The results that `to_dict` wrote down.
-
-    Raises:
-        KeyError, TypeError: they are not whole.
-    """
+    """The results that `to_dict` wrote down; a KeyError or TypeError where they are not whole."""
     method, pixels, concat = METHODS[name], found["raw_pixels"], found["concat"]
     return MethodResults(
         method,
@@ -46,12 +42,6 @@ def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
         LayerResult.of(concat, method.chosen) if concat else None,
         found.get("settings", {}),
     )
-
-
-def asked_for(results: MethodResults) -> tuple[Any, ...]:
-    """Two results of one method that are equal in this are the same measurement."""
-    wide = len(results.concat.layers) if results.concat else None
-    return [result.layer for result in results.layers], wide, results.settings
 
 
 @dataclass(frozen=True)
@@ -74,31 +64,32 @@ class ProbeReport:
     def write(self, out: Path) -> Written:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
 
-        Methods and subsets that an earlier command found for the same checkpoint, data and features are kept beside
-        these. A record of others, or of one of these methods with other options, is moved to a folder beside `out`.
+        Results of an earlier command for the same checkpoint, data and features are kept beside these. Those of others,
+        or of one of these methods with other options, are moved to a folder beside `out`.
         """
-        earlier = earlier_results(out, self)
+        earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
         aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
-        earlier = earlier or Earlier()
+        earlier = earlier or ProbeReport({"earlier_commands": []}, [])
         own = {results.method.name for results in self.results}
         results = self.results + [found for found in earlier.results if found.method.name not in own]
         new = {row["labels_per_class"] for row in self.low_data}
         kept = [row for row in earlier.low_data if row["labels_per_class"] not in new]
         low_data = sorted(kept + self.low_data, key=lambda row: int(row["labels_per_class"]))
-        first = to_dict(self.results[0])
+        methods = {one.method.name: to_dict(one) for one in results}
+        name, first = next(iter(methods.items()))
         content = {
             **self.protocol,
-            "earlier_commands": earlier.commands,
-            "method": self.results[0].method.name,
+            "earlier_commands": earlier.protocol["earlier_commands"],
+            "method": name,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
-            "methods": {one.method.name: to_dict(one) for one in results},
+            "methods": methods,
             "low_data": low_data,
         }
         if low_data:
+            subsets = {"indices": INDICES, "subsets": {**earlier.low_data_indices, **self.low_data_indices}}
             with atomic_path(out / SUBSETS) as path:
-                subsets = {**earlier.indices, **self.low_data_indices}
-                path.write_text(json.dumps({"indices": INDICES, "subsets": subsets}) + "\n", encoding="utf-8")
+                path.write_text(json.dumps(subsets) + "\n", encoding="utf-8")
         with atomic_path(out / TABLE) as path:
             write_csv(results, path)
         with atomic_path(out / PLOT) as path:
@@ -122,36 +113,36 @@ class ProbeReport:
         return "\n".join(parts)
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """What an earlier command wrote about the same checkpoint, data and features."""
-
-    commands: list[str] = field(default_factory=list)
-    results: list[MethodResults] = field(default_factory=list)
-    low_data: list[dict[str, Any]] = field(default_factory=list)
-    indices: dict[str, list[list[int]]] = field(default_factory=dict)
-
-
-def earlier_results(out: Path, new: ProbeReport) -> Earlier | None:
-    """What stands in `out`, if it is whole and nothing of it would be lost beside the new results; else None."""
+def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
+    """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
     try:
         found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if not all(found[key] == new.protocol[key] for key in SAME) or how_loaded(found) != how_loaded(new.protocol):
-            return None
+        found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
+        results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
-        earlier = Earlier(
-            [*found["earlier_commands"], found["command"]],
-            [from_dict(method, results) for method, results in found["methods"].items()],
-            rows,
-            json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {},
-        )
+        indices = json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {}
+        earlier = ProbeReport(found, results, rows, indices)
+        return earlier if goes_with(earlier, new) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    asked = {results.method.name: asked_for(results) for results in new.results}
-    asked |= {row["labels_per_class"]: (row["subsets"], row["layers"]) for row in new.low_data}
-    had = {results.method.name: asked_for(results) for results in earlier.results}
-    had |= {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in rows}
-    return earlier if all(had[name] == asked[name] for name in had.keys() & asked.keys()) else None
+
+
+def goes_with(earlier: ProbeReport, new: ProbeReport) -> bool:
+    """Whether two reports are of the same checkpoint, data and features, and measured nothing in different ways."""
+    if any(earlier.protocol[key] != new.protocol[key] for key in SAME):
+        return False
+    had, asked = (asked_for(report.results, report.low_data) for report in (earlier, new))
+    same = all(had[name] == asked[name] for name in had.keys() & asked.keys())
+    return same and how_loaded(earlier.protocol) == how_loaded(new.protocol)
+
+
+def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
+    """What a command measured, by method and size of subsets; equal values are the same measurement."""
+    few = {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in low_data}
+    return few | {
+        one.method.name: ([r.layer for r in one.layers], len(one.concat.layers) if one.concat else 0, one.settings)
+        for one in results
+    }
 
 
 def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +152,7 @@ def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_results(out: Path) -> None:
-    """Refuse a folder in which a file of the user's has the name of a result.
-
-    Raises:
-        UserError: names the file.
-    """
+    """Raise a UserError for a folder in which a file of the user's has the name of a result."""
 
     def has(name: str, words: tuple[bytes, ...]) -> bool:
         with (out / name).open("rb") as file:
@@ -180,25 +167,19 @@ def check_results(out: Path) -> None:
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:
     """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
-    names = [
-        "method",
-        "layer",
-        *(method.chosen for method in METHODS.values()),
-        "val_accuracy",
-        "test_accuracy",
-        "train_accuracy",
-    ]
+    chosen = [method.chosen for method in METHODS.values()]
+    names = ["method", "layer", *chosen, "val_accuracy", "test_accuracy", "train_accuracy"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         for results in all_results:
-            for result in results.layers:
-                writer.writerow({"method": results.method.name, **result.row(results.method.chosen)})
-            for other in (results.concat, results.pixels):
-                if other is not None:
-                    row = other.row(results.method.chosen)
-                    row["layer"] = "-".join(map(str, row.pop("layers", ["pixels"])))
-                    writer.writerow({"method": results.method.name, **row})
+            for result in filter(None, (*results.layers, results.concat, results.pixels)):
+                row = result.row(results.method.chosen) | {"method": results.method.name}
+                if result is results.pixels:
+                    row["layer"] = "pixels"
+                elif "layers" in row:
+                    row["layer"] = "-".join(map(str, row.pop("layers")))
+                writer.writerow(row)
 
 
 def text_table(results: MethodResults) -> str:
@@ -229,13 +210,8 @@ def plot(all_results: list[MethodResults], path: Path) -> None:
     for number, results in enumerate(all_results):
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
-        axes.plot(
-            layers,
-            [100 * r.test_accuracy for r in results.layers],
-            "o-",
-            color=color,
-            label=f"{results.method.name}, test",
-        )
+        tested = [100 * result.test_accuracy for result in results.layers]
+        axes.plot(layers, tested, "o-", color=color, label=f"{results.method.name}, test")
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:

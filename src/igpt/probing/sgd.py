@@ -1,9 +1,8 @@
 """Softmax regression by momentum SGD, all problems at once: for data too large for L-BFGS (paper, section 2.4).
 
-A problem is one group of layers with one learning rate. The problems share each batch's features and nothing else:
-their gradients are independent, so that one which diverges, to infinity even, leaves the others as they are. Momentum
-SGD with rate r on a loss takes the same steps as with rate 1 on r times the loss (the velocity is linear in the
-gradient, and the cosine a common factor); so the rates are weights of the losses, and one optimizer does for all.
+A problem is one group of layers with one learning rate. Problems share each batch's features, but no weights: one that
+diverges leaves the others as they are. Momentum SGD with rate r on a loss takes the same steps as with rate 1 on r
+times the loss, so the rates are weights of the losses, and one optimizer serves all problems.
 
 Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 """
@@ -11,7 +10,6 @@ Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class SGDRecipe:
-    """What is trained, and how.
+    """Which probes to train by SGD, and how.
 
     Args:
         groups: layers whose features stand one after another, such as [[0], [1], [2, 3, 4]].
@@ -37,8 +35,8 @@ class SGDRecipe:
         num_classes: of the data.
         rates: learning rates; each falls to zero by a cosine.
         epochs: passes over the training images.
-        standardise: see `group_inputs`; False leaves the features as they are, as the paper does.
-        statistics_images: mean and deviation are taken over at most so many training images.
+        standardise: features, by mean and deviation of training images (see `group_inputs`); False is the paper's.
+        statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
 
     Raises:
         UserError: a value out of range.
@@ -47,10 +45,10 @@ class SGDRecipe:
     groups: list[list[int]]
     how: FeatureOptions
     num_classes: int
-    rates: tuple[float, ...]
-    epochs: int
-    standardise: bool
-    statistics_images: int
+    rates: tuple[float, ...] = RATES
+    epochs: int = 30
+    standardise: bool = True
+    statistics_images: int = 10_000
 
     def __post_init__(self) -> None:
         if not self.groups or not all(self.groups):
@@ -118,18 +116,14 @@ def problem_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
 
 
 def weighted_loss(losses: Tensor, rates: Sequence[float]) -> Tensor:
-    """The one number to descend: every loss `(G, S)` times its learning rate, summed."""
+    """Sum of the losses `(G, S)`, each times its learning rate."""
     return (losses * losses.new_tensor(rates)).sum()
 
 
 def make_optimizer(probes: LinearProbes, total_steps: int, done: int = 0) -> tuple[torch.optim.SGD, LambdaLR]:
     """Momentum SGD whose rate falls from 1 to 0 by a cosine over `total_steps`, of which `done` are behind."""
     optimizer = torch.optim.SGD(probes.parameters(), lr=1.0, momentum=MOMENTUM)
-    return optimizer, LambdaLR(optimizer, partial(_share, done=done, total_steps=total_steps))
-
-
-def _share(step: int, done: int, total_steps: int) -> float:
-    return warmup_cosine(done + step, 0, total_steps)
+    return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(done + step, 0, total_steps))
 
 
 def right_counts(logits: list[Tensor], labels: Tensor) -> Tensor:
@@ -161,14 +155,14 @@ def group_inputs(
 
 
 class Moments:
-    """Mean and deviation of features that come batch by batch, in float64; exact for features that never change."""
+    """Running mean and standard deviation of features, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self.mean = self.scatter = torch.zeros(1, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in features `(L, B, W)` of B more images (Chan et al.'s pairwise update)."""
+        """Add features `(L, B, W)` of B more images (Chan et al.'s pairwise update)."""
         new = features.cpu().double()
         images = new.shape[1]
         mean = new.mean(1)

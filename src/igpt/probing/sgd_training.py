@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,15 @@ from igpt.data import (
     ImageDataModule,
     LabelledImages,
     WatchedLoader,
-    any_unlabelled,
     begin_worker,
     collate,
     rng_of,
 )
-from igpt.model import FeatureOptions, check_layers
+from igpt.model import check_layers
 from igpt.modules import FEATURES, Batch, PixelModule
+from igpt.probing.extract import count_classes
+from igpt.probing.protocol import LayerResult
 from igpt.probing.sgd import (
-    RATES,
     LinearProbes,
     Moments,
     SGDRecipe,
@@ -47,15 +46,13 @@ TRAIN, VAL, TEST = range(len(SPLITS))
 FILE = "sgd.ckpt"
 STATE = (FILE, ".sgd.*.ckpt")  # files that an unfinished probe leaves
 CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file; where the class once was
-EPOCHS = 30
-STATISTICS_IMAGES = 10_000
 
 
 class LayerProbe(pl.LightningModule):
-    """Linear probes on the features of a network that is not trained.
+    """Linear probes on the features of a frozen network.
 
-    The network runs once a batch, whatever the number of layers and rates. It is no submodule: neither the trainer nor
-    a checkpoint sees it, and its mode stays as it is.
+    The network runs once a batch, whatever the number of layers and rates. It is no submodule, so that neither the
+    trainer nor a checkpoint sees it.
 
     Args:
         network: whose features are probed.
@@ -70,7 +67,7 @@ class LayerProbe(pl.LightningModule):
 
     def __init__(self, network: PixelModule, recipe: SGDRecipe, steps_per_epoch: int, compute: Compute) -> None:
         super().__init__()
-        self._held = (network,)  # in a tuple, where torch does not look for submodules
+        self._network = (network,)  # in a tuple, where torch does not look for submodules
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.compute = compute
@@ -87,18 +84,13 @@ class LayerProbe(pl.LightningModule):
         self._right, self._seen = torch.zeros(()), 0
 
     @property
-    def network(self) -> PixelModule:
-        """The frozen network."""
-        return self._held[0]
-
-    @property
     def epoch(self) -> int:
-        """Number of the running epoch, from 0, over all runs that a checkpoint links."""
+        """Number of the running epoch, from 0, with those before a resumption."""
         return self.epochs_done + self.current_epoch
 
     def setup(self, stage: str) -> None:
-        """Take the network to where the trainer is going to run; nobody else does it."""
-        self.network.to(self.trainer.strategy.root_device)
+        """Move the network to the trainer's device, as Lightning does with submodules only."""
+        self._network[0].to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
     def features(self, images: Tensor, *key: int) -> Tensor:
@@ -108,7 +100,7 @@ class LayerProbe(pl.LightningModule):
         """
         if images.is_floating_point():
             return images.transpose(0, 1).float()
-        core, recipe = self.network.core, self.recipe
+        core, recipe = self._network[0].core, self.recipe
         with self.compute.autocast():
             found = core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key))
         return found.float()
@@ -121,19 +113,18 @@ class LayerProbe(pl.LightningModule):
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
-        """Take the images' features into mean and deviation."""
+        """Update the running mean and deviation."""
         self._moments.add(self.features(batch[0], TRAIN, batch_idx))
         return self._moments.count  # Lightning warns of None
 
     def on_predict_end(self) -> None:
-        """Standardise by what was seen from now on."""
+        """Keep mean and deviation for standardising."""
         self.mean.copy_(self._moments.mean.float())  # first, since not every device takes float64
         self.scale.copy_(self._moments.scale().float())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss whose gradient is every problem's own times its rate."""
-        images, labels = batch
-        losses = problem_losses(self.logits(images, TRAIN, batch_idx, self.epoch), labels)
+        """Sum of all losses, each times its learning rate."""
+        losses = problem_losses(self.logits(batch[0], TRAIN, batch_idx, self.epoch), batch[1])
         return weighted_loss(losses, self.recipe.rates)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -157,48 +148,30 @@ class LayerProbe(pl.LightningModule):
         return self._right.float() / self._seen
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the accuracies of this epoch."""
+        """Record the accuracies of this epoch."""
         self.val_accuracy[self.epoch] = self.accuracy
 
     def configure_optimizers(self) -> Any:
-        """Momentum SGD with a cosine to zero, going on where `resume` says."""
-        optimizer, schedule = make_optimizer(
-            self.probes, self.recipe.epochs * self.steps_per_epoch, self.epochs_done * self.steps_per_epoch
-        )
+        """Momentum SGD with a cosine to zero, from the resumed epoch on."""
+        total, done = (epochs * self.steps_per_epoch for epochs in (self.recipe.epochs, self.epochs_done))
+        optimizer, schedule = make_optimizer(self.probes, total, done)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": self._momentum})
         self._momentum = {}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state(self) -> dict[str, Any]:
-        """All that a later run needs to go on after this epoch; there is no randomness to remember."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.SGD)
-        momentum = optimizer.state_dict()["state"]
+        """What a later run resumes from; no random state is needed."""
+        momentum = self.trainer.optimizers[0].state_dict()["state"]
         return {"state_dict": self.state_dict(), "momentum": momentum, "epochs_done": self.epoch + 1}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self.load_state_dict(state["state_dict"])
         self._momentum, self.epochs_done = state["momentum"], state["epochs_done"]
 
 
-@dataclass(frozen=True)
-class SGDResult:
-    """What the probe of one group of layers reached; accuracies are shares of 1.
-
-    `rate` is the learning rate with the best validation accuracy after the last epoch, and `val_by_rate` has those of
-    all; the test was looked at with this rate only.
-    """
-
-    layers: list[int]
-    rate: float
-    val_accuracy: float
-    test_accuracy: float
-    val_by_rate: dict[float, float]
-
-
 class SaveEachEpoch(pl.Callback):
-    """Writes the probe's state under `header` after every epoch, over the last one, whole or not at all."""
+    """Replaces the probe's checkpoint, with its header, after every epoch."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.header = path, header
@@ -213,45 +186,33 @@ class SaveEachEpoch(pl.Callback):
 def sgd_probe(
     module: PixelModule,
     data: ImageDataModule,
-    groups: list[list[int]],
-    how: FeatureOptions,
-    *,
-    num_classes: int,
-    rates: Sequence[float] = RATES,
-    epochs: int = EPOCHS,
-    standardise: bool = True,
-    statistics_images: int = STATISTICS_IMAGES,
+    recipe: SGDRecipe,
     folder: Path,
     compute: Compute,
     stored: Mapping[str, LabelledImages] | None = None,
-) -> list[SGDResult]:
+) -> list[LayerResult]:
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
 
     Training images come augmented and in a new order every epoch, validation and test images as they are. The state is
-    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments goes on from there, and ends with the
-    very weights that an uninterrupted run would have.
+    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments resumes from there, bit for bit.
 
     Args:
         module: frozen; its weights are not part of the checkpoint.
         data: with labels; its batch size is that of the training.
-        groups: layers of each probe; the features of several layers stand one after another.
-        how: what counts as a layer's features.
-        num_classes: of the data.
-        rates: learning rates to choose from.
-        epochs: passes over the training images.
-        standardise: give every feature mean 0 and deviation 1 over the training images, and the whole a mean squared
-            length of 1, so that the same rates suit every layer; False is the paper's.
-        statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
+        recipe: which probes, and how they are trained.
         folder: of the checkpoint; made where needed.
         compute: where the network runs, and in which precision; the probes are always float32.
         stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
             Right only where neither augmentation nor masks change an image's features from epoch to epoch.
 
+    Returns:
+        A result of each group with the rate of best validation accuracy after the last epoch; the test was looked at
+        with this rate only.
+
     Raises:
-        UserError: a value out of range, images without a label, or `folder` holds an unfinished probe of another
-            network, data or recipe.
+        UserError: recipe, network and data do not fit together, images without a label, or `folder` holds an
+            unfinished probe of another network, data or recipe.
     """
-    recipe = SGDRecipe(groups, how, num_classes, tuple(map(float, rates)), epochs, standardise, statistics_images)
     data.prepare_data()
     check(module, data, recipe)
     images = stored or {name: data.images(name) for name in SPLITS}
@@ -260,110 +221,70 @@ def sgd_probe(
     probe = LayerProbe(module, recipe, data.steps_per_epoch(), compute)
     saved = unfinished_or_same(path, header)
     trainer = partial(quiet_trainer, replace(compute, precision="32-true"))  # the network alone runs in less
-    with put_back(module):
+    place, was_training = module.device, module.training
+    try:
         module.eval()
         if saved is not None:
             probe.resume(saved)
-        elif standardise:
-            take_statistics(probe, trainer(), data, images["train"])
-        if probe.epochs_done < epochs:
-            left = trainer(max_epochs=epochs - probe.epochs_done, callbacks=[SaveEachEpoch(path, header)])
+        elif recipe.standardise:
+            chosen = torch.randperm(len(images["train"]), generator=rng_of(data.seed))[: recipe.statistics_images]
+            some = ChosenImages(images["train"], chosen.sort().values.tolist())
+            trainer().predict(probe, in_batches(data, some), return_predictions=False)
+        if probe.epochs_done < recipe.epochs:
+            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[SaveEachEpoch(path, header)])
             left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         trainer().test(probe, in_batches(data, images["test"]), verbose=False)
-    return results_of(probe)
-
-
-@contextmanager
-def put_back(module: PixelModule) -> Iterator[None]:
-    """Leave the network in the end where it was, and in its mode."""
-    place, was_training = module.device, module.training
-    try:
-        yield
     finally:
         module.to(place).train(was_training)
-
-
-def take_statistics(probe: LayerProbe, trainer: pl.Trainer, data: ImageDataModule, images: LabelledImages) -> None:
-    """Mean and deviation of the features, over as many training images as the recipe says."""
-    some = statistics_loader(data, images, probe.recipe.statistics_images)
-    trainer.predict(probe, some, return_predictions=False)
-
-
-def results_of(probe: LayerProbe) -> list[SGDResult]:
-    """The results of a probe that was trained and tested with its `chosen` rates."""
-    recipe, results = probe.recipe, []
-    assert probe.chosen is not None
-    tested = probe.accuracy[:, 0].tolist()
-    for group, chosen, val, test in zip(
-        recipe.groups, probe.chosen, probe.val_accuracy[-1].tolist(), tested, strict=True
-    ):
-        by_rate = dict(zip(recipe.rates, val, strict=True))
-        results.append(SGDResult(group, recipe.rates[chosen], val[chosen], test, by_rate))
-    return results
+    rows = zip(recipe.groups, probe.chosen, probe.val_accuracy[-1].tolist(), probe.accuracy[:, 0].tolist(), strict=True)
+    return [
+        LayerResult(tuple(group), recipe.rates[s], val[s], test, tried=dict(zip(recipe.rates, val, strict=True)))
+        for group, s, val, test in rows
+    ]
 
 
 def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None:
     """Raise a UserError where recipe, network and data do not fit together."""
-    core = module.core
-    check_layers(recipe.layers, core.n_layers)
-    recipe.how.check(core.resolution, core.causal)
-    if data.size("train") < data.batch_size:
-        size = data.size("train")
+    check_layers(recipe.layers, module.core.n_layers)
+    recipe.how.check(module.core.resolution, module.core.causal)
+    size, found = data.size("train"), count_classes(data)
+    if size < data.batch_size:
         raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")
-    for name in SPLITS:
-        labels = torch.as_tensor(data.images(name).labels)
-        if any_unlabelled(labels):
-            raise UserError("--data: some images have no label (-1); probing needs labelled images")
-        if int(labels.max()) >= recipe.num_classes:
-            raise UserError(
-                f"--data: label {int(labels.max())} in {name}, but the classes end at {recipe.num_classes - 1}"
-            )
+    if found > recipe.num_classes:
+        raise UserError(f"--data: label {found - 1} where the classes end at {recipe.num_classes - 1}")
 
 
-def statistics_loader(data: ImageDataModule, images: LabelledImages, count: int) -> WatchedLoader:
-    """At most `count` training images, unaugmented; which ones is a function of the data's seed."""
-    indices = torch.randperm(len(images), generator=rng_of(data.seed))[:count].sort().values.tolist()
-    return in_batches(data, ChosenImages(images, indices))
-
-
-def in_batches(data: ImageDataModule, images: Dataset[Any], **how: Any) -> WatchedLoader:
-    """Batches as large as the data's, loaded by as many processes."""
-    how |= {"num_workers": data.num_workers, "worker_init_fn": begin_worker}
-    return WatchedLoader(images, batch_size=data.batch_size, collate_fn=collate, **how)
+def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
+    """A loader with the data's batch size and number of processes."""
+    size, workers = data.batch_size, data.num_workers
+    return WatchedLoader(images, batch_size=size, collate_fn=collate, num_workers=workers, worker_init_fn=begin_worker)
 
 
 def header_of(
     module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str, source: str
 ) -> dict[str, Any]:
-    """What a checkpoint's probes are probes of, as plain data; how many processes load the images plays no part.
-
-    `source` is "images", or the type of stored features.
-    """
+    """The checkpoint's header: network, data and recipe; `source` is "images", or the type of stored features."""
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
-    arguments = {
-        **recipe.to_dict(),
-        "network": fingerprint(module),
-        "data": spec,
-        "precision": precision,
-        "source": source,
-    }
-    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": arguments}}
+    about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
+    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**recipe.to_dict(), **about}}}
 
 
 def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to go on from; None where there is none, or where a finished probe of something else stands.
+    """The state to resume from; None where there is none, or that of a finished probe of something else.
 
     Raises:
-        UserError: the file is damaged, something else than a probe's state, or the state of another probe that has not
-            come to its end.
+        UserError: the file is damaged, not a probe's state, or that of another unfinished probe.
     """
     if not path.exists():
         return None
     content = read_checkpoint(path)
-    check_state(content, path)
+    parts = {"state_dict": dict, "momentum": dict, "epochs_done": int}  # of another kind: such as one of training
     found, wanted = (head["model"]["init_args"] for head in (content[CHECKPOINT_KEY], header))
+    of_a_probe = content[CHECKPOINT_KEY]["model"]["class_path"] == CLASS_PATH
+    if not of_a_probe or not all(isinstance(content.get(name), kind) for name, kind in parts.items()):
+        raise UserError(f"{path} is no state of a probe; delete it or change --out")
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if not differing:
         return content
@@ -374,16 +295,8 @@ def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | N
     )
 
 
-def check_state(content: dict[str, Any], path: Path) -> None:
-    """Raise a UserError for a checkpoint that is none of `SaveEachEpoch`, such as one of training."""
-    parts = {"state_dict": dict, "momentum": dict, "epochs_done": int}
-    of_a_probe = content[CHECKPOINT_KEY]["model"]["class_path"] == CLASS_PATH
-    if not of_a_probe or not all(isinstance(content.get(name), kind) for name, kind in parts.items()):
-        raise UserError(f"{path} is no state of a probe; delete it or change --out")
-
-
-def fingerprint(module: PixelModule) -> str:
-    """SHA-256 of all that the network's features depend on: its description, weights, colours and pixel order."""
+def weights_sha256(module: PixelModule) -> str:
+    """SHA-256 of the network's description, weights, palette and pixel order."""
     found = hashlib.sha256(json.dumps(module.core.spec(), sort_keys=True).encode())
     for name, value in module.core.state_dict().items():
         found.update(name.encode())

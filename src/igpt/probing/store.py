@@ -1,8 +1,8 @@
-"""Layer features on disk: larger than memory, reused by the next probe, and never half trusted.
+"""Layer features on disk, larger than memory and reused by the next probe.
 
-A store is a folder: for each split `SPLIT_features.npy (L, N, D)` and `SPLIT_labels.npy (N,)`, which NumPy opens as
-they are, and `manifest.json`, which says what they are features of, with a checksum of each file and one of its own.
-The folder appears under its name only when it is whole.
+A store is a folder. For each split it holds `SPLIT_features.npy (L, N, D)` and `SPLIT_labels.npy (N,)`, plain NumPy
+files, and `manifest.json`: what they are features of, with a checksum of each file and one of its own. The folder
+appears under its name only when it is whole.
 """
 
 import json
@@ -11,17 +11,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from igpt.data import SPLITS
 from igpt.system import UserError, atomic_folder, check_own, digest_of, sha256_of
 
 FeatureType = Literal["float16", "float32"]
 FORMAT = 1
 FILES = ("manifest.json", "*_features.npy", "*_labels.npy")  # of a store
+NAMES = {f"{split}_{kind}.npy" for split in SPLITS for kind in ("features", "labels")}
 AT_ONCE = 2**29  # bytes of float32 features of one split that a probe holds in memory, if it can take layers in turn
 
 
@@ -51,9 +53,8 @@ class StoreWriter:
         dtype: FeatureType,
         option: str = "--store",
     ) -> None:
-        self.folder, self.identity, self.layers, self.dtype = folder, identity, layers, dtype
+        self.folder, self.identity, self.layers, self.dtype, self.option = folder, identity, layers, dtype, option
         self.images: dict[str, int] = dict(images)
-        self.option = option
         self.width = 0
         self._labels: dict[str, list[np.ndarray]] = {name: [] for name in images}
         self._done = dict.fromkeys(images, 0)
@@ -68,14 +69,14 @@ class StoreWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None:
-            with self._stack, self._explained():
+            with self._stack, self._disk():
                 self._finish()
         else:
             self._stack.__exit__(kind, error, trace)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """A full disk as one line."""
+    def _disk(self) -> Iterator[None]:
+        """Tell of a full disk in one line."""
         try:
             yield
         except OSError as error:
@@ -91,12 +92,11 @@ class StoreWriter:
             numbers = features.float().cpu().numpy().astype(self.dtype)
         if not np.isfinite(numbers).all():
             raise UserError(f"--dtype {self.dtype} cannot hold a feature of this model; use float32, or another norm")
-        with self._explained():
+        with self._disk():
             file, start = self._file(split, numbers.shape[2])
-            row = numbers.dtype.itemsize * self.width
-            for layer in range(len(self.layers)):
-                file.seek(start + (layer * self.images[split] + self._done[split]) * row)
-                file.write(np.ascontiguousarray(numbers[layer]).data)
+            for layer, rows in enumerate(numbers):
+                file.seek(start + (layer * self.images[split] + self._done[split]) * rows.itemsize * self.width)
+                file.write(np.ascontiguousarray(rows).data)
         self._done[split] += len(labels)
         self._labels[split].append(labels.cpu().numpy().astype(np.int64))
 
@@ -121,8 +121,7 @@ class StoreWriter:
                 )
             self._files[split][0].flush()
             np.save(self._partial / f"{split}_labels.npy", np.concatenate(self._labels[split]))
-            for kind in ("features", "labels"):
-                path = self._partial / f"{split}_{kind}.npy"
+            for path in (self._partial / f"{split}_features.npy", self._partial / f"{split}_labels.npy"):
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         manifest = {
             "format": FORMAT,
@@ -138,20 +137,84 @@ class StoreWriter:
 
 
 def _close(file: BufferedRandom) -> None:
-    """What could not be written has been complained of before."""
+    """Close a file; what could not be written has been complained of before."""
     with suppress(OSError):
         file.close()
 
 
 def as_text(manifest: dict[str, Any]) -> bytes:
-    """The one way in which a manifest is written."""
+    """The manifest as it stands on disk."""
     return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 def digest(manifest: dict[str, Any]) -> str:
-    """Checksum of a manifest's content, that of the checksum itself left out."""
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return digest_of(content)
+    """Checksum of a manifest's content, apart from the checksum itself."""
+    return digest_of({key: value for key, value in manifest.items() if key != "sha256"})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a store, if its checksum is right and its fields are there.
+
+    It names no files but those of a store, so that one made up by a stranger leads nowhere else.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(f"--store {folder} is no feature store: it has no manifest.json; name another folder")
+    try:
+        content = path.read_bytes()
+        found: dict[str, Any] = json.loads(content)
+        counts = [found["width"], *found["layers"], *found["images"].values()]
+        right = (
+            (found["sha256"], found["format"], content) == (digest(found), FORMAT, as_text(found))
+            and all(type(count) is int for count in counts)
+            and (found["images"].keys(), found["files"].keys()) == (set(SPLITS), NAMES)
+            and all(entry.keys() == {"bytes", "sha256"} for entry in found["files"].values())
+            and isinstance(found["identity"], dict)
+            and found["dtype"] in get_args(FeatureType)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        right = False
+    if not right:
+        raise UserError(f"--store {folder}: manifest.json is damaged; delete the folder and run again")
+    return found
+
+
+def differences(manifest: dict[str, Any], identity: dict[str, Any], layers: list[int]) -> str:
+    """In what a store is not the one asked for, in words; empty where it is."""
+    stored = manifest["identity"]
+    other = sorted(key for key in stored.keys() | identity.keys() if stored.get(key) != identity.get(key))
+    if other:
+        return f"differs in {', '.join(other)}"
+    missing = sorted(set(layers) - set(manifest["layers"]))
+    return f"lacks layers {','.join(map(str, missing))}" if missing else ""
+
+
+def open_array(path: Path, expected: dict[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """One file's array, mapped into memory.
+
+    Raises:
+        UserError: the file is missing, was changed, or is not the array that the manifest speaks of.
+    """
+    size, array = path.stat().st_size if path.is_file() else None, None
+    if size == expected["bytes"]:
+        with suppress(Exception):  # on foreign bytes NumPy raises anything, from EOFError to TokenError
+            array = np.load(path, mmap_mode="r")
+    if size is None:
+        wrong = "is missing"
+    elif size != expected["bytes"]:
+        wrong = f"is {size} bytes long instead of {expected['bytes']}"
+    elif sha256_of(path) != expected["sha256"]:  # after it was opened: who replaces it now changes nothing
+        wrong = "was changed"
+    elif not isinstance(array, np.ndarray):
+        wrong = "is no array"
+    elif (array.shape, array.dtype) != (shape, np.dtype(dtype)):
+        wrong = "is another array"
+    else:
+        return array
+    raise UserError(f"--store {path.parent}: {path.name} {wrong}; delete the folder and run again")
 
 
 @dataclass(frozen=True)
@@ -185,12 +248,12 @@ class FeatureStore:
             raise UserError(
                 f"--store {folder} holds features of something else ({wrong}); name another folder, or delete this one"
             )
-        found = stamps(folder)
-        check_files(folder, manifest["files"])
-        arrays = open_arrays(folder, manifest)
-        if stamps(folder) != found:
-            raise UserError(f"--store {folder} was replaced while it was read; run again, or name another folder")
-        return cls(folder, manifest["layers"], manifest["width"], manifest["dtype"], manifest["images"], arrays)
+        arrays, stored, width, dtype = {}, manifest["layers"], manifest["width"], manifest["dtype"]
+        for split, count in manifest["images"].items():
+            for kind, shape, of in (("features", (len(stored), count, width), dtype), ("labels", (count,), "int64")):
+                path = folder / f"{split}_{kind}.npy"
+                arrays[path.stem] = open_array(path, manifest["files"][path.name], shape, of)
+        return cls(folder, stored, width, dtype, manifest["images"], arrays)
 
     @property
     def bytes(self) -> int:
@@ -223,106 +286,6 @@ class FeatureStore:
 
     def in_turn(self, layers: list[int], at_once: int = AT_ONCE) -> Iterator[list[int]]:
         """The layers in groups that fit into `at_once` bytes a split, at least one layer each."""
-        size = 4 * self.width * max(self.images.values())
-        count = max(1, at_once // size)
+        count = max(1, at_once // (4 * self.width * max(self.images.values())))
         for start in range(0, len(layers), count):
             yield layers[start : start + count]
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store, if its own checksum is right.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise UserError(f"--store {folder} is no feature store: it has no manifest.json; name another folder")
-    try:
-        content = path.read_bytes()
-        manifest: dict[str, Any] = json.loads(content)
-        right = manifest["sha256"] == digest(manifest) and manifest["format"] == FORMAT and content == as_text(manifest)
-        right = right and is_manifest(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        right = False
-    if not right:
-        raise UserError(f"--store {folder}: manifest.json is damaged; delete the folder and run again")
-    return manifest
-
-
-def is_manifest(manifest: dict[str, Any]) -> bool:
-    """Whether all fields are there and of their kinds, with plain names for files: a checksum alone anybody can make.
-
-    Raises:
-        KeyError, TypeError, AttributeError: they are not.
-    """
-    names = {f"{split}_{kind}.npy" for split in manifest["images"] for kind in ("features", "labels")}
-    counts = [manifest["width"], *manifest["layers"], *manifest["images"].values()]
-    counts += [entry["bytes"] for entry in manifest["files"].values()]
-    return (
-        all(type(count) is int and count >= 0 for count in counts)
-        and names == manifest["files"].keys()
-        and not any(Path(name).name != name for name in names)
-        and isinstance(manifest["identity"], dict)
-        and manifest["dtype"] in ("float16", "float32")
-        and all(isinstance(entry["sha256"], str) for entry in manifest["files"].values())
-    )
-
-
-def differences(manifest: dict[str, Any], identity: dict[str, Any], layers: list[int]) -> str:
-    """In what a store is not the one asked for, in words; empty where it is."""
-    stored = manifest["identity"]
-    other = sorted(key for key in stored.keys() | identity.keys() if stored.get(key) != identity.get(key))
-    missing = sorted(set(layers) - set(manifest["layers"]))
-    if other:
-        return f"differs in {', '.join(other)}"
-    return f"lacks layers {','.join(map(str, missing))}" if missing else ""
-
-
-def holds_something_else(folder: Path, identity: dict[str, Any], layers: list[int]) -> bool:
-    """Whether an undamaged store is not the one asked for.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    return bool(differences(read_manifest(folder), identity, layers))
-
-
-def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """What changes when a file of the folder is replaced or written to: its number, and the time of the last change."""
-    return {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.iterdir()}
-
-
-def check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Raise a UserError unless every file is there, as long as it was, and unchanged."""
-    for name, expected in files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"]:
-            found = "missing" if size is None else f"{size} bytes long instead of {expected['bytes']}"
-            raise UserError(f"--store {folder}: {name} is {found}; delete the folder and run again")
-        if sha256_of(path) != expected["sha256"]:
-            raise UserError(f"--store {folder}: {name} was changed; delete the folder and run again")
-
-
-def open_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of all files, mapped into memory, by the files' names without suffix.
-
-    Raises:
-        UserError: a file is not the array that the manifest speaks of.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    for split, count in manifest["images"].items():
-        features = (len(manifest["layers"]), count, manifest["width"]), manifest["dtype"]
-        for kind, (shape, dtype) in {"features": features, "labels": ((count,), "int64")}.items():
-            path = folder / f"{split}_{kind}.npy"
-            try:
-                found = np.load(path, mmap_mode="r")
-            except Exception as error:  # on foreign bytes NumPy raises anything, from EOFError to TokenError
-                raise UserError(
-                    f"--store {folder}: {path.name} is no array; delete the folder and run again"
-                ) from error
-            if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != dtype:
-                raise UserError(f"--store {folder}: {path.name} is another array; delete the folder and run again")
-            arrays[path.stem] = found
-    return arrays

@@ -20,6 +20,8 @@ PY
 igpt palette --data ImageFolder --data.init_args.root images --data.init_args.resolution 4 --colors 8 --out palette.npy
 for name in ar bert joint; do igpt fit --config $name.yaml --trainer.precision 32-true; done
 igpt probe --ckpt runs/ar/checkpoints/last.ckpt --method lbfgs,knn --precision 32-true
+# unfinished_sgd.ckpt is sgd/layers_0_1/sgd.ckpt of this probe, stopped after its second epoch:
+# igpt probe --ckpt runs/ar/checkpoints/last.ckpt --method sgd --layers 0,1 --epochs 4 --precision 32-true --accelerator cpu
 igpt sample --ckpt runs/ar/checkpoints/last.ckpt --num 3 --top_k 1 --out samples.png
 igpt sample --ckpt runs/bert/checkpoints/last.ckpt --rows 2 --num 1 --top_k 1 --steps 8 --out infilled.png
 python - <<'PY'
