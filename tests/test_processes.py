@@ -14,7 +14,7 @@ import torch
 from igpt.checkpoints.format import read_checkpoint, step_checkpoints
 from igpt.modules.loading import load
 from tests.obstacles import obstacles
-from tests.processes import environment, fit_command, losses, run, write_config
+from tests.processes import STRATEGIES, environment, fit_command, losses, run, write_config
 from tests.stopping import stop
 
 KINDS = ("AR", "BERT", "joint")
@@ -75,15 +75,23 @@ def test_two_processes_have_the_losses_of_one_with_their_common_batch(fitted, ki
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["BERT", pytest.param("AR", marks=pytest.mark.slow),
-                                  pytest.param("joint", marks=pytest.mark.slow)])  # fmt: skip
-def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted, kind):
-    """359 images of 32 a batch are not to be halved; masks are those of the images, not of the process."""
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted, kind, strategy):
+    """359 images are nine batches of up to 40: not to be halved; masks are those of the images, not of the process."""
     runs = fitted(kind).parent
     command = ["-m", "igpt", "test", "--config", f"{kind}.yaml", "--runs_dir", str(runs), "--ckpt_path", "last"]
-    for devices in ("1", "2"):
-        options = ["--trainer.devices", devices, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
-        code, printed = run([sys.executable, *command, *(options if devices == "2" else options[:4])], home)
+    command += [
+        "--name",
+        kind,
+        "--trainer.accelerator",
+        "cpu",
+        "--data.init_args.batch_size",
+        "40",
+        "--trainer.devices",
+    ]
+    for options in (["1"], ["2", *STRATEGIES[strategy]]):
+        code, printed = run([sys.executable, *command, *options], home)
         assert code == 0, printed
     one, two = (score["metrics"] for score in json.loads((runs / kind / "scores.json").read_text())[-2:])
     assert one == pytest.approx(two, abs=1e-6)

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from igpt.checkpoints import spec_of
@@ -136,15 +135,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
 
     def _evaluation_share(self, count: int) -> WholeBatches | None:
-        """Where DDP tests or validates, this process' share of a split, in which no image is there twice.
-
-        None leaves it to Lightning, whose processes all have as many batches: in the validations of a training, where
-        weights are sharded, and where there are fewer batches than processes.
-        """
+        """Where several processes validate or test, this one's share of a split."""
         trainer = self.trainer
-        if trainer is None or trainer.world_size == 1 or trainer.state.fn not in ("validate", "test"):
-            return None
-        if not isinstance(trainer.strategy, DDPStrategy) or count <= (trainer.world_size - 1) * self.batch_size:
+        if trainer is None or trainer.world_size == 1 or trainer.state.fn not in ("fit", "validate", "test"):
             return None
         return WholeBatches(count, self.batch_size, trainer.world_size, trainer.global_rank)
 

@@ -49,15 +49,20 @@ class TrainingOrder(DistributedSampler[tuple[int, int]]):
 
 
 class WholeBatches(DistributedSampler[int]):
-    """Evaluation sampler under DDP: deals whole batches to the processes, so that each image is seen exactly once.
+    """Evaluation sampler of several processes: deals whole batches out, so that each image counts exactly once.
 
-    (A `DistributedSampler`, since Lightning wraps any other, with one that repeats images to fill up.)
+    Processes meet in every batch where weights are sharded. So those with one batch less get the first one once more,
+    which `counts` tells from the others. (A `DistributedSampler`, since Lightning wraps any other, with one that
+    repeats images to fill up, which then count twice.)
     """
 
     def __init__(self, count: int, batch_size: int, world_size: int, rank: int) -> None:
         super().__init__(range(count), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         firsts = range(rank * batch_size, count, world_size * batch_size)
         self.indices = [index for first in firsts for index in range(first, min(first + batch_size, count))]
+        self.own = len(firsts)
+        if self.own < len(range(0, count, world_size * batch_size)):
+            self.indices += range(min(batch_size, count))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -68,6 +73,10 @@ class WholeBatches(DistributedSampler[int]):
     def number(self, batch: int) -> int:
         """Which batch of one process this process' batch is."""
         return batch * self.num_replicas + self.rank
+
+    def counts(self, batch: int) -> bool:
+        """Whether this process' batch holds images that no other has."""
+        return batch < self.own
 
 
 class TrainingLoader(WatchedLoader):

@@ -32,5 +32,5 @@ class Autoregressive(GenerativeModule):
         """The loss, and what it is the mean of: nats per pixel of every image `(B,)`, with their labels `(B,)`."""
         images, labels = batch
         nats = self.surprise(self.encode(images)).mean(1)
-        self.log_loss("test", nats.mean(), len(images))
+        self.log_loss("test", nats.mean(), self.counted(batch_idx, len(images)))
         return {"nats": nats, "labels": labels}

@@ -130,12 +130,20 @@ class PixelModule(pl.LightningModule, ABC):
 
     def evaluation_rng(self, batch_idx: int) -> torch.Generator:
         """Randomness of a batch of an evaluation: the same every time, and for each image that of one process."""
+        dealt = self._dealt()
+        return rng_of(EVALUATE, 0, batch_idx if dealt is None else dealt.number(batch_idx))
+
+    def counted(self, batch_idx: int, images: int) -> int:
+        """How many images of an evaluation's batch count: none of one that is there twice, so that processes meet."""
+        dealt = self._dealt()
+        return images if dealt is None or dealt.counts(batch_idx) else 0
+
+    def _dealt(self) -> WholeBatches | None:
+        """How several processes share the split that is evaluated; None where this one has all of it."""
         trainer = self.trainer
         loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         sampler = getattr(loader, "sampler", None)
-        if isinstance(sampler, WholeBatches):
-            return rng_of(EVALUATE, 0, sampler.number(batch_idx))
-        return rng_of(EVALUATE, self.global_rank, batch_idx)
+        return sampler if isinstance(sampler, WholeBatches) else None
 
     def on_train_start(self) -> None:
         """Begin with the rate of the schedule, also where a resumed optimizer brings that of another one."""

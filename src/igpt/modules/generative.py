@@ -85,20 +85,20 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
-        return self._step("train", batch, step_rng(self, batch_idx, len(batch[0])))
+        images = len(batch[0])
+        return self._step("train", batch, step_rng(self, batch_idx, images), images)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As training, over the validation split, with the same randomness every time."""
-        return self._step("val", batch, self.evaluation_rng(batch_idx))
+        return self._step("val", batch, self.evaluation_rng(batch_idx), self.counted(batch_idx, len(batch[0])))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
         """As training, over the test split, with the same randomness every time."""
-        return self._step("test", batch, self.evaluation_rng(batch_idx))
+        return self._step("test", batch, self.evaluation_rng(batch_idx), self.counted(batch_idx, len(batch[0])))
 
-    def _step(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
-        images = batch[0]
-        loss = self.loss(self.encode(images), rng)
-        self.log_loss(name, loss.detach(), len(images))
+    def _step(self, name: str, batch: Batch, rng: torch.Generator, counted: int) -> Tensor:
+        loss = self.loss(self.encode(batch[0]), rng)
+        self.log_loss(name, loss.detach(), counted)
         return loss
 
     def log_loss(self, name: str, loss: Tensor, images: int) -> None:

@@ -146,7 +146,9 @@ class Joint(PixelModule):
         predicted = logits.argmax(1)
         if not self.generative.causal:  # AR masks nothing: what it has just said is its one prediction
             predicted, logits = self.predict_classes(tokens, rng)
-        self.confusion.update(predicted, labels)
+        counted = self.counted(batch_idx, len(images))
+        if counted:
+            self.confusion.update(predicted, labels)
         top5 = logits.topk(min(5, self.num_classes), dim=1).indices
         values = {
             "loss": self.generative_weight * generative + classes,
@@ -155,7 +157,7 @@ class Joint(PixelModule):
             "accuracy": (predicted == labels).float().mean(),
             "top5_accuracy": (top5 == labels[:, None]).any(1).float().mean(),
         }
-        self.log_means({f"{name}/{key}": value for key, value in values.items()}, len(images))
+        self.log_means({f"{name}/{key}": value for key, value in values.items()}, counted)
 
     def _show_confusion(self, name: str) -> None:
         counts = self.confusion.compute()
