@@ -135,7 +135,7 @@ def test_temperature_top_k_and_top_p_shape_the_distribution(settings, expected):
 
 def test_a_top_p_of_one_keeps_colours_too_unlikely_for_the_sum_to_show():
     logits = torch.tensor([[0.0, -40.0, -50.0, -45.0]])
-    torch.testing.assert_close(filter_logits(logits, top_p=1.0), logits)
+    torch.testing.assert_close(filter_logits(logits, SamplingOptions(top_p=1.0)), logits)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])

@@ -32,6 +32,8 @@ def read_huggingface(folder: str | Path) -> Imported:
     folder = Path(folder)
     config = config_of(read_json(folder / CONFIG), str(folder / CONFIG))
     weights = open_weights(folder)
+    if config.n_layers > (count := len(weights.shapes)):
+        raise UserError(f"{folder / CONFIG}: n_layer is {config.n_layers}, but there are only {count} tensors")
     prefix = BACKBONE if TOKENS.removeprefix(BACKBONE) in weights.shapes else ""  # which an ImageGPTModel leaves out
     found = {prefix + name: shape for name, shape in weights.shapes.items()}
     found = {name: shape for name, shape in found.items() if not MASKS.fullmatch(name)}
