@@ -107,7 +107,7 @@ class GenerativeModule(PixelModule, PixelModel):
             self.log_means({f"{name}/loss": loss, f"{name}/bits_per_pixel": loss / NATS_PER_BIT}, images)
 
     def configure_model(self) -> None:
-        """Compile the blocks and share out the weights, once, where asked for."""
+        """Compile the blocks and shard the weights, once, where asked for."""
         self.compile_once()
         if self.device_mesh is not None:
             apply_fsdp(self.transformer, self.device_mesh)

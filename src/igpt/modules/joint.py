@@ -178,7 +178,7 @@ class Joint(PixelModule):
         return logits
 
     def configure_model(self) -> None:
-        """Compile the blocks and share out the weights, once, where asked for."""
+        """Compile the blocks and shard the weights, once, where asked for."""
         self.generative.compile_blocks |= self.compile_blocks
         self.compile_blocks = False
         self.generative.compile_once()
