@@ -98,6 +98,15 @@ def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+def test_the_validations_of_their_training_count_each_image_once(fitted, strategy):
+    """AR hides nothing, so that nothing hangs on the size of the batches: 9 of 16 images for two, 5 of 32 for one."""
+    one, two = (losses(fitted("AR", how), "val/loss") for how in (None, strategy))
+    assert set(one) == set(two) == {4, 9, 14, 19}
+    expected, found = (torch.tensor([max(run[step]) for step in sorted(run)]) for run in (one, two))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 def test_their_checkpoint_is_one_file_that_one_process_loads(fitted, strategy):
     path = fitted("AR", strategy) / "checkpoints" / "last.ckpt"
     assert path.is_file()
