@@ -89,11 +89,14 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     checksum = beside(path)
     # The second gets its name first.
     with replacing(checksum, durable=True) as sums, replacing(path, durable=True) as partial:
-        with partial.open("wb") as file:
-            try:
+        try:
+            with partial.open("wb") as file:
                 torch.save(content, file)
-            except RuntimeError as error:  # torch's own words for a write that failed hide the system's
-                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        except (OSError, RuntimeError) as error:  # torch's own words for a write that failed hide the system's
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
         sums.write_bytes(f"{sha256_of(partial)}  {path.name}\n".encode())
         sync(sums)  # a disk that has no room for it says so now
         checksum.unlink(missing_ok=True)  # no checkpoint ever stands beside the checksum of another
