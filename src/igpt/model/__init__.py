@@ -10,6 +10,7 @@ from igpt.model.objectives import (
     majority_vote,
     masked_pixel_loss,
     next_pixel_loss,
+    pixel_loss,
     pixel_nll,
 )
 from igpt.model.order import Order, inverse_order, pixel_order, resize_positions
@@ -28,5 +29,5 @@ __all__ = [
     "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
     "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
     "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
-    "parameter_count", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
+    "parameter_count", "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
 ]  # fmt: skip

@@ -49,6 +49,11 @@ def masked_pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     return per_image.sum() / (counts > 0).sum().clamp(min=1)
 
 
+def pixel_loss(logits: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+    """`masked_pixel_loss` where there is a mask, else `next_pixel_loss`: a scalar in nats per pixel."""
+    return next_pixel_loss(logits, tokens) if masked is None else masked_pixel_loss(logits, tokens, masked)
+
+
 def majority_vote(votes: Tensor, num_classes: int, rng: torch.Generator) -> Tensor:
     """The class that most of the votes `(M, B)` name, int64 `(B,)`; ties are broken at random by `rng` (a CPU one)."""
     counts = F.one_hot(votes, num_classes).sum(0).float()

@@ -1,9 +1,8 @@
 """AR pre-training: predict every pixel from those before it (paper, section 2.1)."""
 
-import torch
 from torch import Tensor
 
-from igpt.model import SamplingOptions, next_pixel_loss, pixel_nll, sample
+from igpt.model import SamplingOptions, pixel_nll, sample
 from igpt.modules.base import Batch
 from igpt.modules.generative import GenerativeModule
 
@@ -12,13 +11,6 @@ class Autoregressive(GenerativeModule):
     """p(x) = prod p(x_i | x_<i), sos in front, all T pixels scored. For the arguments see `GenerativeModule`."""
 
     causal = True
-
-    def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> None:
-        """Hide nothing: the causal mask does."""
-
-    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
-        """Mean negative log-likelihood over all T pixels, in nats per pixel."""
-        return next_pixel_loss(self.transformer.head(normed), tokens)
 
     def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
         """-log p(x_i | x_<i) of every pixel, exact, float32 `(B, T)` in nats, in the order of the sequence."""

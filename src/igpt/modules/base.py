@@ -73,24 +73,11 @@ class PixelModule(pl.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Look whether data and model have one palette, now that a checkpoint's is there."""
-        self._check_colors()
-
-    def on_validation_start(self) -> None:
-        """As for `fit`."""
-        self._check_colors()
-
-    def on_test_start(self) -> None:
-        """As for `fit`."""
-        self._check_colors()
-
-    def on_predict_start(self) -> None:
-        """As for `fit`."""
-        self._check_colors()
-
-    def _check_colors(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, ImageDataModule):
             self.core.check_colors(data)
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Features `(L + 1, B, D)` and labels `(B,)`; the LayerFeatures callback asks for some, and in its own way."""

@@ -11,7 +11,6 @@ from igpt.model import (
     covering_masks,
     draw_mask,
     infill,
-    masked_pixel_loss,
     pixel_nll,
 )
 from igpt.modules.generative import GenerativeModule
@@ -54,11 +53,6 @@ class BERT(GenerativeModule):
         """M, bool `(B, T)`: drawn on the CPU, so that it is the same whatever the device."""
         masked = draw_mask(tokens.shape[0], tokens.shape[1], self.mask_share, rng)
         return masked.pin_memory().to(tokens.device, non_blocking=True) if tokens.is_cuda else masked.to(tokens.device)
-
-    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
-        """Mean over each image's masked positions, then over images, in nats per masked pixel."""
-        assert masked is not None
-        return masked_pixel_loss(self.transformer.head(normed), tokens, masked)
 
     def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
         """-log p(x_i | all pixels outside its mask), float32 `(B, T)` in nats, in the order of the sequence.

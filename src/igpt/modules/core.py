@@ -1,4 +1,4 @@
-"""What AR and BERT are made of: palette, pixel order and transformer on the device, without training."""
+"""What AR and BERT give once they are trained: features of images, new pictures and completed ones."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ GREY = 128  # shown where a picture is still to be completed
 
 
 class PixelModel(pl.LightningModule, ABC):
-    """Images to tokens, tokens to features or to pictures. A `GenerativeModule` trains it.
+    """Palette, pixel order and transformer on the device: tokens to features or to pictures.
 
     Tokens `(B, T)` are in the order of the sequence unless raster order is said.
     """
@@ -49,17 +49,12 @@ class PixelModel(pl.LightningModule, ABC):
         return self.transformer.config.n_layers
 
     @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor | None:
-        """What is hidden from the network, bool `(B, T)`; None where the objective hides nothing."""
-
-    @abstractmethod
-    def score(self, normed: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
-        """The loss in nats per pixel, from the final norm's output `(B, T, D)`."""
-
-    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
-        masked = self.draw_mask(tokens, rng)
-        return self.score(self.transformer.hidden_states(tokens, causal=self.causal, masked=masked), tokens, masked)
+        """What is hidden from the network, bool `(B, T)`; None hides nothing."""
+        return None
 
     @abstractmethod
     def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
@@ -152,13 +147,6 @@ class PixelModel(pl.LightningModule, ABC):
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
         completions = self.palette.decode(drawn).unflatten(0, (-1, num))
         return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
-        self.check_resolution(images.shape[-1])
-        self.check_palette()
-        tokens = self.palette.encode(images)
-        return tokens if self.order == "raster" else tokens[:, self.pixel_order]
 
     def to_raster(self, sequence: Tensor) -> Tensor:
         """Tokens `(..., T)` from the model's order back to raster order."""

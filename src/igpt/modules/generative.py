@@ -15,6 +15,7 @@ from igpt.model import (
     PixelTransformer,
     TransformerConfig,
     inverse_order,
+    pixel_loss,
     pixel_order,
     resize_positions,
 )
@@ -82,6 +83,18 @@ class GenerativeModule(PixelModule, PixelModel):
     def core(self) -> PixelModel:
         """Itself."""
         return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+        self.check_resolution(images.shape[-1])
+        self.check_palette()
+        tokens = self.palette.encode(images)
+        return tokens if self.order == "raster" else tokens[:, self.pixel_order]
+
+    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
+        masked = self.draw_mask(tokens, rng)
+        return pixel_loss(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint, spec_of
 from igpt.data import confusion_figure
-from igpt.model import majority_vote
+from igpt.model import majority_vote, pixel_loss
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
@@ -94,7 +94,7 @@ class Joint(PixelModule):
         normed = self._hidden_states(tokens, masked)
         generative = normed.new_zeros(())
         if self.generative_weight:
-            generative = self.generative.score(normed, tokens, masked)
+            generative = pixel_loss(self.generative.transformer.head(normed), tokens, masked)
         logits = self._classify(normed)
         return generative, F.cross_entropy(logits.float(), labels), logits
 
@@ -132,11 +132,17 @@ class Joint(PixelModule):
 
     def on_validation_epoch_end(self) -> None:
         """Show the confusion matrix in TensorBoard."""
-        self._show_confusion("val")
+        counts = self.confusion.compute()
+        self.confusion.reset()
+        if self.trainer.sanity_checking or not self.trainer.is_global_zero:
+            return
+        name = "test" if self.trainer.testing else "val"
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                figure = confusion_figure(counts.cpu())
+                logger.experiment.add_figure(f"{name}/confusion", figure, self.global_step)
 
-    def on_test_epoch_end(self) -> None:
-        """Show the confusion matrix in TensorBoard."""
-        self._show_confusion("test")
+    on_test_epoch_end = on_validation_epoch_end
 
     def _evaluate(self, name: str, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
@@ -158,16 +164,6 @@ class Joint(PixelModule):
             "top5_accuracy": (top5 == labels[:, None]).any(1).float().mean(),
         }
         self.log_means({f"{name}/{key}": value for key, value in values.items()}, counted)
-
-    def _show_confusion(self, name: str) -> None:
-        counts = self.confusion.compute()
-        self.confusion.reset()
-        if self.trainer.sanity_checking or not self.trainer.is_global_zero:
-            return
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                figure = confusion_figure(counts.cpu())
-                logger.experiment.add_figure(f"{name}/confusion", figure, self.global_step)
 
     def _hidden_states(self, tokens: Tensor, masked: Tensor | None) -> Tensor:
         core = self.generative
