@@ -52,6 +52,10 @@ class PixelModel(pl.LightningModule, ABC):
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
 
+    @abstractmethod
+    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
+
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor | None:
         """What is hidden from the network, bool `(B, T)`; None hides nothing."""
         return None
