@@ -1,6 +1,5 @@
 """What every way of training shares: the recipe (optimizer, schedule), features, the checkpoint's content."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
@@ -14,37 +13,21 @@ from igpt.data import ImageDataModule, WholeBatches, rng_of
 from igpt.model import FeatureOptions
 from igpt.modules.core import PixelModel
 from igpt.system import UserError
-from igpt.training import at_log_point, forget_logged, trainer_of, warmup_constant, warmup_cosine
+from igpt.training import Recipe, at_log_point, forget_logged, trainer_of, warmup_constant, warmup_cosine
 
 Batch = tuple[Tensor, Tensor]
 TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
 
 
 class PixelModule(pl.LightningModule, ABC):
-    """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette.
-
-    Args:
-        learning_rate: peak learning rate of Adam.
-        betas: of Adam; the paper's are (0.9, 0.95).
-        weight_decay: of Adam; the paper uses none.
-        warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
-
-    Raises:
-        UserError: a value that Adam cannot train with.
-    """
+    """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette."""
 
     cosine = True  # whether the rate falls to zero at max_steps
     schedule_start = 0  # the step at which the schedule began, where a resumed run begins one anew
 
-    def __init__(
-        self, learning_rate: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int | None
-    ) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        check_recipe(learning_rate, betas, weight_decay, warmup_steps)
-        self.learning_rate = learning_rate
-        self.betas: tuple[float, float] = (betas[0], betas[1])
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
+        self.recipe = recipe
         self.feature_layers: list[int] | None = None
         self.feature_options = FeatureOptions()
 
@@ -97,15 +80,15 @@ class PixelModule(pl.LightningModule, ABC):
         if trainer.max_steps < 1:
             raise UserError("trainer.max_steps is not set; the schedule ends there, so give a number of steps")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        warmup = self.warmup_steps
+        recipe, warmup = self.recipe, self.recipe.warmup_steps
         if warmup is None:
             warmup = data.steps_per_epoch(trainer.world_size, trainer.accumulate_grad_batches)
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
             trainable,
-            lr=self.learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
             fused=not trainer.gradient_clip_val,  # Lightning does not clip what a fused optimizer may have scaled
         )
         if self.cosine:
@@ -161,17 +144,3 @@ def recipe_of(trainer: pl.Trainer, data: ImageDataModule) -> dict[str, int]:
     """How long a run trains, and how many images a step sees."""
     images = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     return {"max_steps": trainer.max_steps, "images_a_step": images}
-
-
-def check_recipe(
-    learning_rate: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int | None
-) -> None:
-    """Raise a UserError for a value that Adam cannot train with; all comparisons are false for NaN."""
-    if not 0 <= learning_rate < math.inf:
-        raise UserError(f"model.init_args.learning_rate {learning_rate} must be a number of at least 0")
-    if not all(0 <= beta < 1 for beta in betas):
-        raise UserError(f"model.init_args.betas {list(betas)} must lie between 0 and 1")
-    if not 0 <= weight_decay < math.inf:
-        raise UserError(f"model.init_args.weight_decay {weight_decay} must be a number of at least 0")
-    if warmup_steps is not None and warmup_steps < 0:
-        raise UserError(f"model.init_args.warmup_steps {warmup_steps} must be at least 0")

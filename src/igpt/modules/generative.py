@@ -1,5 +1,6 @@
 """What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, last_line
-from igpt.training import apply_fsdp
+from igpt.training import Recipe, apply_fsdp
 
 
 class GenerativeModule(PixelModule, PixelModel):
@@ -61,7 +62,7 @@ class GenerativeModule(PixelModule, PixelModel):
         order: Order = "raster",
         start_from: str | None = None,
     ) -> None:
-        super().__init__(learning_rate, betas, weight_decay, warmup_steps)
+        super().__init__(Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         config = TransformerConfig.of(transformer)
         if config.sos != self.causal:
             needed = str(self.causal).lower()
@@ -134,7 +135,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
-        known = {"transformer": self.transformer.config, "palette": None, "start_from": None}
+        known = {"transformer": self.transformer.config, "palette": None, "start_from": None} | asdict(self.recipe)
         return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning on classes, with the generative objective beside it: L_GEN + L_CLF (paper, section 2.3)."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from igpt.model import majority_vote, pixel_loss
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
-from igpt.training import apply_fsdp
+from igpt.training import Recipe, apply_fsdp
 
 Evaluation = Literal["mode", "mean", "unmasked"]
 
@@ -61,7 +62,7 @@ class Joint(PixelModule):
         evaluation: Evaluation = "mode",
         eval_masks: int = 5,
     ) -> None:
-        super().__init__(learning_rate, betas, weight_decay, warmup_steps)
+        super().__init__(Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         if (pretrained is None) == (generative is None):
             raise UserError("model.init_args: give either pretrained (a checkpoint) or generative (a new module)")
         if num_classes < 2 or generative_weight < 0 or eval_masks < 1:
@@ -183,7 +184,7 @@ class Joint(PixelModule):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the held module is described whole, so no other file is needed."""
-        known = {"pretrained": None, "generative": self.generative.spec()}
+        known = {"pretrained": None, "generative": self.generative.spec()} | asdict(self.recipe)
         return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 

@@ -19,10 +19,11 @@ from igpt.training.lightning_internals import (
     validation_is_due,
 )
 from igpt.training.optimizers import warmup_constant, warmup_cosine
+from igpt.training.recipe import Recipe
 from igpt.training.saving import WholeCheckpoints
 
 __all__ = [
-    "DummyExperiment", "PrecisionInput", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
+    "DummyExperiment", "PrecisionInput", "Recipe", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
     "disable_rich", "disable_sigterm_broadcast", "dump_checkpoint", "epoch_ends", "forget_logged",
     "is_accumulating", "is_main_process", "normalise_loops", "quiet_trainer", "ready", "run_validation",
     "saves_sharded", "trainer_of", "validation_is_due", "warmup_constant", "warmup_cosine",
