@@ -161,9 +161,9 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
 def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
     """Exact nearest colour, int16 `(2^24,)`, indexed by `red << 16 | green << 8 | blue`.
 
-    The cube is cut into blocks of 4 x 4 x 4 colours. FAISS lists the palette colours nearest to a block's centre; only
-    those no farther than the nearest one plus the block's diagonal can be nearest to a colour of the block. Among
-    several, float64 decides for each colour, ties going to the lower index.
+    The cube is cut into blocks of 4 x 4 x 4 colours. FAISS lists the palette colours nearest to a block's centre; of
+    these only such are compared as can be nearest to a colour of the block. Float64 decides, ties going to the lower
+    index.
     """
     exact = colors.astype(np.float64) * 127.5 + 127.5
     table = np.empty(RGB_CODES, dtype=np.int16)
@@ -178,36 +178,39 @@ def nearest_table(colors: NDArray[np.float32]) -> NDArray[np.int16]:
 
 def _label_blocks(corners: NDArray[np.int64], colors: NDArray[np.float64]) -> NDArray[np.int16]:
     """Nearest colour of all 64 members of the blocks at `corners (N, 3)`, int16 `(N, 64)`."""
-    centres = corners.astype(np.float32) + 1.5
-    squared, candidates = nearest_of(centres, colors.astype(np.float32), BLOCK_CANDIDATES)
+    squared, candidates = nearest_of(corners.astype(np.float32) + 1.5, colors.astype(np.float32), BLOCK_CANDIDATES)
     distance = np.sqrt(squared.clip(0))
-    counts = (distance <= distance[:, :1] + BLOCK_REACH).sum(1)
-    if len(colors) > BLOCK_CANDIDATES:  # where the whole list is within reach, more may be: try all colours
-        counts[counts == BLOCK_CANDIDATES] = len(colors)
+    whole = distance[:, -1] > distance[:, 0] + BLOCK_REACH  # no colour beyond the list can be nearest in the block
     labels = np.empty((len(corners), 64), dtype=np.int16)
-    for count in np.unique(counts):
-        blocks = np.flatnonzero(counts == count)
-        for part in np.array_split(blocks, len(blocks) * count // TABLE_CHUNK + 1):
-            if count == len(colors):
-                choice = np.broadcast_to(np.arange(count), (len(part), count))
-            else:
-                choice = np.sort(candidates[part, :count], axis=1)
-            labels[part] = _nearest_in_blocks(corners[part], colors[choice], choice)
+    for blocks, among in ((np.flatnonzero(whole), np.sort(candidates, axis=1)), (np.flatnonzero(~whole), None)):
+        width = len(colors) if among is None else among.shape[1]
+        for part in np.array_split(blocks, len(blocks) * width // TABLE_CHUNK + 1):
+            choice = np.broadcast_to(np.arange(width), (len(part), width)) if among is None else among[part]
+            labels[part] = _nearest_in_blocks(corners[part], colors, choice)
     return labels
 
 
 def _nearest_in_blocks(
     corners: NDArray[np.int64], colors: NDArray[np.float64], choice: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """For blocks `(N, 3)` with candidate colours `(N, C, 3)`, the index of the nearest to each of the 64 members."""
-    if choice.shape[1] == 1:
-        return choice
+    """For blocks `(N, 3)` with candidates `(N, C)`, in rising order, the nearest to each of the 64 members, `(N, 64)`.
+
+    With a the candidate nearest to the centre m, c is nearer than a to some member only if the plane halfway between a
+    and c cuts the block, which reaches 1.5 from m along each axis: |m - c|^2 <= |m - a|^2 + 3 |c - a|_1.
+    """
     inside = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    rgb = (corners[:, None] + inside).astype(np.float64)  # (N, 64, 3)
-    squared = np.zeros((len(corners), len(inside), choice.shape[1]))
-    for channel in range(3):
-        squared += (rgb[:, :, None, channel] - colors[:, None, :, channel]) ** 2
-    return np.take_along_axis(choice, squared.argmin(2), axis=1)
+    found = colors[choice]  # (N, C, 3)
+    squared = ((corners[:, None] + 1.5 - found) ** 2).sum(2)
+    nearest = np.take_along_axis(found, squared.argmin(1)[:, None, None], axis=1)
+    able = squared <= squared.min(1, keepdims=True) + 3 * np.abs(found - nearest).sum(2) + 1e-6  # of float64's rounding
+    counts, labels = able.sum(1), np.empty((len(corners), 64), dtype=np.int64)
+    for count in np.unique(counts):
+        rows = np.flatnonzero(counts == count)
+        few = choice[rows][able[rows]].reshape(len(rows), count)
+        members = (corners[rows, None] + inside)[:, :, None]  # (n, 64, 1, 3)
+        best = ((members - colors[few][:, None]) ** 2).sum(3).argmin(2) if count > 1 else np.zeros((len(rows), 64), int)
+        labels[rows] = np.take_along_axis(few, best, axis=1)
+    return labels
 
 
 def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
