@@ -35,9 +35,9 @@ def pip_install(site: Path, package: str, classes: list[str], source: str, work:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder of installed packages: the README's plug-in, and one that cannot be imported."""
+    """A folder of installed packages: the plug-in of docs/plugins.md, and one that cannot be imported."""
     site = tmp_path_factory.mktemp("site")
-    block = README_BLOCK.search((REPO / "datamodules" / "README.md").read_text())
+    block = README_BLOCK.search((REPO / "docs" / "plugins.md").read_text())
     pip_install(site, "colour_noise_plugin", ["ColourNoise"], block[1], tmp_path_factory.mktemp("work") / "package")
     pip_install(
         site,
