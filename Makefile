@@ -94,8 +94,9 @@ mutation: $(STAMP) ## small faults put into the core, each of which a test must 
 	$(BIN)/python benchmarks/mutation.py
 
 docs: export CUDA_VISIBLE_DEVICES :=
-docs: $(STAMP) ## the API as HTML in build/api, from the docstrings; a warning is an error
-	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/api $(addprefix igpt.,model palette data modules \
+docs: $(STAMP) ## the documentation as a site in build/site, with the API from the docstrings; a warning is an error
+	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/site/api $(addprefix igpt.,model palette data modules \
 	  callbacks checkpoints probing interop) igpt_datamodules
 
 lint: $(STAMP) ## ruff and mypy
