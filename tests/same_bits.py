@@ -74,7 +74,7 @@ def digests(folder: Path) -> dict[str, str]:
         igpt(folder, "probe", "--ckpt", checkpoint, "--method", "knn", *EXACT, "--out", f"{name}_probe")
         found[f"features of {name}"] = digest(*arrays(folder / f"{name}_probe"))
         for kind, options in {"likeliest": ["--top_k", 1], "drawn": ["--seed", 3]}.items():
-            igpt(folder, "sample", "--ckpt", checkpoint, "--rows", 2, *options, *EXACT, "--out", f"{name}.png")
+            igpt(folder, "sample", "--ckpt", checkpoint, "--indices", 0, 1, *options, *EXACT, "--out", f"{name}.png")
             found[f"{kind} pixels of {name}"] = digest((folder / f"{name}.npy").read_bytes())
     igpt(folder, "tokenize", "--data", "Digits", "--palette", "palettes/digits.npy", "--shard_images", 500,
          "--workers", 1, "--out", "tokens")  # fmt: skip

@@ -59,8 +59,8 @@ def test_a_run_is_tested_by_the_config_it_wrote(igpt, name):
 def test_the_likeliest_pixels_are_those_it_drew(igpt):
     assert igpt("sample", "--ckpt", LAST["ar"], "--num", 3, "--top_k", 1, *EXACT, "--out", "again.png")[0] == 0
     assert np.array_equal(np.load("again.npy"), np.load("samples.npy"))
-    code, _, err = igpt("sample", "--ckpt", LAST["bert"], "--rows", 2, "--num", 1, "--top_k", 1, "--steps", 8, *EXACT,
-                        "--out", "filled.png")  # fmt: skip
+    code, _, err = igpt("sample", "--ckpt", LAST["bert"], "--indices", 0, 1, "--num", 1, "--top_k", 1, "--steps", 8,
+                        *EXACT, "--out", "filled.png")  # fmt: skip
     assert code == 0, err
     assert np.array_equal(np.load("filled.npy"), np.load("infilled.npy"))
 

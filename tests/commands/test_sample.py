@@ -25,7 +25,7 @@ def mask(tmp_path):
 @pytest.mark.parametrize("name", ["digits_run", "digits_bert_run"])
 def test_what_the_mask_paints_white_is_drawn_anew_by_ar_and_bert_alike(request, igpt, tmp_path, mask, name):
     run, (file, region) = request.getfixturevalue(name), mask
-    code, out, err = igpt("sample", "--ckpt", run.checkpoint, "--rows", 3, "--num", 5, "--mask", file, "--out",
+    code, out, err = igpt("sample", "--ckpt", run.checkpoint, "--indices", 0, 1, 2, "--num", 5, "--mask", file, "--out",
                           tmp_path / "m.png")  # fmt: skip
     assert code == 0, err
     assert "drew 120 pixels of 15 images" in out
@@ -37,7 +37,45 @@ def test_what_the_mask_paints_white_is_drawn_anew_by_ar_and_bert_alike(request, 
     assert (tokens == original)[:, :, ~region].all()
     assert not (tokens == original)[:, :, region].all()
     with Image.open(tmp_path / "m.png") as picture:
-        assert picture.size == ((7 * 9 + 1) * 8, (3 * 9 + 1) * 8)
+        assert picture.size == ((7 * 9 + 1) * 15, (3 * 9 + 1) * 15 + 26)  # about 1,000 wide, the columns' names above
+
+
+def test_rows_are_test_images_of_as_many_classes_as_there_are(digits_run, igpt, tmp_path):
+    for seed in (0, 1):
+        out = tmp_path / f"{seed}.png"
+        assert (
+            igpt("sample", "--ckpt", digits_run.checkpoint, "--rows", 10, "--num", 1, "--seed", seed, "--out", out)[0]
+            == 0
+        )
+    one, other = (np.load(tmp_path / f"{seed}.npy")[:, 0] for seed in (0, 1))
+    assert (one[:, :32] == other[:, :32]).all()  # the same images whatever is drawn
+    assert (one != other).any()
+    loaded = api.load(digits_run.checkpoint)
+    test = loaded.data().images("test")
+    upper = loaded.module.palette.encode(test.images[:]).numpy()[:, :32]
+    shown = [int((upper == tokens[:32]).all(1).argmax()) for tokens in one]
+    assert len({int(test.labels[index]) for index in shown}) >= 9  # two digits may have one upper half
+
+
+def test_an_index_beyond_the_test_split_is_refused_in_one_line(digits_run, igpt, tmp_path):
+    code, _, err = igpt("sample", "--ckpt", digits_run.checkpoint, "--indices", 5000, "--out", tmp_path / "c.png")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--indices 5000: the test split has images 0 to " in err
+
+
+def test_white_pictures_have_an_edge_and_columns_have_names():
+    from igpt.data import enlarge, grid, with_headings
+
+    white = torch.full((4, 3, 8, 8), 255, dtype=torch.uint8)
+    picture = enlarge(grid(white, 2))
+    assert picture.shape == (3, 19 * 52, 19 * 52)
+    assert picture[0, 0].eq(128).all()
+    assert picture[0, 5 * 52].eq(255).any()
+    named = with_headings(picture, ["given", "original"])
+    strip = named[:, : named.shape[1] - picture.shape[1]]
+    assert torch.equal(named[:, len(strip[0]) :], picture)
+    assert strip[0, :, : 9 * 52].min() < 100  # letters in both columns
+    assert strip[0, :, 10 * 52 :].min() < 100
 
 
 def test_an_all_white_mask_draws_the_whole_image_as_from_nothing(digits_bert_run, igpt, tmp_path):

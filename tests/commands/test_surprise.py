@@ -59,8 +59,11 @@ def test_the_picture_shows_each_image_beside_its_map_on_one_scale(digits_run, ig
     nats = np.load(tmp_path / "s.npy")
     with Image.open(tmp_path / "s.png") as file:
         shown = np.asarray(file)
-    assert shown.shape == (19 * 24 + 60, 19 * 24, 3)  # two images and three gaps of a pixel, 24 times; the legend
-    small = shown[: 19 * 24 : 24, ::24]
+    assert shown.shape == (19 * 30 + 60, 19 * 30 + 260, 3)  # two images and three gaps, 30 times; names, legend
+    small = shown[: 19 * 30 : 30, : 19 * 30 : 30]
+    names = shown[: 19 * 30, 19 * 30 :]
+    assert names[:285].min() < 100  # each row has its file's name beside it
+    assert names[285:].min() < 100
     brightness = np.stack([small[1:9, 10:18], small[10:18, 10:18]]).sum(-1)
     brightest = np.unravel_index(nats.argmax(), nats.shape)
     assert brightness[brightest] == brightness.max()
@@ -68,7 +71,21 @@ def test_the_picture_shows_each_image_beside_its_map_on_one_scale(digits_run, ig
     assert (np.diff(brightness.flatten()[order]) >= -9).all()  # brighter is more surprising, over both files
     with Image.open(files[0]) as original:
         np.testing.assert_array_equal(small[1:9, 1:9], np.asarray(original))  # the palette has every grey of the digits
-    assert shown[19 * 24 :].min() == 0  # the legend has numbers
+    assert shown[19 * 30 :].min() == 0  # the legend has numbers
+
+
+def test_a_fixed_scale_makes_the_maps_of_two_commands_comparable(digits_run, igpt, tmp_path, pictures):
+    files, _ = pictures
+    maps = []
+    for index, words in enumerate(([files[0], files[1]], [files[0], files[2]])):
+        out = tmp_path / f"{index}.png"
+        assert igpt("surprise", *words, "--ckpt", digits_run.checkpoint, "--top", 6, "--out", out)[0] == 0
+        with Image.open(out) as file:
+            maps.append(np.asarray(file)[: 10 * 30, : 19 * 30])
+    assert np.array_equal(*maps)
+    code, _, err = igpt("surprise", files[0], "--ckpt", digits_run.checkpoint, "--top", 0, "--out", tmp_path / "n.png")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--top" in err
 
 
 def test_no_picture_that_is_read_and_no_other_array_is_written_over(digits_run, igpt, tmp_path, pictures):

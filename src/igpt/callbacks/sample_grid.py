@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from igpt.data import ImageDataModule, enlarge, grid
+from igpt.data import ImageDataModule, enlarge, grid, spread
 from igpt.model import SamplingOptions
 from igpt.modules import GenerativeModule
 from igpt.system import UserError
@@ -56,11 +56,11 @@ class SampleGrid(pl.Callback):
         pictures, options = {}, SamplingOptions(seed=self.seed)
         if self.num:
             drawn = module.palette.decode(module.sample(self.num, options)).cpu()
-            pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))), module.resolution)
+            pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))))
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.completions:
-            indices = range(min(self.completions, data.size("val")))
-            originals = torch.stack([data.images("val")[index][0] for index in indices]).to(module.device)
+            val = data.images("val")
+            originals = torch.stack([val[index][0] for index in spread(val.labels, self.completions)]).to(module.device)
             rows, _ = module.complete(originals, options=options)
-            pictures["completions"] = enlarge(grid(rows.flatten(0, 1).cpu(), rows.shape[1]), module.resolution)
+            pictures["completions"] = enlarge(grid(rows.flatten(0, 1).cpu(), rows.shape[1]))
         return pictures

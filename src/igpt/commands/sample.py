@@ -10,6 +10,7 @@ from torch import Tensor
 
 from igpt.data import (
     ImageDataModule,
+    beside,
     check_pair,
     enlarge,
     grid,
@@ -18,6 +19,8 @@ from igpt.data import (
     open_mask,
     open_picture,
     save_picture,
+    spread,
+    with_headings,
 )
 from igpt.model import NATS_PER_BIT, SamplingOptions
 from igpt.modules import BERT, Loaded, PixelModel, load
@@ -25,7 +28,7 @@ from igpt.system import Compute, Precision, UserError, atomic_path, compute_of
 from igpt.training import check_seed, ready
 
 MOST = 10**6  # images of one command
-SIDE = 192  # pixels an image of `surprise` is enlarged to, so that the legend fits below two of them
+SIDE = 240  # pixels that an image of `surprise` is about wide
 BATCH = 16
 
 
@@ -35,6 +38,7 @@ def sample(
     num: int | None = None,
     complete: list[str] | None = None,
     rows: int = 0,
+    indices: list[int] | None = None,
     keep: float | None = None,
     mask: str | None = None,
     data: ImageDataModule | None = None,
@@ -61,7 +65,9 @@ def sample(
         out: picture to write, such as samples.png.
         num: images to draw (16 if left out), or completions of each given image (4 if left out).
         complete: picture files to complete; the central square, at the model's resolution, in palette colours.
-        rows: complete this many images of the test split instead; each is one row of the grid.
+        rows: complete this many images of the test split instead, of as many classes as there are; each is one row of
+            the grid, and they are the same ones whatever the seed.
+        indices: complete these images of the test split instead, by their numbers from 0.
         keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
         mask: picture file instead of keep: its central square is laid over each image, and what is lighter than medium
             grey there is drawn anew, in any place and shape; all white draws the whole image.
@@ -80,7 +86,7 @@ def sample(
     given = {} if steps is None else {"steps": steps}
     options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, **given)
     options.check()
-    check_choice(num, complete, rows, keep, mask)
+    check_choice(num, complete, rows, indices, keep, mask)
     check_seed(seed)
     check_pair(out, lambda made: made.dtype == np.int64 and made.ndim in (2, 3), [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
@@ -89,31 +95,42 @@ def sample(
     check_kind(module, ckpt, steps, compile)
     started = time.perf_counter()
     with compute.autocast():
-        if complete or rows:
+        if complete or rows or indices:
             region, keep = given_region(mask, module.resolution), 0.5 if keep is None else keep
-            originals = given_images(loaded, complete, rows, data).to(module.device)
+            originals = given_images(loaded, complete, rows, indices, data).to(module.device)
             shown, tokens = module.complete(originals, num or 4, keep, region, options)
-            shown, columns, drawn = shown.flatten(0, 1), shown.shape[1], int(module.unknown_part(keep, region).sum())
+            names = ["given", *[f"drawn {index + 1}" for index in range(shown.shape[1] - 2)], "original"]
+            picture = with_headings(enlarge(grid(shown.flatten(0, 1).cpu(), len(names))), names)
+            drawn = int(module.unknown_part(keep, region).sum())
         else:
             tokens = module.sample(num or 16, options)
-            shown, columns, drawn = module.palette.decode(tokens), max(1, round(len(tokens) ** 0.5)), tokens.shape[1]
+            picture = enlarge(grid(module.palette.decode(tokens).cpu(), max(1, round(len(tokens) ** 0.5))))
+            drawn = tokens.shape[1]
     seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
-    write(enlarge(grid(shown.cpu(), columns), module.resolution), tokens.cpu().numpy(), out)
+    write(picture, tokens.cpu().numpy(), out)
     print(
         f"drew {images * drawn:,} pixels of {images} images in {seconds:.1f} s: {images * drawn / seconds:,.0f} "
         f"tokens/s\nwrote {out}, {Path(out).with_suffix('.npy').name}"
     )
 
 
-def check_choice(num: int | None, complete: list[str] | None, rows: int, keep: float | None, mask: str | None) -> None:
+def check_choice(
+    num: int | None,
+    complete: list[str] | None,
+    rows: int,
+    indices: list[int] | None,
+    keep: float | None,
+    mask: str | None,
+) -> None:
     """Raise a UserError for options that exclude each other, or numbers out of range."""
-    if complete and rows:
-        raise UserError("--complete and --rows exclude each other; give one of them")
+    given = [name for name, value in {"--complete": complete, "--rows": rows, "--indices": indices}.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
     if keep is not None and mask is not None:
         raise UserError("--keep and --mask exclude each other; give one of them")
     for option, value in (("--mask", mask), ("--keep", keep)):
-        if value is not None and not complete and not rows:
-            raise UserError(f"{option} is about given images; name them with --complete or --rows")
+        if value is not None and not given:
+            raise UserError(f"{option} is about given images; name them with --complete, --rows or --indices")
     if (num is not None and num < 1) or rows < 0 or not (keep is None or 0 < keep < 1):
         raise UserError("--num must be at least 1, --rows at least 0, and --keep between 0 and 1")
     if num is not None and num > MOST:
@@ -128,8 +145,10 @@ def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) 
         raise UserError(f"--compile: --ckpt {ckpt} is BERT, which draws in a few passes; leave --compile out")
 
 
-def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: ImageDataModule | None) -> Tensor:
-    """Images to complete, uint8 `(B, 3, R, R)`: picture files, or the first of the test split."""
+def given_images(
+    loaded: Loaded, files: list[str] | None, rows: int, indices: list[int] | None, data: ImageDataModule | None
+) -> Tensor:
+    """Images to complete, uint8 `(B, 3, R, R)`: picture files, or some of the test split."""
     module = loaded.module.core
     if files:
         return torch.stack([open_picture(file, module.resolution) for file in files])
@@ -138,7 +157,10 @@ def given_images(loaded: Loaded, files: list[str] | None, rows: int, data: Image
     module.check_colors(data)
     data.prepare_data()
     test = data.images("test")
-    return torch.stack([test[index][0] for index in range(min(rows, data.size("test")))])
+    for index in indices or ():
+        if not 0 <= index < data.size("test"):
+            raise UserError(f"--indices {index}: the test split has images 0 to {data.size('test') - 1}")
+    return torch.stack([test[index][0] for index in indices or spread(test.labels, rows)])
 
 
 def given_region(mask: str | None, resolution: int) -> Tensor | None:
@@ -163,6 +185,7 @@ def surprise(
     files: list[str],
     ckpt: str,
     out: str,
+    top: float | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     precision: Precision = "auto",
@@ -170,8 +193,8 @@ def surprise(
 ) -> None:
     """A picture of how surprising each pixel is: -log p of its palette colour, in nats.
 
-    Writes a picture with a row a file, the image in palette colours beside its heat map, all on one scale from 0 to
-    the highest surprise of all files; and beside it NAME.npy, float32 (files, R, R) in nats. Prints the mean of each.
+    Writes a picture with a row a file, the image in palette colours beside its heat map and its name, all on one scale;
+    and beside it NAME.npy, float32 (files, R, R) in nats. Prints the mean of each.
 
     AR: exact, each pixel given those before it; the sum is the image's negative log-likelihood. BERT: every pixel is
     scored once while it is hidden, under disjoint masks of about the share that it was trained with, given all pixels
@@ -181,6 +204,8 @@ def surprise(
         files: pictures; of each the central square, at the model's resolution, in palette colours.
         ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as surprise.png.
+        top: the scale ends at so many nats, so that pictures of several commands can be compared; the highest surprise
+            of all files if left out.
         seed: of BERT's masks.
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: of the network; auto is what is quickest here.
@@ -188,18 +213,24 @@ def surprise(
     """
     check_pair(out, lambda made: made.dtype == np.float32 and made.ndim == 3, [ckpt, *files])
     check_seed(seed)
+    if top is not None and not 0 < top < float("inf"):
+        raise UserError(f"--top {top} must be a number above 0")
     if not files:
         raise UserError("--files is empty; name one picture or more")
     compute = ready(compute_of(accelerator, precision), tf32)
     module = load(ckpt, compute.device).module.core
     images = torch.stack([open_picture(file, module.resolution) for file in files])
     tokens, nats = surprise_of(module, images, seed, compute)
-    top = max(float(nats.max()), 1e-6)
-    pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, top)], dim=1)
-    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), module.resolution, SIDE)
-    legend = heat_legend(top, picture.shape[2], "nats per pixel")
+    scale = max(float(nats.max()), 1e-6) if top is None else top
+    pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, scale)], dim=1)
+    means = nats.double().mean((1, 2)).tolist()
+    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), max(1, SIDE // module.resolution))
+    picture = beside(
+        picture, [[Path(file).name, f"{mean:.2f} nats per pixel"] for file, mean in zip(files, means, strict=True)]
+    )
+    legend = heat_legend(scale, picture.shape[2], "nats per pixel")
     write(torch.cat([picture, legend], dim=1), nats.numpy(), out)
-    for file, mean in zip(files, nats.double().mean((1, 2)).tolist(), strict=True):
+    for file, mean in zip(files, means, strict=True):
         print(f"{file}: {mean:.4f} nats, {mean / NATS_PER_BIT:.4f} bits per pixel")
     print(f"wrote {out}, {Path(out).with_suffix('.npy').name}")
 

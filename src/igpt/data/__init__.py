@@ -25,19 +25,19 @@ from igpt.data.images import (
     pixel_sha256,
 )
 from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
-from igpt.data.plots import confusion_figure, enlarge, grid, heat, heat_legend
+from igpt.data.plots import beside, confusion_figure, enlarge, grid, heat, heat_legend, scale_for, with_headings
 from igpt.data.randomness import permuted, random_ints, rng_of
 from igpt.data.shards import NAME, Index, Shard, ShardReader, check_shards
-from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
+from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, spread, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate, end_with_the_parent
 from igpt.system import UserError, atomic_path
 
 __all__ = [
-    "DEVICE_GIB", "NAME", "NO_LABEL", "SPLITS", "AugmentedImages", "BadImageError", "ChosenImages",
-    "ImageDataModule", "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages",
-    "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled",
-    "atomic_path", "begin_worker", "check_item", "check_pair", "check_shards", "collate", "confusion_figure",
-    "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint",
-    "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted",
-    "pixel_sha256", "random_ints", "rng_of", "save_picture", "stratified_split",
+    "DEVICE_GIB", "NAME", "NO_LABEL", "SPLITS", "AugmentedImages", "BadImageError", "ChosenImages", "ImageDataModule",
+    "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages", "TrainingImages",
+    "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled", "atomic_path", "begin_worker",
+    "beside", "check_item", "check_pair", "check_shards", "collate", "confusion_figure", "decode_rgb",
+    "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint", "grid", "heat",
+    "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted", "pixel_sha256",
+    "random_ints", "rng_of", "save_picture", "scale_for", "spread", "stratified_split", "with_headings",
 ]  # fmt: skip

@@ -10,25 +10,58 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WHITE = 255
-MIN_SIDE = 64  # pixels an image of a grid is enlarged to, at least
+GAP = 128  # mid-grey between pictures: white ones have an edge, too
+WIDTH = 1000  # pixels that a grid is about wide
+TEXT = 16  # pixels, of letters
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> Tensor:
-    """Images uint8 `(N, 3, R, R)` in rows of `columns`, uint8 `(3, H, W)`, a white gap between and around them."""
+    """Images uint8 `(N, 3, R, R)` in rows of `columns`, uint8 `(3, H, W)`, a grey gap between and around them."""
     count, _, height, width = images.shape
     rows = math.ceil(count / columns)
-    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), WHITE, dtype=torch.uint8)
+    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), GAP, dtype=torch.uint8)
     for index in range(count):
         y, x = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         canvas[:, y : y + height, x : x + width] = images[index]
     return canvas
 
 
-def enlarge(picture: Tensor, resolution: int, side: int = MIN_SIDE) -> Tensor:
-    """Repeat pixels so that an image of `resolution` becomes at least `side` pixels wide."""
-    factor = max(1, math.ceil(side / resolution))
+def scale_for(picture: Tensor, width: int = WIDTH) -> int:
+    """How often each pixel of a picture `(3, H, W)` is repeated, so that it is about `width` pixels wide."""
+    return max(1, width // picture.shape[2])
+
+
+def enlarge(picture: Tensor, factor: int | None = None) -> Tensor:
+    """Repeat each pixel of `(3, H, W)` `factor` times along both sides; None makes it about 1,000 pixels wide."""
+    factor = factor or scale_for(picture)
     return picture.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def text_image(height: int, width: int, words: list[tuple[int, int, str]]) -> Tensor:
+    """Words at `(x, y)` in black on white, uint8 `(3, height, width)`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    canvas = Image.new("RGB", (width, height), "white")
+    font = ImageFont.load_default(TEXT)
+    for x, y, text in words:
+        ImageDraw.Draw(canvas).text((x, y), text, fill="black", font=font)
+    return torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+
+
+def with_headings(picture: Tensor, names: list[str]) -> Tensor:
+    """A picture `(3, H, W)` under the names of its columns, which are of equal width; a name too long is cut."""
+    column = picture.shape[2] / len(names)
+    fitting = max(1, int(column / (0.55 * TEXT)))
+    words = [(round(index * column) + 4, 3, name[:fitting]) for index, name in enumerate(names)]
+    return torch.cat([text_image(TEXT + 10, picture.shape[2], words), picture], dim=1)
+
+
+def beside(picture: Tensor, lines: list[list[str]], width: int = 260) -> Tensor:
+    """A picture `(3, H, W)` of equally high rows, with the `lines` of each row at its right."""
+    row = picture.shape[1] / len(lines)
+    words = [(10, round(index * row) + 6 + (TEXT + 6) * line, text[: int(width / (0.55 * TEXT))])
+             for index, texts in enumerate(lines) for line, text in enumerate(texts)]  # fmt: skip
+    return torch.cat([picture, text_image(picture.shape[1], width, words)], dim=2)
 
 
 def heat(values: Tensor, top: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +46,16 @@ def few_per_class(
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(classes == value))[:count] for value in values]
     return list(np.sort(np.concatenate(chosen)).tolist())
+
+
+def spread(labels: Sequence[int] | Tensor, count: int, seed: int = 0) -> list[int]:
+    """Indices of `count` images to show, a random one of each class in turn; fewer where there are fewer."""
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(len(labels))[: max(10_000, 50 * count)]  # of millions a part is enough
+    classes = np.asarray(labels)[some]
+    by_class = [some[classes == value].tolist() for value in np.unique(classes)]
+    turns = zip_longest(*by_class)
+    return list(islice((index for turn in turns for index in turn if index is not None), count))
 
 
 @dataclass(frozen=True)
