@@ -36,12 +36,14 @@ from igpt.system import (
     open_closed_streams,
     split_allowed,
     wait_briefly,
+    with_configs_found,
 )
 
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
     "check": "read every image of any data module once, and list what is broken",
     "tokenize": "write any data module's images as palette tokens, to train from",
+    "configs": "list the configs that come with igpt, or copy them",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",
     "validate": "loss on the validation split",
@@ -109,6 +111,7 @@ def run(arguments: list[str]) -> int:
     try:
         os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
         check_surroundings(rest)
+        with_configs_found(rest)  # a name that is none is said before torch is imported, which takes seconds
         wait_briefly()
         fall_back_to_cpu()
         quiet()

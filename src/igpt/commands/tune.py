@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from igpt.parsing import check_config, config_name, read_yaml
-from igpt.system import LOST, UserError, UserErrors, atomic_path, only_writer
+from igpt.system import LOST, UserError, UserErrors, atomic_path, find_config, only_writer
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def tune(
         out: folder to write to; runs/NAME_tune if left out. It belongs to one config; more or other rates may be given.
         overrides: settings to change in the config first, such as '[trainer.max_steps=2000, samples.num=0]'.
     """
-    wanted, source = parse_rates(rates), Path(config)
+    wanted, source = parse_rates(rates), Path(find_config(config))
     check_config(source)
     text = source.read_text(encoding="utf-8")
     settings = read_settings(text, overrides or [], config)

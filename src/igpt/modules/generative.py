@@ -23,7 +23,7 @@ from igpt.model import (
 from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
-from igpt.system import UserError, last_line
+from igpt.system import UserError, find_palette, last_line
 from igpt.training import Recipe, apply_fsdp
 
 
@@ -157,9 +157,10 @@ def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generato
 
 def open_palette(path: str | None, vocab_size: int) -> Palette:
     """The palette of a file; blank where no file is named, or none is there yet (checkpoints bring their own)."""
-    if path is None or not Path(path).exists():
+    file = None if path is None else find_palette(path)
+    if file is None or not file.exists():
         return Palette.blank(vocab_size)
-    palette = Palette.load(path)
+    palette = Palette.load(file)
     if palette.k != vocab_size:
         raise UserError(
             f"palette file {path} has {palette.k} colours but transformer.vocab_size is {vocab_size}; make them equal"

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from igpt.parsing.configs import check_config
 from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
-from igpt.system import UserError, registered, split_allowed
+from igpt.system import UserError, registered, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
 
@@ -54,7 +54,7 @@ class CommandParser(LightningArgumentParser):
         """Parse a command line; a group of options that a config gives a bare value is refused."""
         restrict_imports()
         words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
-        values = super().parse_args(expand_words(words), *args[1:], **kwargs)
+        values = super().parse_args(expand_words(with_configs_found(words)), *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
             for name in GROUPS:
                 if name in part and not isinstance(part[name], Namespace):
