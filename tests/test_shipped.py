@@ -70,8 +70,8 @@ def test_an_installed_wheel_trains_the_digits_outside_the_checkout(tmp_path):
     words = ["fit", "--config", "digits_ar", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
     where = "import sys, igpt; print(igpt.__file__); from igpt.cli import main; sys.exit(main(sys.argv[1:]))"
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", where, *words], cwd=tmp_path / "elsewhere", env=env, capture_output=True,
-                          text=True)  # fmt: skip
+    start = [sys.executable, "-c", where, *words]
+    done = subprocess.run(start, cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith(str(tmp_path / "site"))
     assert (tmp_path / "elsewhere" / "runs" / "digits_ar" / "checkpoints" / "last.ckpt").exists()
