@@ -16,7 +16,12 @@ from tests.datamodules.pictures import class_tree, picture
 PAGES = [REPO / "README.md", REPO / "configs" / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 SMALL = ["--model.init_args.transformer.n_layers=3", "--model.init_args.transformer.d_model=16"]
 SMALL += ["--model.init_args.transformer.n_heads=2", "--data.init_args.batch_size=4"]
-STEPS = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
+STEPS = [
+    "--trainer.max_steps=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+]
 WHOLE = r"--(config|ckpt|data)\b"  # without one of these a command in the text is a word about an option
 QUICK = [*STEPS, "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 
@@ -75,7 +80,12 @@ def toy(words: list[str]) -> list[str]:
     if verb in ("validate", "test", "predict"):
         return [*words[1:], *SMALL, *QUICK]
     if verb == "tune":
-        return [*words[1:], *SMALL, *QUICK, "--samples.num=0", "--trainer.val_check_interval=1"]
+        small = [
+            word.removeprefix("--") for word in (*SMALL, *QUICK, "--samples.num=0", "--trainer.val_check_interval=1")
+        ]
+        return [*words[1:], "--rates", "0.01,0.003", "--overrides", *small]
+    if verb == "probe" and "--method" in words:
+        return [*words[1:], "--epochs", "1"]
     return words[1:]
 
 

@@ -32,7 +32,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     Args:
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
-            resolution squared, `vocab_size` the palette's size.
+            resolution squared, `vocab_size` the palette's size, and a config may leave out both.
         palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
         learning_rate: peak learning rate of Adam.
         betas: of Adam; the paper's are (0.9, 0.95).

@@ -27,7 +27,7 @@ class Joint(PixelModule):
     The rate warms up and then stays: the paper fine-tunes without the cosine, until validation accuracy is best.
 
     Args:
-        num_classes: of the data.
+        num_classes: of the data; a config may leave it out.
         pretrained: checkpoint of an AR or BERT run: architecture, weights, palette and pixel order are taken from it.
         generative: a new AR or BERT module instead, to train from scratch.
         generative_weight: of L_GEN beside L_CLF; 1 in the paper, 0 is L_CLF alone.
@@ -49,7 +49,7 @@ class Joint(PixelModule):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int = 0,
         pretrained: str | None = None,
         generative: GenerativeModule | None = None,
         generative_weight: float = 1.0,

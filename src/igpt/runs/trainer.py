@@ -36,6 +36,7 @@ from igpt.runs.checks import check_devices, check_recipe, check_strategy, prefli
 from igpt.runs.folders import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.runs.loopback import stay_on_this_machine
 from igpt.runs.resuming import Beginning, compute_for, keep_classes, tell_changes, use_checkpoint
+from igpt.runs.sizes import infer_sizes
 from igpt.system import LOST, UserError, atomic_path, load_plugins, only_writer, reader
 from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
 
@@ -146,6 +147,7 @@ class TrainerCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what the launcher hands over; Lightning's own method would warn that sys.argv is not empty."""
         self.config = parser.parse_args(args)
+        infer_sizes(self.config[self.verb])
         self.save_config_kwargs["command"] = shlex.join(["igpt", *args])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
