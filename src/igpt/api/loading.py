@@ -38,6 +38,11 @@ def load(
     Raises:
         UserError: there is no such file, it is damaged, or what it names is not installed.
     """
+    return open_model(path, device, precision, probe)
+
+
+def open_model(path: str | Path, device: str | torch.device, precision: str, probe: str | Path | None = None) -> Model:
+    """`load`, with errors that speak of options, for verbs."""
     place = Path(path)
     loaded = from_huggingface(place) if (place / "config.json").is_file() else load_checkpoint(find_checkpoint(path))
     kept = None if probe is None else SavedProbe.load(probe, loaded)
