@@ -111,6 +111,18 @@ def test_a_damaged_probe_is_refused_in_one_line(digits_run, probe, tmp_path):
             api.load(digits_run.checkpoint, probe=tmp_path)
 
 
+def test_an_exported_model_predicts_the_same_classes_by_their_names(joint, igpt, pictures, tmp_path):
+    paths, whole = sorted(pictures[0].iterdir())[:20], api.load(joint[0])
+    places = {"checkpoint": "model.ckpt"} | ({"huggingface": "."} if whole.module.core.causal else {})
+    for format, place in places.items():
+        out = tmp_path / format
+        assert igpt("export", "--ckpt", whole.path, "--out", out, "--format", format)[0] == 0
+        exported = api.load(out / place)
+        assert exported.class_names == whole.class_names == tuple("0123456789")
+        assert np.allclose(exported.predict(paths), whole.predict(paths), atol=1e-5)
+        assert np.allclose(exported.nll(paths), whole.nll(paths), rtol=1e-4)
+
+
 def test_of_a_thousand_files_ten_broken_ones_are_named_and_the_rest_classified(joint, igpt, tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 3)).astype(np.uint8)
     for number in range(1000):

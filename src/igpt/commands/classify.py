@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -203,7 +203,7 @@ def check_table(target: Path, read: list[str]) -> None:
     def made(path: Path) -> bool:
         if path.suffix == ".csv":
             return path.read_bytes().startswith(",".join(HEAD).encode())
-        return {"checkpoint", "classes", "pictures"} <= json.loads(path.read_bytes()).keys()
+        return bool({"checkpoint", "classes", "pictures"} <= json.loads(path.read_bytes()).keys())
 
     if target.suffix not in (".csv", ".json"):
         raise UserError(f"--out {target} must end in .csv or .json")
@@ -221,8 +221,10 @@ def check_arrays(target: Path, read: list[str], layers: list[int] | None) -> Non
     check_not_read((target, beside), read)
 
     def made(_: Path) -> bool:
-        array: Any = np.load(target, mmap_mode="r")
-        return "files" in array.files if target.suffix == ".npz" else beside.exists() and array.dtype == np.float32
+        if target.suffix == ".npz":
+            with np.load(target) as arrays:
+                return "files" in arrays
+        return beside.exists() and bool(np.load(target, mmap_mode="r").dtype == np.float32)
 
     check_own(target, made)
     if target.suffix == ".npy":

@@ -6,9 +6,9 @@ from igpt.modules.bert import BERT
 from igpt.modules.core import PixelModel
 from igpt.modules.generative import GenerativeModule
 from igpt.modules.joint import Joint
-from igpt.modules.loading import Loaded, check_room, load, step_of
+from igpt.modules.loading import Loaded, check_room, class_names_of, load, step_of
 
 __all__ = [
     "BERT", "EVALUATE", "FEATURES", "Autoregressive", "Batch", "GenerativeModule", "Joint", "Loaded", "PixelModel",
-    "PixelModule", "check_room", "load", "recipe_of", "step_of",
+    "PixelModule", "check_room", "class_names_of", "load", "recipe_of", "step_of",
 ]  # fmt: skip
