@@ -21,7 +21,6 @@ from igpt.modules import BERT, EVALUATE, FEATURES, Joint, Loaded, PixelModel, Pi
 from igpt.palette import Palette
 from igpt.probing import SavedProbe
 from igpt.system import Compute, UserError, compute_of
-from igpt.training import check_seed
 
 BATCH = 64  # images at once, where a checkpoint does not say with how many it was trained
 AT_ONCE = 256  # pictures that are drawn together
@@ -431,6 +430,12 @@ def named(names: Sequence[str], count: int) -> tuple[str, ...]:
 def of_batch(options: SamplingOptions, first: int) -> SamplingOptions:
     """The options of the batch that begins with picture number `first`: every one has randomness of its own."""
     return options if first == 0 else replace(options, seed=rng_of(options.seed % 2**32, first).initial_seed())
+
+
+def check_seed(seed: int) -> None:
+    """Raise a UserError for a seed that no generator takes."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed} must lie between 0 and 2^63 - 1")
 
 
 def none_left(broken: Broken | None) -> UserError:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from igpt.data import enlarge, grid, save_picture
+from igpt.data import grid, save_picture
 from igpt.system import UserError
+
+WIDTH = 600  # pixels that a grid is about wide
 
 
 class Pictures(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -50,7 +52,9 @@ class Pictures(np.ndarray[Any, np.dtype[np.uint8]]):
         )
         if columns is None:
             columns = self.shape[-4] if self.ndim > 4 else max(1, round(math.sqrt(len(flat))))
-        return enlarge(grid(flat.permute(0, 3, 1, 2), columns), flat.shape[1])
+        picture = grid(flat.permute(0, 3, 1, 2), columns)
+        factor = max(1, WIDTH // picture.shape[2])
+        return picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
     def _check(self) -> None:
         if self.ndim < 3 or self.shape[-1] != 3 or self.dtype != np.uint8 or not self.size:
