@@ -12,7 +12,7 @@ FLOORS = [
     {"data", "training", "interop"},
     {"modules", "testing", "tokenization"},
     {"probing", "report"},
-    {"callbacks", "parsing"},
+    {"callbacks", "parsing", "api"},
     {"runs", "commands"},
     {"cli"},
     {"__main__"},

@@ -6,23 +6,16 @@ comes from is resampled once. On scikit-learn's photos the two ways differ by an
 2.2 where the source is much smaller than the crop. With a box filter it was 1.2 at 32x32, 4.4 at 64x64 and 12 there.
 """
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from igpt.data import AugmentedImages, random_ints
+from igpt.data import CROP, AugmentedImages, Box, random_ints, resized, source_box
 
-CROP = 224
 SHORTER = (256, 384)  # sides that the shorter side is resized to in training, both included
-FILTER = Image.Resampling.BICUBIC
-REDUCING_GAP = 3.4  # sizes above the target down to which whole pixels are averaged first, which is quicker
 PAD_SHARE = 8  # CIFAR pads 4 of 32 pixels
 CHUNK = 4096  # images that are resized together
-
-Box = tuple[float, float, float, float]
 
 
 def random_int(low: int, high: int, rng: torch.Generator) -> int:
@@ -30,36 +23,10 @@ def random_int(low: int, high: int, rng: torch.Generator) -> int:
     return int(torch.randint(low, high + 1, (1,), generator=rng))
 
 
-def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height once the shorter side is `shorter` pixels; the longer is rounded down, as in torchvision."""
-    width, height = size
-    if width < height:
-        return shorter, max(shorter, shorter * height // width)
-    return max(shorter, shorter * width // height), shorter
-
-
-def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: int) -> Box:
-    """The part of an image of `size` that a 224x224 crop at (left, top) of its `scaled` version shows."""
-    across, down = size[0] / scaled[0], size[1] / scaled[1]
-    return left * across, top * down, (left + CROP) * across, (top + CROP) * down
-
-
 def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
     """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop."""
     width, height = scaled = resized(size, random_int(*SHORTER, rng))
     return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
-
-
-def centre_crop_box(size: tuple[int, int]) -> Box:
-    """Evaluation: shorter side 224, then the centre 224x224 crop."""
-    width, height = scaled = resized(size, CROP)
-    return source_box(size, scaled, round((width - CROP) / 2), round((height - CROP) / 2))
-
-
-def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
-    """The box of an RGB image as uint8 `(3, R, R)`: whole pixels averaged, then one bicubic antialiased pass."""
-    small = image.resize((resolution, resolution), FILTER, box=box, reducing_gap=REDUCING_GAP)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
 def pad_crop_flip(images: Tensor, keys: Tensor) -> Tensor:

@@ -23,7 +23,12 @@ _HOME = {
     "BERT": "igpt.modules",
     "Joint": "igpt.modules",
     "PixelModule": "igpt.modules",
-    "load": "igpt.modules",
+    "Model": "igpt.api",
+    "Pictures": "igpt.api",
+    "Predictions": "igpt.api",
+    "create_model": "igpt.api",
+    "find_pictures": "igpt.api",
+    "load": "igpt.api",
     "UserError": "igpt.system.errors",
 }
 __all__ = sorted(_HOME)
@@ -31,6 +36,12 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from typing import Any
 
+    from igpt.api import Model as Model
+    from igpt.api import Pictures as Pictures
+    from igpt.api import Predictions as Predictions
+    from igpt.api import create_model as create_model
+    from igpt.api import find_pictures as find_pictures
+    from igpt.api import load as load
     from igpt.data import ImageDataModule as ImageDataModule
     from igpt.data import LabelledImages as LabelledImages
     from igpt.data import TensorImages as TensorImages
@@ -44,7 +55,6 @@ if TYPE_CHECKING:
     from igpt.modules import Autoregressive as Autoregressive
     from igpt.modules import Joint as Joint
     from igpt.modules import PixelModule as PixelModule
-    from igpt.modules import load as load
     from igpt.palette import Palette as Palette
     from igpt.system import UserError as UserError
 

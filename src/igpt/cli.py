@@ -50,6 +50,8 @@ VERBS = {
     "test": "loss on the test split",
     "predict": "write features of every layer for every split",
     "probe": "accuracy of the features of every layer",
+    "classify": "class and probability of picture files",
+    "embed": "features of picture files, as arrays",
     "sample": "draw new images, or complete given ones",
     "surprise": "a picture of how surprising each pixel is",
     "import": "make a checkpoint from released weights",

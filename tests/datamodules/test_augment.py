@@ -6,18 +6,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from igpt.data import random_ints, rng_of
+from igpt.data import CROP, centre_crop_box, random_ints, resample, resized, rng_of
+from igpt.data.imagefile import FILTER
 from igpt.data.randomness import keys_of
-from igpt_datamodules.augment import (
-    CROP,
-    FILTER,
-    ShiftedImages,
-    centre_crop_box,
-    pad_crop_flip,
-    random_crop_box,
-    resample,
-    resized,
-)
+from igpt_datamodules.augment import ShiftedImages, pad_crop_flip, random_crop_box
 
 BIG = (500, 375)
 

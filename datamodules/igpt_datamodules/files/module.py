@@ -6,8 +6,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, BadImageError, ImageDataModule, LabelledImages, UserError, stratified_split
-from igpt_datamodules.augment import Box, centre_crop_box, random_crop_box, resample
+from igpt.data import (
+    SPLITS,
+    BadImageError,
+    Box,
+    ImageDataModule,
+    LabelledImages,
+    UserError,
+    centre_crop_box,
+    resample,
+    stratified_split,
+)
+from igpt_datamodules.augment import random_crop_box
 from igpt_datamodules.files.duplicates import MOST, said, stored_of, twins
 from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
 from igpt_datamodules.files.walking import summary

@@ -5,8 +5,17 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-WORDS = {"report": "runs", "surprise": "files"}  # the list option that bare words after the verb belong to
-PLACES = {"import": "import_.import_", "surprise": "sample.surprise"}  # all others are named like their file
+WORDS = {
+    "classify": "files",
+    "embed": "files",
+    "report": "runs",
+    "surprise": "files",
+}  # the list option that bare words after the verb belong to
+PLACES = {
+    "embed": "classify.embed",
+    "import": "import_.import_",
+    "surprise": "sample.surprise",
+}  # all others are named like their file
 
 
 def function_of(verb: str) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_checkpoint, read_sharded, write_checkpoint
 from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
 from igpt.model import TransformerConfig
-from igpt.modules import check_room, step_of
+from igpt.modules import check_room, class_names_of, step_of
 from igpt.report import Facts, model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
@@ -46,7 +46,7 @@ def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str,
         "state_dict": state,
         "optimizer_states": [],
         "lr_schedulers": [],
-        CHECKPOINT_KEY: {"format": 1, "model": header["model"], "data": header["data"]},
+        CHECKPOINT_KEY: {"format": 1, **{key: header.get(key) for key in ("model", "data", "class_names")}},
     }
 
 
@@ -97,6 +97,7 @@ def open_contents(ckpt: str) -> Contents:
     check_room(model["init_args"], state, ckpt)
     check_finite(state.items(), f"--ckpt {ckpt}")
     plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
+    plain["class_names"] = list(class_names_of(header))
     return Contents(plain, core, state, "generative." if joint else "")
 
 
@@ -107,11 +108,15 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
     check_exportable(config, args.get("order", "raster"), source)
     colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."
-    names = [name for name in state if name.startswith(prefix)]
-    network = {name.removeprefix(prefix): state.pop(name).to(torch.float32) for name in names}
+    own = [name for name in state if name.startswith(prefix)]
+    network = {name.removeprefix(prefix): state.pop(name).to(torch.float32) for name in own}
     check_state(network, config, source)
+    described = huggingface_config(config, None if head is None else len(head))
+    if head is not None and len(names := contents.header["class_names"]) == len(head):
+        described["id2label"] = {str(label): name for label, name in enumerate(names)}
+        described["label2id"] = {name: label for label, name in enumerate(names)}
     files = {
-        "config.json": huggingface_config(config, None if head is None else len(head)),
+        "config.json": described,
         "preprocessor_config.json": processor_config(colors, round(config.n_positions**0.5)),
     }
     return files, to_huggingface(network, config, head)

@@ -18,10 +18,12 @@ from igpt.probing import (
     ProbeTask,
     Written,
     check_results,
+    check_saving,
     count_classes,
     forget_training,
     low_data,
     run_method,
+    saved_probe,
     stored_features,
     subset_indices,
     subsets_of,
@@ -50,6 +52,7 @@ def probe(
     precision: Precision = "auto",
     tf32: bool = True,
     compile: bool = False,
+    save: bool = False,
 ) -> None:
     """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
 
@@ -78,6 +81,7 @@ def probe(
         precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.
         tf32: on CUDA, let float32 products of the network round to TF32; those of the probes never do.
         compile: compile each block first; worth its quarter of a minute where features take minutes.
+        save: keep the lbfgs probe of the best layer as probe.safetensors, for `igpt classify --probe` and `igpt.load`.
 
     Raises:
         UserError: no such checkpoint, layer or method, the data have no labels, or a store does not fit.
@@ -88,6 +92,8 @@ def probe(
     how = FeatureOptions(norm, grid, masks)
     options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
+    if save:
+        check_saving(options.methods)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
     data = data_to_probe(data, loaded)
@@ -102,6 +108,8 @@ def probe(
         results = [run_method(one, task) for one in options.methods]
         report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
+        if save:
+            written.names.append(saved_probe(task, results).save(folder).name)
         forget_training(task, results)
     print(report.text())
     print(message(written, folder, time.perf_counter() - started))

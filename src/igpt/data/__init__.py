@@ -3,13 +3,22 @@
 from igpt.data.contract import check_item
 from igpt.data.datamodule import DEVICE_GIB, ImageDataModule
 from igpt.data.imagefile import (
+    CROP,
     BadImageError,
+    Box,
+    centre_crop_box,
     check_pair,
     decode_rgb,
     missing_decoder,
     open_mask,
     open_picture,
+    open_rgb,
+    picture_suffixes,
+    resample,
+    resized,
     save_picture,
+    source_box,
+    upright_rgb,
 )
 from igpt.data.images import (
     NO_LABEL,
@@ -33,11 +42,12 @@ from igpt.data.workers import WatchedLoader, begin_worker, collate, end_with_the
 from igpt.system import UserError, atomic_path
 
 __all__ = [
-    "DEVICE_GIB", "NAME", "NO_LABEL", "SPLITS", "AugmentedImages", "BadImageError", "ChosenImages", "ImageDataModule",
-    "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages", "TrainingImages",
-    "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled", "atomic_path", "begin_worker",
-    "beside", "check_item", "check_pair", "check_shards", "collate", "confusion_figure", "decode_rgb",
-    "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint", "grid", "heat",
-    "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture", "permuted", "pixel_sha256",
-    "random_ints", "rng_of", "save_picture", "scale_for", "spread", "stratified_split", "with_headings",
+    "CROP", "DEVICE_GIB", "NAME", "NO_LABEL", "SPLITS", "AugmentedImages", "BadImageError", "Box", "ChosenImages",
+    "ImageDataModule", "Index", "LabelledImages", "Shard", "ShardReader", "Split", "SplitOptions", "TensorImages",
+    "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled", "atomic_path",
+    "begin_worker", "beside", "centre_crop_box", "check_item", "check_pair", "check_shards", "collate",
+    "confusion_figure", "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class",
+    "fingerprint", "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture",
+    "open_rgb", "permuted", "picture_suffixes", "pixel_sha256", "random_ints", "resample", "resized", "rng_of",
+    "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings",
 ]  # fmt: skip

@@ -34,6 +34,10 @@ BEGINNINGS = {  # of files of these formats: where, and with which bytes
     "HEIF": (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
     "JXL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
 }
+Box = tuple[float, float, float, float]
+CROP = 224  # of the paper, at whatever resolution the network works
+FILTER = Image.Resampling.BICUBIC
+REDUCING_GAP = 3.4  # sizes above the target down to which whole pixels are averaged first, which is quicker
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,6 +64,12 @@ def formats() -> tuple[str, ...]:
                 if hasattr(plugin, "register_heif_opener"):
                     plugin.register_heif_opener()
     return (*FORMATS, *(name for name in PLUGINS if name in Image.OPEN))
+
+
+def picture_suffixes() -> set[str]:
+    """The suffixes, in small letters, of files that are pictures by their name, whether or not a decoder is there."""
+    known = formats()
+    return {end for end, name in Image.registered_extensions().items() if name in known} | set(SUFFIXES)
 
 
 def missing_decoder(suffix: str) -> str:
@@ -93,7 +103,11 @@ def _decoded(stream: BinaryIO) -> Image.Image:
         if name not in formats() and head.startswith(known, place):
             raise BadImageError(f"no decoder for {name}: install {PLUGINS[name][0]}")
     stream.seek(0)
-    image = Image.open(stream, formats=formats())
+    return upright_rgb(Image.open(stream, formats=formats()))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of Pillow as RGB, upright by its EXIF orientation; a BadImageError where it is too large or odd."""
     check_size(image)
     image.load()
     turn = TURNS.get(_orientation(image))
@@ -202,22 +216,48 @@ def tag(image: Image.Image, number: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
+def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height once the shorter side is `shorter` pixels; the longer is rounded down, as in torchvision."""
+    width, height = size
+    if width < height:
+        return shorter, max(shorter, shorter * height // width)
+    return max(shorter, shorter * width // height), shorter
+
+
+def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: int) -> Box:
+    """The part of an image of `size` that a 224x224 crop at (left, top) of its `scaled` version shows."""
+    across, down = size[0] / scaled[0], size[1] / scaled[1]
+    return left * across, top * down, (left + CROP) * across, (top + CROP) * down
+
+
+def centre_crop_box(size: tuple[int, int]) -> Box:
+    """What evaluation sees of an image: shorter side 224, then the centre 224x224 crop (paper, section 3.1)."""
+    width, height = scaled = resized(size, CROP)
+    return source_box(size, scaled, round((width - CROP) / 2), round((height - CROP) / 2))
+
+
+def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
+    """The box of an RGB image as uint8 `(3, R, R)`: whole pixels averaged, then one bicubic antialiased pass."""
+    small = image.resize((resolution, resolution), FILTER, box=box, reducing_gap=REDUCING_GAP)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+
 def open_picture(path: str | Path, resolution: int) -> Tensor:
-    """Any image file as uint8 `(3, R, R)`: the central square, resized bicubically. See `open_square`."""
-    return open_square(path, resolution, "RGB", Image.Resampling.BICUBIC)
+    """Any image file as uint8 `(3, R, R)`, as data modules read theirs for evaluation; see `open_rgb`."""
+    image = open_rgb(path)
+    return resample(image, centre_crop_box(image.size), resolution)
 
 
 def open_mask(path: str | Path, resolution: int) -> Tensor:
     """Any image file as bool `(R, R)`, True where it is lighter than medium grey; hard edges stay hard."""
-    return open_square(path, resolution, "L", Image.Resampling.NEAREST)[0] > 255 / 2
+    image = open_rgb(path).convert("L")
+    box = centre_crop_box(image.size)
+    small = image.resize((resolution, resolution), Image.Resampling.NEAREST, box=box)
+    return torch.from_numpy(np.array(small)) > 255 / 2
 
 
-def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.Resampling) -> Tensor:
-    """The central square of an image file as uint8 `(channels, R, R)`.
-
-    Raises:
-        UserError: no such file, or it is not a picture.
-    """
+def open_rgb(path: str | Path) -> Image.Image:
+    """Any image file that a user names, as RGB; a UserError where there is no such file, or it is not a picture."""
     if not os.path.lexists(path):
         raise UserError(f"picture {path} does not exist")
     wrong = f"{path} is not a picture that can be read"
@@ -225,15 +265,10 @@ def open_square(path: str | Path, resolution: int, mode: str, resampling: Image.
         raise UserError(f"{wrong}; give a PNG or JPEG file")
     try:
         with open(path, "rb") as stream:
-            whole = decode_rgb(stream).convert(mode)
+            return decode_rgb(stream)
     except (OSError, BadImageError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{wrong} ({why}); give a PNG or JPEG file") from error
-    side = min(whole.size)
-    left, top = (whole.width - side) // 2, (whole.height - side) // 2
-    square = whole.resize((resolution, resolution), resampling, box=(left, top, left + side, top + side))
-    values = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-    return values.view(resolution, resolution, -1).permute(2, 0, 1)
 
 
 def check_pair(

@@ -134,6 +134,7 @@ class PixelModule(pl.LightningModule, ABC):
             "format": 1,
             "model": self.spec(),
             "data": data.spec() if isinstance(data, ImageDataModule) else None,
+            "class_names": list(map(str, data.class_names)) if isinstance(data, ImageDataModule) else [],
             "identity": data.identity() if isinstance(data, ImageDataModule) else None,
             "precision": str(trainer.precision) if trainer else None,
             "recipe": recipe,

@@ -155,6 +155,12 @@ def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generato
     return rng
 
 
+def colors_of(path: str | None) -> int:
+    """Colours of a palette file; the paper's 512 where none is there yet."""
+    file = find_palette(path) if path else None
+    return Palette.load(file).k if file and file.exists() else 512
+
+
 def open_palette(path: str | None, vocab_size: int) -> Palette:
     """The palette of a file; blank where no file is named, or none is there yet (checkpoints bring their own)."""
     file = None if path is None else find_palette(path)

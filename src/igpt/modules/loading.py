@@ -25,12 +25,14 @@ class Loaded:
         path: of the file.
         step: optimizer steps at which it was saved.
         data_spec: the data it was trained on, as plain data; None if it knew none.
+        class_names: of these data, in the order of their labels; empty if it knew none.
     """
 
     module: PixelModule
     path: Path
     step: int
     data_spec: dict[str, Any] | None
+    class_names: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -70,7 +72,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     check_finite(state.items(), f"checkpoint {path}")
-    return Loaded(module.to(device).eval(), Path(path), step_of(content), header.get("data"))
+    return Loaded(module.to(device).eval(), Path(path), step_of(content), header.get("data"), class_names_of(header))
+
+
+def class_names_of(header: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint's header has; those of an older one from its folder of classes."""
+    data = header.get("data")
+    init_args = data.get("init_args") if isinstance(data, dict) else None
+    names = header.get("class_names") or (init_args.get("classes") if isinstance(init_args, dict) else None)
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def step_of(content: dict[str, Any]) -> int:

@@ -14,10 +14,12 @@ from igpt.probing.methods import (
 )
 from igpt.probing.protocol import accuracy, standardise
 from igpt.probing.results import ProbeReport, Written, check_results
+from igpt.probing.saved import SavedProbe, check_saving, saved_probe
 from igpt.probing.store import FeatureStore, FeatureType
 
 __all__ = [
-    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask", "Written",
-    "accuracy", "check_results", "count_classes", "fit_probes", "forget_training", "low_data", "probing_device",
-    "run_method", "standardise", "stored_features", "subset_indices", "subsets_of",
+    "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask",
+    "SavedProbe", "Written", "accuracy", "check_results", "check_saving", "count_classes", "fit_probes",
+    "forget_training", "low_data", "probing_device", "run_method", "saved_probe", "standardise",
+    "stored_features", "subset_indices", "subsets_of",
 ]  # fmt: skip

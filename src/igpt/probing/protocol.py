@@ -131,10 +131,14 @@ def standardised_splits(splits: SplitFeatures) -> SplitFeatures:
 
 def standardise(reference: Tensor, all_features: list[Tensor]) -> list[Tensor]:
     """Shift and scale each feature to mean 0 and deviation 1 on `reference (L, N, D)`; constant ones become 0."""
-    mean = reference.mean(1, keepdim=True)
-    std = reference.std(1, keepdim=True, correction=0)
-    scale = torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0.0)
+    mean, scale = moments(reference)
     return [(features - mean) * scale for features in all_features]
+
+
+def moments(reference: Tensor) -> tuple[Tensor, Tensor]:
+    """What standardising by `reference (L, N, D)` takes away and multiplies with, both `(L, 1, D)`."""
+    std = reference.std(1, keepdim=True, correction=0)
+    return reference.mean(1, keepdim=True), torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0.0)
 
 
 def joined(splits: SplitFeatures) -> SplitFeatures:

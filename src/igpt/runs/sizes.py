@@ -4,10 +4,8 @@ from typing import Any
 
 from igpt.checkpoints import build
 from igpt.data import ImageDataModule
-from igpt.palette import Palette
-from igpt.system import allowed_imports, find_palette, packages
-
-COLORS = 512  # of a palette that is not there yet (paper, section 3.2)
+from igpt.modules import colors_of
+from igpt.system import allowed_imports, packages
 
 
 def infer_sizes(config: Any) -> None:
@@ -22,7 +20,7 @@ def infer_sizes(config: Any) -> None:
     if shape and not shape.n_positions:
         shape.n_positions = (config.data.init_args.get("resolution") or _data(config).resolution) ** 2
     if shape and not shape.vocab_size:
-        shape.vocab_size = _colors(core.get("palette"))
+        shape.vocab_size = colors_of(core.get("palette"))
     if model.get("num_classes") == 0:
         data = _data(config)
         data.prepare_data()
@@ -33,8 +31,3 @@ def infer_sizes(config: Any) -> None:
 def _data(config: Any) -> ImageDataModule:
     data: ImageDataModule = build(config.data.as_dict(), ImageDataModule, packages() | allowed_imports())
     return data
-
-
-def _colors(palette: str | None) -> int:
-    file = find_palette(palette) if palette else None
-    return Palette.load(file).k if file and file.exists() else COLORS

@@ -1,0 +1,33 @@
+"""From what a user names to a checkpoint: a file, a run's folder, or a run's name."""
+
+import os
+from pathlib import Path
+
+from igpt.checkpoints.format import LAST, META, newest_intact
+from igpt.system import UserError
+
+BEST = "best.ckpt"
+RUNS = "runs"
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The checkpoint that a path or a run's name stands for.
+
+    Of a run's folder, or its folder of checkpoints, this is best.ckpt, or else last.ckpt, or else the newest that is
+    intact. The folder of a sharded checkpoint stands for itself.
+
+    Raises:
+        UserError: it is a folder without a checkpoint. A file that is not there is left to whoever reads it.
+    """
+    path = Path(name)
+    if not os.path.lexists(path) and len(path.parts) == 1 and (Path(RUNS) / path).is_dir():
+        path = Path(RUNS) / path
+    if not path.is_dir() or (path / META).is_file():
+        return path
+    for folder in (path / "checkpoints", path):
+        for file in (folder / BEST, folder / LAST):
+            if os.path.lexists(file):
+                return file
+        if (newest := newest_intact(folder)) is not None:
+            return newest
+    raise UserError(f"{path} is a folder without a checkpoint; name a .ckpt file, or the folder of a run")
