@@ -53,7 +53,7 @@ def palette_work(fit: Callable[[int], Palette]) -> Work:
         return 1
 
     def check() -> dict[str, Any]:
-        return {"mse": np.array(palette_quality(found[0], counted())["mse"] or 0.0)}
+        return {"mse": np.array(palette_quality(found[0], counted())[0]["mse"] or 0.0)}
 
     return Work(one_round, check, late=True)
 

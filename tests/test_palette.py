@@ -76,7 +76,8 @@ def test_the_quality_of_a_palette_is_that_of_its_nearest_colors_over_all_pixels(
     exact = palette.colors.numpy().astype(np.float64) * 127.5 + 127.5
     token = brute_force(palette, rgb)
     mse = ((rgb.numpy() - exact[token]) ** 2).sum(1).mean()
-    quality = palette_quality(palette, counted(rgb))
+    quality, shares = palette_quality(palette, counted(rgb))
+    np.testing.assert_allclose(shares, np.bincount(token, minlength=64) / 580)
     assert (quality["pixels"], quality["unique_colors"]) == (580, 500)
     assert quality["mse"] == pytest.approx(mse)
     assert quality["psnr"] == pytest.approx(10 * math.log10(255**2 / (mse / 3)))
@@ -149,7 +150,7 @@ def test_loading_a_state_dict_brings_its_own_table():
 def test_as_many_colors_as_occur_is_lossless():
     counts = counted(random_colors(40))
     palette = fit_palette(counts, counts.unique())
-    quality = palette_quality(palette, counts)
+    quality, _ = palette_quality(palette, counts)
     assert quality["mse"] == pytest.approx(0, abs=1e-6)
     assert quality["psnr"] is None
     assert quality["unused_colors"] == 0
@@ -169,7 +170,7 @@ def photos():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sample_photos_reach_a_mean_squared_error_of_30_5_at_512_colors(photos, seed):
-    quality = palette_quality(fit_palette(photos, 512, seed), photos)
+    quality, _ = palette_quality(fit_palette(photos, 512, seed), photos)
     assert quality["pixels"] == 546_560
     assert quality["mse"] <= 30.5
     assert quality["psnr"] == pytest.approx(10 * math.log10(255**2 / (quality["mse"] / 3)))

@@ -43,6 +43,7 @@ VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
     "check": "read every image of any data module once, and list what is broken",
     "tokenize": "write any data module's images as palette tokens, to train from",
+    "init": "make a palette and a config for a folder of your own pictures",
     "configs": "list the configs that come with igpt, or copy them",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",

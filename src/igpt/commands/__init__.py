@@ -5,17 +5,10 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-WORDS = {
-    "classify": "files",
-    "embed": "files",
-    "report": "runs",
-    "surprise": "files",
-}  # the list option that bare words after the verb belong to
-PLACES = {
-    "embed": "classify.embed",
-    "import": "import_.import_",
-    "surprise": "sample.surprise",
-}  # all others are named like their file
+# The option that bare words after the verb belong to.
+WORDS = {"classify": "files", "embed": "files", "init": "folder", "report": "runs", "surprise": "files"}
+# Where a verb's function is, if not in a file of its name.
+PLACES = {"embed": "classify.embed", "import": "import_.import_", "surprise": "sample.surprise"}
 
 
 def function_of(verb: str) -> Callable[..., Any]:
@@ -31,7 +24,8 @@ def run(verb: str, arguments: list[str]) -> None:
     Raises:
         UserError: an option is unknown or its value is off.
     """
-    from igpt.parsing import CommandParser, arrange, invoked
+    from igpt.checkpoints import find_checkpoint
+    from igpt.parsing import CommandParser, arrange, invoked, renamed
     from igpt.system import load_plugins
 
     load_plugins()
@@ -43,7 +37,10 @@ def run(verb: str, arguments: list[str]) -> None:
     if not own_config:
         parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
     parser.add_function_arguments(function, sub_configs=False)
-    values = parser.instantiate(parser.parse_args(arrange(arguments, function, WORDS.get(verb))))
+    words = arrange(renamed(arguments, "--ckpt"), function, WORDS.get(verb))
+    values = parser.instantiate(parser.parse_args(words))
+    if "ckpt" in values:
+        values.ckpt = str(find_checkpoint(values.ckpt))
     if not own_config:
         values.pop("config", None)
     function(**vars(values))

@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, grid, spread
 from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
 from igpt.system import UserError, atomic_path, check_own
 from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
+GREYISH = 0.1  # saturation below which a colour has no hue to speak of
 
 
 def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -> None:
@@ -26,25 +29,35 @@ def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -
         colors: number of colours, k; 512 in the paper.
         seed: of the clustering; the same seed gives the same file.
     """
-    target = Path(out)
-    if target.suffix != ".npy":
+    if Path(out).suffix != ".npy":
         raise UserError(f"--out {out} must end in .npy")
     check_seed(seed)
-    check_files(target)
+    check_files(Path(out))
     data.prepare_data()
+    make_palette(data, Path(out), colors, seed)
+
+
+def make_palette(data: ImageDataModule, target: Path, colors: int, seed: int = 0, at_most: bool = False) -> Palette:
+    """Fit a palette to the training pixels of data that are ready, and write its three files.
+
+    Args:
+        at_most: take fewer colours where the pixels have fewer, instead of raising a UserError.
+    """
     counts, examples = count_pixels(data)
-    fitted = fit_palette(counts, colors, seed)
-    report = {"k": fitted.k, "seed": seed, **palette_quality(fitted, counts), "sha256": fitted.sha256}
+    fitted = fit_palette(counts, min(colors, counts.unique()) if at_most else colors, seed)
+    figures_of, shares = palette_quality(fitted, counts)
+    report = {"k": fitted.k, "seed": seed, **figures_of, "sha256": fitted.sha256}
     figures, picture = target.with_suffix(".json"), target.with_suffix(".png")
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     with atomic_path(target) as whole, atomic_path(figures) as path, atomic_path(picture) as shown:  # all, or none
         fitted.save(whole)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        draw(fitted, examples, quality, shown)
+        draw(fitted, shares, examples, quality, shown)
     print(
         f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"
         f"; {quality}, {report['unused_colors']} unused\nwrote {target}, {figures.name}, {picture.name}"
     )
+    return fitted
 
 
 def check_files(target: Path) -> None:
@@ -61,37 +74,32 @@ def check_files(target: Path) -> None:
 
 
 def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
-    """Count the colours of the training split, batch by batch; also return its first images, for the picture."""
-    counts = ColorCounts()
-    examples: list[Tensor] = []
+    """Count the colours of the training split, batch by batch; also return some of its images, for the picture."""
+    counts, train = ColorCounts(), data.images("train")
     for images, _ in data.loader("train"):
         counts.add(images)
-        if sum(len(part) for part in examples) < SHOWN:
-            examples.append(images)
-    return counts, torch.cat(examples)[:SHOWN]
+    return counts, torch.stack([train[index][0] for index in spread(train.labels, SHOWN)])
 
 
-def draw(palette: Palette, examples: Tensor, quality: str, path: Path) -> None:
-    """The colours, sorted by lightness, above rows of images before and after."""
+def draw(palette: Palette, shares: NDArray[np.float64], examples: Tensor, quality: str, path: Path) -> None:
+    """The colours by hue, the share of pixels of each, and pictures before and after."""
+    from matplotlib.colors import rgb_to_hsv
     from matplotlib.figure import Figure
 
-    rgb = palette.rgb().cpu()
-    columns = min(64, palette.k)
-    swatch = torch.full((-(-palette.k // columns) * columns, 3), 255, dtype=torch.uint8)
-    swatch[: palette.k] = rgb[(rgb.float() @ torch.tensor([0.299, 0.587, 0.114])).argsort()]
-    before, after = (
-        torch.cat(list(images), dim=2).permute(1, 2, 0)
-        for images in (examples, palette.decode(palette.encode(examples)).cpu())
-    )
-    pictures = {
-        f"{palette.k} colours by lightness: {quality}": swatch.view(-1, columns, 3),
-        "before: 24-bit pixels": before,
-        "after: palette colours": after,
-    }
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    axes = figure.subplots(3, 1, height_ratios=[1.6, 1, 1])
-    for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
-        axis.imshow(picture.numpy(), interpolation="nearest", aspect="auto" if axis is axes[0] else "equal")
+    rgb = palette.rgb().cpu().numpy()
+    hue, saturation, value = rgb_to_hsv(rgb / 255).T
+    order = np.lexsort((value, np.where(saturation < GREYISH, -1, np.round(hue * 12))))  # greys first
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots(4, 1, height_ratios=[0.6, 1.2, 1.2, 1.2])
+    axes[0].imshow(rgb[order][None], interpolation="nearest", aspect="auto")
+    axes[0].set_title(f"{palette.k} colours by hue: {quality}", fontsize=10)
+    axes[1].bar(range(palette.k), 100 * shares[order], width=1.0, color=rgb[order] / 255, edgecolor="none")
+    axes[1].set(xlim=(-0.5, palette.k - 0.5), facecolor="0.8")
+    axes[1].set_title("pixels of each colour, per cent", fontsize=10)
+    after = palette.decode(palette.encode(examples)).cpu()
+    for axis, title, pictures in zip(axes[2:], ("24-bit pixels", "palette colours"), (examples, after), strict=True):
+        axis.imshow(grid(pictures, len(pictures)).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=10)
+    for axis in (axes[0], *axes[2:]):
         axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)

@@ -225,22 +225,23 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
     return Palette(torch.from_numpy((centroids / 127.5 - 1).astype(np.float32).clip(-1, 1)))
 
 
-def palette_quality(palette: Palette, counts: ColorCounts) -> dict[str, float | int | None]:
+def palette_quality(palette: Palette, counts: ColorCounts) -> tuple[dict[str, float | int | None], NDArray[np.float64]]:
     """Over all counted pixels: `mse` is the mean squared RGB distance, in 0..255 units, `psnr` in dB over the channels.
 
-    `psnr` is None where nothing was lost.
+    `psnr` is None where nothing was lost. Also returns the share of pixels of each colour, `(k,)`.
     """
     colors = palette.colors.cpu().numpy().astype(np.float64) * 127.5 + 127.5
-    error, used = 0.0, np.zeros(palette.k, dtype=bool)
+    error, shares = 0.0, np.zeros(palette.k)
     for rgb, weights in counts.chunks():
         token = palette.nearest(torch.from_numpy(rgb.astype(np.uint8))).numpy()
         error += float(((rgb - colors[token]) ** 2).sum(1) @ weights)
-        used[token] = True
+        shares += np.bincount(token, weights, minlength=palette.k) / counts.pixels
     mse = error / counts.pixels
-    return {
+    figures = {
         "pixels": counts.pixels,
         "unique_colors": counts.unique(),
         "mse": mse,
         "psnr": 10 * math.log10(255**2 / (mse / 3)) if mse > 1e-6 else None,
-        "unused_colors": int((~used).sum()),
+        "unused_colors": int((shares == 0).sum()),
     }
+    return figures, shares

@@ -87,7 +87,7 @@ def command_line() -> str:
 def arrange(arguments: list[str], function: Callable[..., Any], words: str | None) -> list[str]:
     """The command line as the parser takes it: dashes in names become underscores, words after a list option a list.
 
-    Bare words, those with no option before them, belong to the list option `words`, where the verb has one.
+    Bare words, those with no option before them, belong to the option `words`, where the verb has one.
     """
     hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
     arranged, loose, rest = list[str](), list[str](), list(arguments)
@@ -108,7 +108,16 @@ def arrange(arguments: list[str], function: Callable[..., Any], words: str | Non
             given = rest[: count if is_list(hints[name]) else 1]
             del rest[: len(given)]
             arranged += [f"--{name}", *(as_list(given, hints[name]) if is_list(hints[name]) else given)]
-    return arranged + ([f"--{words}", json.dumps(loose, ensure_ascii=False)] if loose else [])
+    if loose and words is not None:
+        listed = is_list(hints[words])
+        arranged += [f"--{words}", json.dumps(loose, ensure_ascii=False) if listed else " ".join(loose)]
+    return arranged
+
+
+def renamed(words: list[str], name: str) -> list[str]:
+    """A command line that names the checkpoint by the option `name`, be it --ckpt, --ckpt_path or --ckpt-path."""
+    pattern = re.compile(r"--ckpt([-_]path)?(?==|$)")
+    return [pattern.sub(name, word) if word.startswith("--") else word for word in words]
 
 
 def is_option(word: str) -> bool:

@@ -27,9 +27,10 @@ from igpt.callbacks import (
     started_by_another,
     stopping_guard,
 )
+from igpt.checkpoints import find_checkpoint
 from igpt.data import ImageDataModule
 from igpt.modules import PixelModule, recipe_of
-from igpt.parsing import CommandParser
+from igpt.parsing import CommandParser, renamed
 from igpt.probing import LayerFeatures
 from igpt.runs import records
 from igpt.runs.checks import check_devices, check_recipe, check_strategy, preflight
@@ -60,7 +61,7 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=[verb, *arguments],
+            args=[verb, *renamed(arguments, "--ckpt_path")],
         )
 
 
@@ -176,6 +177,8 @@ class TrainerCLI(LightningCLI):
             if last is None and self.verb != "fit":
                 raise UserError(f"--ckpt_path last: there is no checkpoint in {folder}; train first, or name a file")
             path = config.ckpt_path = str(last) if last else None
+        elif path is not None:
+            path = config.ckpt_path = str(find_checkpoint(path))
         if path is not None:
             self.beginning = use_checkpoint(config.model, path)
             keep_classes(config.data, self.beginning.data)
