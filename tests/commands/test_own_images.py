@@ -1,6 +1,7 @@
 """From a folder of pictures to a report by the commands that `igpt init` names, none of them edited."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,8 @@ def test_nothing_is_written_over_and_no_folder_is_one_line(here, igpt):
 def test_a_checkpoint_is_named_by_file_run_or_name_under_both_options(
     digits_run, igpt, tmp_path, monkeypatch, verb, option
 ):
-    monkeypatch.chdir(digits_run.home)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits_run.folder, "runs/mini")
     rest = ["--method", "knn", "--out", tmp_path / "p"] if verb == "probe" else ["--config", digits_run.config]
     code, _, err = igpt(verb, option, "mini" if option == "--ckpt" else "runs/mini", *rest)
     assert code == 0, err
