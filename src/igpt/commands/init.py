@@ -23,7 +23,7 @@ model:
     palette: {palette}
     learning_rate: 0.003
 data:
-  class_path: igpt_datamodules.{kind}
+  class_path: {kind}
   init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}}}
 trainer:
   max_steps: {steps}
@@ -56,8 +56,8 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
     for path in (config, table):
         if path.exists():
             raise UserError(f"{path} exists already; give another --out, or remove it")
-    kind = kind_of(root)
-    data = data_module(kind, root, resolution, batch_size)
+    kind = next(point for point in registered() if point.name == name_of(root))
+    data: ImageDataModule = kind.load()(root=str(root), resolution=resolution, batch_size=batch_size)
     data.prepare_data()
     count, batch = data.size("train"), min(batch_size, data.size("train"))
     made = make_palette(data, table, colors, at_most=True)
@@ -75,7 +75,7 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
         name=config.stem,
         shape=SHAPES[resolution > SMALL_SIDE],
         palette=table,
-        kind=kind,
+        kind=kind.value.replace(":", "."),
         batch=batch,
         steps=steps,
         every=max(1, steps // 10),
@@ -86,15 +86,8 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
     print(f"wrote {config}; train with: igpt fit --config {config}")
 
 
-def kind_of(root: Path) -> str:
+def name_of(root: Path) -> str:
     """The data module for a folder: pictures beside each other have no classes."""
     suffixes = {path.suffix.lower() for path in root.iterdir() if path.is_file() and not path.name.startswith(".")}
     folders = any(path.is_dir() and not path.name.startswith(".") for path in root.iterdir())
     return "ImageFolder" if folders and not suffixes & PICTURES else "WebImages"
-
-
-def data_module(name: str, root: Path, resolution: int, batch_size: int) -> ImageDataModule:
-    """A built-in data module by its name, as any plug-in is found."""
-    kind = next(point for point in registered() if point.name == name).load()
-    data: ImageDataModule = kind(root=str(root), resolution=resolution, batch_size=batch_size)
-    return data

@@ -1,6 +1,5 @@
 """The parser of every verb: options without abbreviations, errors in one line, and what was typed for the records."""
 
-import difflib
 import json
 import re
 import shlex
@@ -15,14 +14,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from igpt.parsing.configs import check_config
 from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
-from igpt.system import UserError, registered, split_allowed, with_configs_found
+from igpt.parsing.typos import of_typo
+from igpt.system import UserError, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
 
 # A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
 _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
-MODELS = ["BERT", "Autoregressive", "Joint"]  # of `igpt.modules`
 LONGEST = 400
 GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
@@ -71,7 +70,15 @@ class CommandParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise UserError(one_line(message)) from ex
+        raise UserError(self._one_line(message)) from ex
+
+    def _one_line(self, message: str) -> str:
+        text, prog, options = flattened(message), self.prog.replace(" [options]", ""), [*self._option_string_actions]
+        if not prog.startswith("igpt"):  # the parser of a class, whose message becomes part of the command's
+            return one_line(text)
+        for verb, below in (self._subcommands_action._name_parser_map if self._subcommands_action else {}).items():
+            prog, options = f"igpt {verb}", [*options, *below._option_string_actions]
+        return (None if refused_import(text) else of_typo(text, prog, options)) or one_line(text)
 
 
 def invoked(verb: str, arguments: list[str]) -> None:
@@ -139,24 +146,18 @@ def as_list(given: list[str], hint: Any) -> list[str]:
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 
 
-def one_line(message: str) -> str:
+def flattened(message: str) -> str:
     """A parser's message as one line that begins with the option it is about."""
     text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
-    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
+    return re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
+
+
+def one_line(text: str) -> str:
+    """What is shown of a parser's message, which is one line already."""
     if refused := refused_import(text):
         return f"{text.partition(':')[0]}: {refused}"
-    if wrong_class := re.search(r"Expected a dot import path string: (\S+?)(;|$)", text):
-        return f"{text.partition(':')[0]}: {no_such_class(text, wrong_class[1])}"
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
         names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))
         text = f"{missing[1]}{names}; see --help, or take a file from configs/ with --config"
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
-
-
-def no_such_class(text: str, name: str) -> str:
-    """The line for a class name that is not known; `text` begins with the option."""
-    known = [point.name for point in registered()] if text.startswith("--data") else MODELS
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"there is no class '{name}'; {hint}choose from {', '.join(known)}, or give the full path of a class"
