@@ -30,6 +30,8 @@ _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 class CommandParser(LightningArgumentParser):
     """jsonargparse's parser, with errors as `UserError`."""
 
+    of_verb: "CommandParser"  # of `fit` and the like, the parser that has the options
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("usage", "%(prog)s [options]")
@@ -73,11 +75,10 @@ class CommandParser(LightningArgumentParser):
         raise UserError(self._one_line(message)) from ex
 
     def _one_line(self, message: str) -> str:
-        text, prog, options = flattened(message), self.prog.replace(" [options]", ""), [*self._option_string_actions]
-        if not prog.startswith("igpt"):  # the parser of a class, whose message becomes part of the command's
+        text, parser = flattened(message), self.of_verb if self.prog == "igpt" else self
+        if not self.prog.startswith("igpt"):  # the parser of a class, whose message becomes part of the command's
             return one_line(text)
-        for verb, below in (self._subcommands_action._name_parser_map if self._subcommands_action else {}).items():
-            prog, options = f"igpt {verb}", [*options, *below._option_string_actions]
+        prog, options = parser.prog.replace(" [options]", ""), re.findall(r"--[\w.]+", parser.format_help())
         return (None if refused_import(text) else of_typo(text, prog, options)) or one_line(text)
 
 
