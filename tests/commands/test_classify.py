@@ -48,7 +48,7 @@ def joint(request, command, tmp_path_factory):
 def probe(digits_run, command, tmp_path_factory):
     """A probe of the digits run that was kept, and its record."""
     out = tmp_path_factory.mktemp("kept") / "probe"
-    assert command("probe", "--ckpt", digits_run.checkpoint, "--out", out, "--save", "true")[0] == 0
+    assert command("probe", "--ckpt", digits_run.checkpoint, "--out", out, "--save")[0] == 0
     return out, json.loads((out / "probe.json").read_text())
 
 
@@ -97,7 +97,7 @@ def test_by_a_probe_the_accuracy_is_that_of_probe_json(digits_run, probe, pictur
 
 
 def test_a_probe_is_kept_by_lbfgs_alone_and_serves_its_own_checkpoint_alone(digits_run, digits_bert_run, probe, igpt):
-    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--method", "knn", "--save", "true")
+    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--method", "knn", "--save")
     assert (code, "--save" in err) == (2, True)
     with pytest.raises(api.UserError, match="of another checkpoint"):
         api.load(digits_bert_run.checkpoint, probe=probe[0])

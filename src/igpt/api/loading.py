@@ -33,7 +33,7 @@ def load(
             called best; or a Hugging Face folder of ImageGPT with its palette.
         device: auto (CUDA or MPS where there is one), cpu, cuda, cuda:1 or mps.
         precision: auto is what is quickest here. TF32 on CUDA stays as torch is set.
-        probe: folder of a probe of this checkpoint, written by `igpt probe --save true`, for `Model.predict`.
+        probe: folder of a probe of this checkpoint, written by `igpt probe --save`, for `Model.predict`.
 
     Raises:
         UserError: there is no such file, it is damaged, or what it names is not installed.

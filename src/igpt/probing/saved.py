@@ -70,7 +70,7 @@ class SavedProbe:
         """
         path = Path(folder) / SAVED if Path(folder).is_dir() else Path(folder)
         if not path.is_file():
-            raise UserError(f"--probe {folder} has no {SAVED}; write one with 'igpt probe --ckpt CKPT --save true'")
+            raise UserError(f"--probe {folder} has no {SAVED}; write one with 'igpt probe --ckpt CKPT --save'")
         try:
             with safe_open(path, "pt") as file:
                 about: dict[str, Any] = json.loads(file.metadata()["igpt_probe"])
@@ -80,9 +80,7 @@ class SavedProbe:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"--probe {path} is no probe that igpt kept ({error}); write it anew") from error
         if kept.checkpoint_sha256 != loaded.sha256:
-            raise UserError(
-                f"--probe {path} is of another checkpoint than {loaded.path}; probe this one with --save true"
-            )
+            raise UserError(f"--probe {path} is of another checkpoint than {loaded.path}; probe this one with --save")
         return kept
 
     def check(self, loaded: Loaded) -> None:

@@ -275,6 +275,8 @@ class TrainerCLI(LightningCLI):
         if subcommand == "predict" and main:
             self.held.enter_context(only_writer(folder / "features", "give another --name"))
         super()._run_subcommand(subcommand)
+        if subcommand == "predict" and main:
+            print(f"wrote the features of every layer and split: {folder / 'features'}")
         if scored and main:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
