@@ -103,6 +103,20 @@ def test_a_probe_is_kept_by_lbfgs_alone_and_serves_its_own_checkpoint_alone(digi
         api.load(digits_bert_run.checkpoint, probe=probe[0])
 
 
+def test_a_kept_probe_goes_aside_with_the_results_it_belongs_to_and_no_other_file_is_replaced(
+    digits_run, digits_bert_run, igpt, tmp_path
+):
+    options, out = ["--layers", 1, "--out", tmp_path / "probe"], tmp_path / "probe"
+    assert igpt("probe", "--ckpt", digits_run.checkpoint, *options, "--save")[0] == 0
+    assert igpt("probe", "--ckpt", digits_bert_run.checkpoint, *options)[0] == 0
+    assert not (out / "probe.safetensors").exists()
+    assert api.load(digits_run.checkpoint, probe=tmp_path / "probe.1").class_names == tuple("0123456789")
+    (out / "probe.safetensors").write_bytes(b"foreign")
+    code, _, err = igpt("probe", "--ckpt", digits_bert_run.checkpoint, *options, "--save")
+    assert (code, (out / "probe.safetensors").read_bytes()) == (2, b"foreign")
+    assert "probe.safetensors" in err
+
+
 def test_a_damaged_probe_is_refused_in_one_line(digits_run, probe, tmp_path):
     whole = (probe[0] / "probe.safetensors").read_bytes()
     for content in (b"", whole[:100], whole[:-5], whole.replace(b"layer", b"lawyer")):

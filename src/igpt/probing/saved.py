@@ -15,10 +15,10 @@ from igpt.modules import Loaded
 from igpt.probing.lbfgs import fit_probes
 from igpt.probing.methods import LBFGS, MethodResults, ProbeTask
 from igpt.probing.protocol import best_layer, moments
+from igpt.probing.results import SAVED
 from igpt.probing.store import FeatureType
-from igpt.system import UserError, atomic_path
+from igpt.system import UserError, atomic_path, check_own
 
-SAVED = "probe.safetensors"
 SHAPES = {"mean": ("D",), "scale": ("D",), "weight": ("D", "K"), "bias": ("K",)}
 
 
@@ -110,7 +110,8 @@ def saved_probe(task: ProbeTask, results: list[MethodResults]) -> SavedProbe:
     return SavedProbe(best.layer, options.features, options.stored_as, task.loaded.sha256, names, tensors)
 
 
-def check_saving(methods: list[Any]) -> None:
-    """Raise a UserError unless a probe with weights is among those that are asked for."""
+def check_saving(methods: list[Any], folder: Path) -> None:
+    """Raise a UserError unless a probe with weights is asked for, and only an earlier one stands in its place."""
     if LBFGS not in methods:
         raise UserError("--save keeps the probe of lbfgs; add lbfgs to --method, or leave --save out")
+    check_own(folder / SAVED, lambda path: b'"igpt_probe"' in path.read_bytes())
