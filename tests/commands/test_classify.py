@@ -132,6 +132,9 @@ def test_an_exported_model_predicts_the_same_classes_by_their_names(joint, igpt,
         out = tmp_path / format
         assert igpt("export", "--ckpt", whole.path, "--out", out, "--format", format)[0] == 0
         exported = api.load(out / place)
+        if format == "huggingface":
+            assert igpt("import", "--path", out, "--out", tmp_path / "back.ckpt")[0] == 0
+            assert api.load(tmp_path / "back.classes.ckpt").class_names == whole.class_names
         assert exported.class_names == whole.class_names == tuple("0123456789")
         assert np.allclose(exported.predict(paths), whole.predict(paths), atol=1e-5)
         assert np.allclose(exported.nll(paths), whole.nll(paths), rtol=1e-4)
