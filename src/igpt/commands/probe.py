@@ -92,12 +92,12 @@ def probe(
     how = FeatureOptions(norm, grid, masks)
     options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
-    if save:
-        check_saving(options.methods)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
-    data = data_to_probe(data, loaded)
     folder = Path(out) if out else default_folder(Path(ckpt))
+    if save:
+        check_saving(options.methods, folder)
+    data = data_to_probe(data, loaded)
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)

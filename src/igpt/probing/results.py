@@ -15,6 +15,7 @@ SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probe
 NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
 INDICES = "into the data's labelled training images"
 RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_data.json"
+SAVED = "probe.safetensors"  # of `igpt.probing.saved`
 
 
 def to_dict(results: MethodResults) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class ProbeReport:
         """
         earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
-        aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
+        aside = move_aside(out, [TABLE, PLOT, SUBSETS, SAVED, RECORD]) if there and earlier is None else None
         earlier = earlier or ProbeReport({"earlier_commands": []}, [])
         own = {results.method.name for results in self.results}
         results = self.results + [found for found in earlier.results if found.method.name not in own]

@@ -295,6 +295,8 @@ class TrainerCLI(LightningCLI):
         if subcommand in ("validate", "test"):
             log_at(self.trainer, max(0, self.beginning.step - 1))  # where the training logged that step's values
         super()._run_subcommand(subcommand)
+        if subcommand == "predict" and main:
+            print(f"wrote the features of every layer and split: {folder / 'features'}")
         if scored and main:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
