@@ -19,8 +19,8 @@ from igpt.probing import (
     Written,
     check_results,
     count_classes,
-    forget_training,
     low_data,
+    methods_named,
     run_method,
     stored_features,
     subset_indices,
@@ -86,8 +86,9 @@ def probe(
     loaded = load(source)  # a link may lead elsewhere before the work is done
     loaded.module.core.compile_blocks = compile
     how = FeatureOptions(norm, grid, masks)
-    options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
+    options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
+    methods = methods_named(method)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
     data = data_to_probe(data, loaded)
@@ -96,13 +97,14 @@ def probe(
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        if any(one.name != "sgd" for one in options.methods) or few or not task.changing:
+        if any(one.stored for one in methods) or few or not task.changing:
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        results = [run_method(one, task) for one in options.methods]
+        results = [run_method(one, task) for one in methods]
         report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
         written = report.write(folder)
-        forget_training(task, results)
+        for found in results:
+            found.forget(task)
     print(report.text())
     print(message(written, folder, time.perf_counter() - started))
 

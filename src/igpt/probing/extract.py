@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, any_unlabelled, fingerprint
+from igpt.data import SPLITS, ImageDataModule, any_unlabelled, fingerprint
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
@@ -29,6 +28,7 @@ class LayerFeatures(pl.Callback):
         how: norm, pooling and masks.
         dtype: of the numbers on disk.
         option: that names the store's folder, or a folder that it lies in.
+        identity: what the features are of (`identity_of`), where it is known.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class LayerFeatures(pl.Callback):
         how: FeatureOptions = FeatureOptions(),
         dtype: FeatureType = "float16",
         option: str = "--name",
+        identity: dict[str, Any] | None = None,
     ) -> None:
         self.out = out
         self.checkpoint = checkpoint
@@ -46,7 +47,7 @@ class LayerFeatures(pl.Callback):
         self.how = how
         self.dtype: FeatureType = dtype
         self.option = option
-        self.identity: dict[str, Any] | None = None  # found out where nobody has said it
+        self.identity = identity
         self._writer: StoreWriter | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -162,8 +163,7 @@ def stored_features(
     with only_writer(folder, "give another --store") if alone else nullcontext():
         reused = reusable()  # perhaps another process has just written it
         if not reused:
-            writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
-            writer.identity = identity
+            writer = LayerFeatures(str(folder), None, layers, how, dtype, "--store" if own else "--out", identity)
             trainer = quiet_trainer(compute, callbacks=[writer])
             trainer.predict(module, datamodule=data, return_predictions=False)
         return FeatureStore.open(folder, identity, layers), reused
@@ -181,22 +181,3 @@ def count_classes(data: ImageDataModule) -> int:
     if int(labels.max()) < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")
     return int(labels.max()) + 1
-
-
-class StoredFeatures(LabelledImages):
-    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
-
-    def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
-        self.labels = store.labels(split)
-        self._rows = store.rows(layers)
-        self._stored = store.mapped(split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        features, labels = self.__getitems__([index])
-        return features[0], int(labels[0])
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
-        assert isinstance(self.labels, Tensor)
-        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
-        return features.transpose(0, 1), self.labels[indices]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from igpt.probing.methods import METHODS, RAW_PIXELS, MethodResults
-from igpt.probing.protocol import LayerResult, best_layer
+from igpt.probing.methods import METHODS, MethodResults
+from igpt.probing.protocol import RAW_PIXELS, LayerResult, best_layer
 from igpt.system import atomic_path, check_own, move_aside
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
@@ -186,10 +186,10 @@ def text_table(results: MethodResults) -> str:
     """One method's table; the best layer by validation accuracy is marked."""
     best = best_layer(results.layers)
     lines = [f"  layer   {results.method.chosen:>8}   val      test     ({results.method.name})"]
-    number = "8.0e" if results.method.name == "lbfgs" else "8g"
 
     def write(name: str, result: LayerResult, mark: str = "") -> str:
-        return f"{name:>7}   {result.chosen:{number}}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+        chosen = format(result.chosen, results.method.number)
+        return f"{name:>7}   {chosen}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
 
     for result in results.layers:
         lines.append(write(str(result.layer), result, "  <- best on validation" if result is best else ""))

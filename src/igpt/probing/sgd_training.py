@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,7 +28,7 @@ from igpt.data import (
 from igpt.model import check_layers
 from igpt.modules import FEATURES, Batch, PixelModule
 from igpt.probing.extract import count_classes
-from igpt.probing.protocol import LayerResult
+from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.sgd import (
     LinearProbes,
     Moments,
@@ -39,7 +40,8 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
-from igpt.system import Compute, UserError, atomic_path
+from igpt.probing.store import FeatureStore
+from igpt.system import Compute, UserError, atomic_path, remove_own
 from igpt.training import quiet_trainer
 
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -302,3 +304,60 @@ def weights_sha256(module: PixelModule) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+class StoredFeatures(LabelledImages):
+    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
+
+    def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
+        self.labels = store.labels(split)
+        self._rows = store.rows(layers)
+        self._stored = store.mapped(split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        features, labels = self.__getitems__([index])
+        return features[0], int(labels[0])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
+        assert isinstance(self.labels, Tensor)
+        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
+        return features.transpose(0, 1), self.labels[indices]
+
+
+def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
+    """All groups of layers and all rates in one training: over the images, or over features that never change."""
+    options, together = task.options, [list(group) for group in groups]
+    recipe = SGDRecipe(together, options.features, task.classes, epochs=options.epochs, standardise=options.standardise)
+    stored: dict[str, LabelledImages] | None = None
+    if task.features is not None and not task.changing:
+        stored = {name: StoredFeatures(task.features, name, recipe.layers) for name in SPLITS}
+    return sgd_probe(task.loaded.module, task.data, recipe, state_folder(task, groups), task.compute, stored)
+
+
+def state_folder(task: ProbeTask, groups: list[Group]) -> Path:
+    """Where a killed probe of these groups is resumed from."""
+    layers = sorted({layer for group in groups for layer in group})
+    return task.folder / "sgd" / "_".join(["layers", *map(str, layers)])
+
+
+def sgd_settings(task: ProbeTask) -> dict[str, Any]:
+    """Epochs, and whether features were computed anew."""
+    return {"epochs": task.options.epochs, "images": "anew in every epoch" if task.changing else "stored features"}
+
+
+def forget(task: ProbeTask, groups: list[Group]) -> None:
+    """Remove the checkpoint of one training, and nothing else."""
+    remove_own(state_folder(task, groups), STATE)
+    remove_own(task.folder / "sgd", ())
+
+
+SGD = ProbeMethod(
+    "sgd",
+    "rate",
+    "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
+    by_sgd,
+    settings=sgd_settings,
+    forget=forget,
+    stored=False,
+)
