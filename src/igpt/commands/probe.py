@@ -16,7 +16,6 @@ from igpt.probing import (
     ProbeOptions,
     ProbeReport,
     ProbeTask,
-    Written,
     check_results,
     count_classes,
     low_data,
@@ -102,11 +101,13 @@ def probe(
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         results = [run_method(one, task) for one in methods]
         report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
-        written = report.write(folder)
+        names, aside = report.write(folder)
         for found in results:
             found.forget(task)
     print(report.text())
-    print(message(written, folder, time.perf_counter() - started))
+    if aside:
+        print(f"{folder} held a probe of another checkpoint, other data or options, which is now {aside}")
+    print(f"wrote {folder / names[0]}, {', '.join(names[1:])} in {time.perf_counter() - started:.1f} s")
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
@@ -126,15 +127,6 @@ def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
     how = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
     print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {how}")
     return features
-
-
-def message(written: Written, folder: Path, seconds: float) -> str:
-    """The last line that is printed: what was written, and what was moved aside for it."""
-    first, *others = written.names
-    line = f"wrote {folder / first}, {', '.join(others)} in {seconds:.1f} s"
-    if written.aside is None:
-        return line
-    return f"{folder} held a probe of another checkpoint, other data or options, which is now {written.aside}\n{line}"
 
 
 def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:

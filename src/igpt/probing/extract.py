@@ -70,8 +70,7 @@ class LayerFeatures(pl.Callback):
         checksum = sha256_of(self.checkpoint) if self.checkpoint else None
         known = self.identity or identity_of(checksum, data, self.how, str(trainer.precision), self.dtype)
         images: dict[str, int] = {name: data.size(name) for name in SPLITS}
-        writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option)
-        self._writer = writer.__enter__()
+        self._writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option).__enter__()
 
     def on_predict_batch_end(
         self,
@@ -140,15 +139,8 @@ def stored_features(
     """Open the store in `folder`, or make it; also say whether it was there.
 
     Args:
-        module: whose features they are.
-        checksum: SHA-256 of its checkpoint.
-        data: prepared.
-        layers: which of 0..L.
-        how: norm, pooling and masks.
-        folder: of the store.
+        checksum: SHA-256 of the module's checkpoint.
         own: the user named the folder: a store of something else in it is then refused instead of replaced.
-        dtype: of the numbers on disk.
-        compute: where the network runs, and in which precision.
 
     Raises:
         UserError: the store is damaged, of something else and the user's own, or being written by another process.
@@ -178,6 +170,7 @@ def count_classes(data: ImageDataModule) -> int:
     labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
     if any_unlabelled(labels):
         raise UserError("--data: some images have no label (-1); probing needs labelled images")
-    if int(labels.max()) < 1:
+    highest = int(labels.max())
+    if highest < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")
-    return int(labels.max()) + 1
+    return highest + 1

@@ -27,10 +27,8 @@ def knn_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> 
 def knn_layer(group: Group, splits: SplitFeatures, ks: Sequence[int] = KS) -> LayerResult:
     """Choose k by validation accuracy with neighbours from train, then test it with neighbours from train + val.
 
-    Args:
-        group: name of the layer.
-        splits: its features `(N, D)` and labels.
-        ks: numbers of neighbours to choose from; those above N are left out. On a tie the smaller one is chosen.
+    On a tie the smaller k is chosen; those above the number of training images are left out. `splits` holds features
+    `(N, D)` and labels of the layer that `group` names.
 
     Raises:
         UserError: no k is left, or a feature is infinite or no number.
@@ -79,12 +77,8 @@ class Neighbours:
 def vote(labels: Tensor, similarity: Tensor, num_classes: int) -> Tensor:
     """Majority class among each image's k neighbours, int64 `(N,)`.
 
-    Ties go to the larger sum of similarities, then to the lower class.
-
-    Args:
-        labels: of the neighbours, int64 `(N, k)`.
-        similarity: to the neighbours, float `(N, k or more)`; the first k count.
-        num_classes: one above the highest label.
+    Ties go to the larger sum of similarities, then to the lower class. `labels (N, k)` are the neighbours'; of
+    `similarity (N, k or more)` the first k count.
     """
     counts = torch.zeros(len(labels), num_classes, dtype=torch.float64)
     sums = torch.zeros_like(counts)

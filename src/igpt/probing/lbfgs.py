@@ -223,12 +223,7 @@ def lbfgs_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -
     """Logistic regression by L-BFGS on every layer.
 
     The penalty of `L2` with the best validation accuracy is chosen (the larger one on a tie), and the probe fitted
-    again with it on train + val.
-
-    Args:
-        splits: features of the L layers.
-        groups: names of the L layers.
-        num_classes: K.
+    again with it on train + val. `groups` names the L layers of `splits`.
     """
     (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
     val_accuracy = accuracy(fit_probes(train, train_labels, L2, num_classes).logits(val), val_labels)  # (L, S)
@@ -251,14 +246,8 @@ def probe_subset(
     """Logistic regression on few training images: layer and penalty are chosen on validation (paper, section 4.5).
 
     The validation split is not folded into training, where it would outnumber the few labels. Ties go to the lower
-    layer and the larger penalty.
-
-    Args:
-        splits: features of the L layers.
-        indices: which training images have labels.
-        layers: names of the L layers.
-        num_classes: K.
-        standardised: whether to standardise the features by these images.
+    layer and the larger penalty. `indices` are the training images with labels, by which features are standardised if
+    asked for; `layers` names the L layers of `splits`.
     """
     few, labels = splits["train"][0][:, indices], splits["train"][1][indices]
     val, test = splits["val"][0], splits["test"][0]

@@ -56,27 +56,16 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What a probe is asked for.
+    """What a probe is asked for, as `igpt probe` describes it."""
 
-    Args:
-        layers: "all", or numbers such as "0,4,8".
-        concat: so many neighbours of the best layer are also probed together; None for none.
-        labels_per_class: also fit L-BFGS probes on so few training images of each class.
-        subsets: how many subsets of each size.
-        features: what counts as a layer's features.
-        standardise: features, by the training split.
-        dtype: of the stored features; None is float16, and float32 for raw ones.
-        epochs: of the sgd probe.
-    """
-
-    layers: str = "all"
-    concat: int | None = None
-    labels_per_class: list[int] | None = None
-    subsets: int = 5
-    features: FeatureOptions = field(default_factory=FeatureOptions)
-    standardise: bool = True
-    dtype: FeatureType | None = None
-    epochs: int = 100
+    layers: str
+    concat: int | None
+    labels_per_class: list[int] | None
+    subsets: int
+    features: FeatureOptions
+    standardise: bool
+    dtype: FeatureType | None
+    epochs: int
 
     def check(self, module: PixelModule) -> None:
         """Raise a UserError for what makes no probe of this network."""
@@ -111,16 +100,9 @@ class ProbeOptions:
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """A network, labelled images, and what is asked for; `features` are added once they are stored.
+    """A network, prepared images of so many classes, and what is asked for; results go to `folder`.
 
-    Args:
-        loaded: the checkpoint.
-        data: prepared.
-        classes: how many the labels count.
-        options: checked.
-        folder: of the results.
-        compute: where the network runs, and in which precision.
-        features: of all layers; None where every method trains on images anew in every epoch.
+    `features` are added once they are stored; they stay None where every method trains on images anew in every epoch.
     """
 
     loaded: Loaded

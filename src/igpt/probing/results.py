@@ -45,14 +45,6 @@ def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
 
 
 @dataclass(frozen=True)
-class Written:
-    """Names of the files written, and where an earlier record went that they do not go on with."""
-
-    names: list[str]
-    aside: Path | None
-
-
-@dataclass(frozen=True)
 class ProbeReport:
     """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
 
@@ -61,11 +53,11 @@ class ProbeReport:
     low_data: list[dict[str, Any]] = field(default_factory=list)
     low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
 
-    def write(self, out: Path) -> Written:
-        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
+    def write(self, out: Path) -> tuple[list[str], Path | None]:
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; say their names.
 
         Results of an earlier command for the same checkpoint, data and features are kept beside these. Those of others,
-        or of one of these methods with other options, are moved to a folder beside `out`.
+        or of one of these methods with other options, are moved to a folder beside `out`, which is also returned.
         """
         earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
@@ -96,7 +88,7 @@ class ProbeReport:
             plot(results, path)
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        return Written([RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside)
+        return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
 
     def text(self) -> str:
         """The tables that `igpt probe` prints."""

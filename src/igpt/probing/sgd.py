@@ -31,10 +31,7 @@ class SGDRecipe:
 
     Args:
         groups: layers whose features stand one after another, such as [[0], [1], [2, 3, 4]].
-        how: what counts as a layer's features.
-        num_classes: of the data.
         rates: learning rates; each falls to zero by a cosine.
-        epochs: passes over the training images.
         standardise: features, by mean and deviation of training images (see `group_inputs`); False is the paper's.
         statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
 
@@ -68,8 +65,7 @@ class SGDRecipe:
     @property
     def members(self) -> list[list[int]]:
         """For each group the places of its layers in `layers`."""
-        layers = self.layers
-        return [[layers.index(layer) for layer in group] for group in self.groups]
+        return [[self.layers.index(layer) for layer in group] for group in self.groups]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints."""
@@ -77,13 +73,7 @@ class SGDRecipe:
 
 
 class LinearProbes(nn.Module):
-    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems; zero at first.
-
-    Args:
-        widths: D of each group.
-        n_rates: S.
-        num_classes: K.
-    """
+    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems, zero at first; `widths` has each group's D."""
 
     def __init__(self, widths: list[int], n_rates: int, num_classes: int) -> None:
         super().__init__()
@@ -91,11 +81,7 @@ class LinearProbes(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(n_rates, num_classes) for _ in widths)
 
     def forward(self, inputs: list[Tensor], chosen: list[int] | None = None) -> list[Tensor]:
-        """Logits `(B, S, K)` of each group from its inputs `(B, D)`.
-
-        Args:
-            chosen: one rate's index for each group: only its logits, `(B, 1, K)`, are computed.
-        """
+        """Logits `(B, S, K)` of each group from its inputs `(B, D)`; `(B, 1, K)` where one rate a group is `chosen`."""
         logits = []
         for group, part in enumerate(inputs):
             weight, bias = self.weights[group], self.biases[group]
@@ -142,16 +128,13 @@ def group_inputs(
     """Inputs `(B, D)` of each group from features `(L, B, W)`, where D is W times the group's layers.
 
     With `mean` and `scale`, both `(L, W)`, features are shifted and scaled, and divided by sqrt(D): the mean squared
-    length is then 1, and so are the sizes of the gradients, whatever the width and however many layers.
-
-    Args:
-        members: for each group its indices along L.
+    length is then 1, and so are the sizes of the gradients, whatever the width and however many layers. `members` has
+    each group's indices along L.
     """
     if mean is None or scale is None:
         return [features[group].transpose(0, 1).flatten(1) for group in members]
-    features = (features - mean[:, None]) * scale[:, None]
-    inputs = [features[group].transpose(0, 1).flatten(1) for group in members]
-    return [part / math.sqrt(part.shape[1]) for part in inputs]
+    scaled = group_inputs((features - mean[:, None]) * scale[:, None], members)
+    return [part / math.sqrt(part.shape[1]) for part in scaled]
 
 
 class Moments:

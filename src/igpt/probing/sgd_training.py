@@ -53,14 +53,8 @@ CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file
 class LayerProbe(pl.LightningModule):
     """Linear probes on the features of a frozen network.
 
-    The network runs once a batch, whatever the number of layers and rates. It is no submodule, so that neither the
-    trainer nor a checkpoint sees it.
-
-    Args:
-        network: whose features are probed.
-        recipe: which probes, and how they are trained.
-        steps_per_epoch: optimizer steps of each epoch.
-        compute: in which precision the network runs; the probes are float32, and so is the trainer.
+    The network runs once a batch, whatever the number of layers and rates, in the precision of `compute`; the probes
+    and the trainer are float32. It is no submodule, so that neither the trainer nor a checkpoint sees it.
     """
 
     mean: Tensor
@@ -200,16 +194,12 @@ def sgd_probe(
 
     Args:
         module: frozen; its weights are not part of the checkpoint.
-        data: with labels; its batch size is that of the training.
-        recipe: which probes, and how they are trained.
-        folder: of the checkpoint; made where needed.
         compute: where the network runs, and in which precision; the probes are always float32.
         stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
             Right only where neither augmentation nor masks change an image's features from epoch to epoch.
 
     Returns:
-        A result of each group with the rate of best validation accuracy after the last epoch; the test was looked at
-        with this rate only.
+        A result of each group with the rate of best validation accuracy after the last epoch, the only one tested.
 
     Raises:
         UserError: recipe, network and data do not fit together, images without a label, or `folder` holds an
