@@ -4,11 +4,11 @@ from igpt.probing.extract import LayerFeatures, count_classes, stored_features
 from igpt.probing.lbfgs import fit_probes, probing_device
 from igpt.probing.methods import METHODS, low_data, methods_named, run_method, subset_indices, subsets_of
 from igpt.probing.protocol import ProbeOptions, ProbeTask, accuracy, standardise
-from igpt.probing.results import ProbeReport, check_results
+from igpt.probing.results import ProbeReport, check_results, read_results
 from igpt.probing.store import FeatureStore, FeatureType
 
 __all__ = [
     "METHODS", "FeatureStore", "FeatureType", "LayerFeatures", "ProbeOptions", "ProbeReport", "ProbeTask",
     "accuracy", "check_results", "count_classes", "fit_probes", "low_data", "methods_named", "probing_device",
-    "run_method", "standardise", "stored_features", "subset_indices", "subsets_of",
+    "read_results", "run_method", "standardise", "stored_features", "subset_indices", "subsets_of",
 ]  # fmt: skip

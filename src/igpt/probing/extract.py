@@ -41,13 +41,9 @@ class LayerFeatures(pl.Callback):
         option: str = "--name",
         identity: dict[str, Any] | None = None,
     ) -> None:
-        self.out = out
-        self.checkpoint = checkpoint
-        self.layers = layers
-        self.how = how
+        self.out, self.checkpoint, self.layers, self.how = out, checkpoint, layers, how
+        self.option, self.identity = option, identity
         self.dtype: FeatureType = dtype
-        self.option = option
-        self.identity = identity
         self._writer: StoreWriter | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -67,7 +67,7 @@ def subsets_of(data: ImageDataModule, options: ProbeOptions) -> dict[int, list[l
 
 
 def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str, Any]]:
-    """Mean and deviation of L-BFGS probes over the subsets of each size (paper, section 4.5)."""
+    """Mean and deviation (0 for one) of L-BFGS probes over the subsets of each size (paper, section 4.5)."""
     rows, store, standardised = [], task.features, task.options.standardise
     for count, seeds in few.items():
         assert store is not None
@@ -76,7 +76,17 @@ def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str,
             groups = store.in_turn(task.layers)
             parts = [probe_subset(store.splits(some), indices, some, task.classes, standardised) for some in groups]
             found.append(best_layer(parts))
-        rows.append({**summary(count, found), "layers": task.layers})
+        tested = [result.test_accuracy for result in found]
+        rows.append(
+            {
+                "labels_per_class": count,
+                "subsets": len(found),
+                "mean_test_accuracy": statistics.fmean(tested),
+                "std_test_accuracy": statistics.stdev(tested) if len(tested) > 1 else 0.0,
+                "runs": [{"subset_seed": seed, **result.row("strength")} for seed, result in enumerate(found)],
+                "layers": task.layers,
+            }
+        )
     return rows
 
 
@@ -84,15 +94,3 @@ def subset_indices(data: ImageDataModule, few: dict[int, list[list[int]]]) -> di
     """The same subsets as indices into all labelled training images, whatever was split off for validation."""
     kept = data.train_indices
     return {str(count): [[kept[index] for index in one] for one in seeds] for count, seeds in few.items()}
-
-
-def summary(labels_per_class: int, results: list[LayerResult]) -> dict[str, Any]:
-    """Mean and standard deviation (0 for one subset) over the subsets, and each of them, as plain data."""
-    tested = [result.test_accuracy for result in results]
-    return {
-        "labels_per_class": labels_per_class,
-        "subsets": len(results),
-        "mean_test_accuracy": statistics.fmean(tested),
-        "std_test_accuracy": statistics.stdev(tested) if len(tested) > 1 else 0.0,
-        "runs": [{"subset_seed": seed, **result.row("strength")} for seed, result in enumerate(results)],
-    }

@@ -105,10 +105,24 @@ class ProbeReport:
         return "\n".join(parts)
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Content of a probe.json; one of versions that knew one method or one kind of features gets today's form.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError or AttributeError: it cannot be read, or is none.
+    """
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    methods, method = found.get("methods", {}), found["method"]
+    known = {"methods": methods if method in methods else {**methods, method: found}}
+    if isinstance(found.get("features"), str):
+        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
+    return found | known
+
+
 def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
     """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
     try:
-        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        found = read_results(out / RECORD)
         found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
@@ -124,8 +138,11 @@ def goes_with(earlier: ProbeReport, new: ProbeReport) -> bool:
     if any(earlier.protocol[key] != new.protocol[key] for key in SAME):
         return False
     had, asked = (asked_for(report.results, report.low_data) for report in (earlier, new))
-    same = all(had[name] == asked[name] for name in had.keys() & asked.keys())
-    return same and how_loaded(earlier.protocol) == how_loaded(new.protocol)
+    loaded = [
+        {name: value for name, value in report.protocol["data"]["init_args"].items() if name not in NOT_COMPARED}
+        for report in (earlier, new)
+    ]
+    return loaded[0] == loaded[1] and all(had[name] == asked[name] for name in had.keys() & asked.keys())
 
 
 def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
@@ -135,12 +152,6 @@ def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> d
         one.method.name: ([r.layer for r in one.layers], len(one.concat.layers) if one.concat else 0, one.settings)
         for one in results
     }
-
-
-def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the data that may change a figure."""
-    arguments = protocol["data"]["init_args"]
-    return {name: value for name, value in arguments.items() if name not in NOT_COMPARED}
 
 
 def check_results(out: Path) -> None:

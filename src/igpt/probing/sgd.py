@@ -9,8 +9,7 @@ Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from igpt.model import FeatureOptions
-from igpt.system import UserError
 from igpt.training import warmup_cosine
 
 RATES = (30.0, 10.0, 3.0, 1.0)
@@ -34,9 +32,6 @@ class SGDRecipe:
         rates: learning rates; each falls to zero by a cosine.
         standardise: features, by mean and deviation of training images (see `group_inputs`); False is the paper's.
         statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
-
-    Raises:
-        UserError: a value out of range.
     """
 
     groups: list[list[int]]
@@ -47,16 +42,6 @@ class SGDRecipe:
     standardise: bool = True
     statistics_images: int = 10_000
 
-    def __post_init__(self) -> None:
-        if not self.groups or not all(self.groups):
-            raise UserError("--layers: the sgd probe needs at least one layer in every group")
-        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
-            raise UserError(f"--rates {','.join(map(str, self.rates))}: give positive learning rates, each once")
-        if self.epochs < 1:
-            raise UserError(f"--epochs {self.epochs}: the sgd probe needs at least 1")
-        if self.num_classes < 2 or self.statistics_images < 1:
-            raise UserError("the sgd probe needs at least 2 classes and 1 of statistics_images")
-
     @property
     def layers(self) -> list[int]:
         """All layers that some group needs, in ascending order."""
@@ -66,10 +51,6 @@ class SGDRecipe:
     def members(self) -> list[list[int]]:
         """For each group the places of its layers in `layers`."""
         return [[self.layers.index(layer) for layer in group] for group in self.groups]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for checkpoints."""
-        return {**asdict(self), "rates": list(self.rates)}
 
 
 class LinearProbes(nn.Module):

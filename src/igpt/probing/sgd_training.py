@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,9 +26,7 @@ from igpt.data import (
     collate,
     rng_of,
 )
-from igpt.model import check_layers
 from igpt.modules import FEATURES, Batch, PixelModule
-from igpt.probing.extract import count_classes
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.sgd import (
     LinearProbes,
@@ -123,15 +122,12 @@ class LayerProbe(pl.LightningModule):
         losses = problem_losses(self.logits(batch[0], TRAIN, batch_idx, self.epoch), batch[1])
         return weighted_loss(losses, self.recipe.rates)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count what every problem gets right."""
-        self._count(VAL, batch, batch_idx)
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count what the problems in `chosen` get right."""
-        self._count(TEST, batch, batch_idx)
+        self.validation_step(batch, batch_idx, TEST)
 
-    def _count(self, split: int, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, split: int = VAL) -> None:
+        """Count what every problem gets right."""
         images, labels = batch
         if batch_idx == 0:
             self._right, self._seen = torch.zeros((), dtype=torch.int64, device=self.device), 0
@@ -166,19 +162,6 @@ class LayerProbe(pl.LightningModule):
         self._momentum, self.epochs_done = state["momentum"], state["epochs_done"]
 
 
-class SaveEachEpoch(pl.Callback):
-    """Replaces the probe's checkpoint, with its header, after every epoch."""
-
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.header = path, header
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation is over by now."""
-        assert isinstance(pl_module, LayerProbe)
-        with atomic_path(self.path) as path:
-            torch.save({CHECKPOINT_KEY: self.header, **pl_module.state()}, path)
-
-
 def sgd_probe(
     module: PixelModule,
     data: ImageDataModule,
@@ -202,16 +185,23 @@ def sgd_probe(
         A result of each group with the rate of best validation accuracy after the last epoch, the only one tested.
 
     Raises:
-        UserError: recipe, network and data do not fit together, images without a label, or `folder` holds an
-            unfinished probe of another network, data or recipe.
+        UserError: fewer images than a batch, or `folder` holds an unfinished probe of another network, data or recipe.
     """
     data.prepare_data()
-    check(module, data, recipe)
+    if data.size("train") < data.batch_size:
+        raise UserError(
+            f"data.batch_size {data.batch_size} exceeds the train split of {data.size('train')} images; lower it"
+        )
     images = stored or {name: data.images(name) for name in SPLITS}
     source = str(images["train"][0][0].dtype) if stored else "images"
     path, header = Path(folder) / FILE, header_of(module, data, recipe, compute.precision, source)
     probe = LayerProbe(module, recipe, data.steps_per_epoch(), compute)
     saved = unfinished_or_same(path, header)
+
+    def save(trainer: pl.Trainer, probe: Any) -> None:  # the epoch's validation is over by then
+        with atomic_path(path) as partial_path:
+            torch.save({CHECKPOINT_KEY: header, **probe.state()}, partial_path)
+
     trainer = partial(quiet_trainer, replace(compute, precision="32-true"))  # the network alone runs in less
     place, was_training = module.device, module.training
     try:
@@ -223,7 +213,9 @@ def sgd_probe(
             some = ChosenImages(images["train"], chosen.sort().values.tolist())
             trainer().predict(probe, in_batches(data, some), return_predictions=False)
         if probe.epochs_done < recipe.epochs:
-            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[SaveEachEpoch(path, header)])
+            left = trainer(
+                max_epochs=recipe.epochs - probe.epochs_done, callbacks=[LambdaCallback(on_train_epoch_end=save)]
+            )
             left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         trainer().test(probe, in_batches(data, images["test"]), verbose=False)
@@ -234,17 +226,6 @@ def sgd_probe(
         LayerResult(tuple(group), recipe.rates[s], val[s], test, tried=dict(zip(recipe.rates, val, strict=True)))
         for group, s, val, test in rows
     ]
-
-
-def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None:
-    """Raise a UserError where recipe, network and data do not fit together."""
-    check_layers(recipe.layers, module.core.n_layers)
-    recipe.how.check(module.core.resolution, module.core.causal)
-    size, found = data.size("train"), count_classes(data)
-    if size < data.batch_size:
-        raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")
-    if found > recipe.num_classes:
-        raise UserError(f"--data: label {found - 1} where the classes end at {recipe.num_classes - 1}")
 
 
 def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
@@ -260,7 +241,8 @@ def header_of(
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
     about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
-    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**recipe.to_dict(), **about}}}
+    plain = {**asdict(recipe), "rates": list(recipe.rates)}
+    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**plain, **about}}}
 
 
 def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
