@@ -188,10 +188,6 @@ def sgd_probe(
         UserError: fewer images than a batch, or `folder` holds an unfinished probe of another network, data or recipe.
     """
     data.prepare_data()
-    if data.size("train") < data.batch_size:
-        raise UserError(
-            f"data.batch_size {data.batch_size} exceeds the train split of {data.size('train')} images; lower it"
-        )
     images = stored or {name: data.images(name) for name in SPLITS}
     source = str(images["train"][0][0].dtype) if stored else "images"
     path, header = Path(folder) / FILE, header_of(module, data, recipe, compute.precision, source)
@@ -213,9 +209,8 @@ def sgd_probe(
             some = ChosenImages(images["train"], chosen.sort().values.tolist())
             trainer().predict(probe, in_batches(data, some), return_predictions=False)
         if probe.epochs_done < recipe.epochs:
-            left = trainer(
-                max_epochs=recipe.epochs - probe.epochs_done, callbacks=[LambdaCallback(on_train_epoch_end=save)]
-            )
+            saving = LambdaCallback(on_train_epoch_end=save)
+            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[saving])
             left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         trainer().test(probe, in_batches(data, images["test"]), verbose=False)
