@@ -12,9 +12,9 @@ from torch import Tensor
 
 from igpt.model import FeatureOptions
 from igpt.modules import Loaded
-from igpt.probing.lbfgs import fit_probes
-from igpt.probing.methods import LBFGS, MethodResults, ProbeTask
-from igpt.probing.protocol import best_layer, moments
+from igpt.probing.lbfgs import LBFGS, fit_probes
+from igpt.probing.methods import MethodResults
+from igpt.probing.protocol import ProbeTask, best_layer, moments
 from igpt.probing.results import SAVED
 from igpt.probing.store import FeatureType
 from igpt.system import UserError, atomic_path, check_own
