@@ -122,6 +122,8 @@ def test_what_is_no_image_is_said_in_one_line(model, images, words):
         (lambda m, x: m.features(x, layers=[9]), r"^layers 9: this model has layers 0 to 3$"),
         (lambda m, x: m.features(x, layers=[-5]), r"^layers 4: this model has layers 0 to 3$"),
         (lambda m, x: m.features(x, layers=[]), "^layers "),
+        (lambda m, x: m.features(x, layers=[1.5]), r"^layers \[1.5\] must be whole numbers"),
+        (lambda m, x: m.features(x, layers="all"), "^layers 'all' must be whole numbers"),
         (lambda m, x: m.features(x, norm="odd"), "^norm odd"),
         (lambda m, x: m.features(x, grid=9), "^grid 9"),
         (lambda m, x: m.features(x, masks=1), "leave masks out"),
@@ -162,6 +164,7 @@ def test_layers_are_counted_from_both_ends(model, test_images):
     assert found[3].dtype == np.float32
     assert list(model.features(test_images[0])) == [0, 1, 2, 3]
     assert list(model.features(test_images[0], layers=2)) == [2]
+    assert list(model.features(test_images[0], layers=np.int64(2))) == [2]
 
 
 def test_gradients_are_kept_where_they_are_asked_for_only(model, test_images):
