@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> int:
     try:
         os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
         check_surroundings(rest)
-        with_configs_found(rest)  # a name that is none is said before torch is imported, which takes seconds
+        check_names(verb, with_configs_found(split_allowed(rest)[0]))
         wait_briefly()
         fall_back_to_cpu()
         quiet()
@@ -204,6 +204,11 @@ def unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(VERBS)}"
     return f"there is no verb '{verb}'; {hint}"
+
+
+def check_names(verb: str, words: Sequence[str]) -> None:
+    """Refuse what is misspelt before torch is imported, which takes seconds."""
+    import_module("igpt.commands.precheck").check_names(verb, words, verb in TRAINER_VERBS)
 
 
 def runner(verb: str) -> Callable[[list[str]], object]:

@@ -14,7 +14,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from igpt.parsing.configs import check_config
 from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
-from igpt.parsing.typos import of_typo
 from igpt.system import UserError, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
@@ -70,15 +69,7 @@ class CommandParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise UserError(self._one_line(message)) from ex
-
-    def _one_line(self, message: str) -> str:
-        text, prog, options = flattened(message), self.prog.replace(" [options]", ""), [*self._option_string_actions]
-        if not prog.startswith("igpt"):  # the parser of a class, whose message becomes part of the command's
-            return one_line(text)
-        for verb, below in (self._subcommands_action._name_parser_map if self._subcommands_action else {}).items():
-            prog, options = f"igpt {verb}", [*options, *below._option_string_actions]
-        return (None if refused_import(text) else of_typo(text, prog, options)) or one_line(text)
+        raise UserError(one_line(message)) from ex
 
 
 def invoked(verb: str, arguments: list[str]) -> None:
@@ -146,16 +137,14 @@ def as_list(given: list[str], hint: Any) -> list[str]:
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 
 
-def flattened(message: str) -> str:
-    """A parser's message as one line that begins with the option it is about."""
+def one_line(message: str) -> str:
+    """A parser's message as one line that begins with the option it is about; typos were found before (`precheck`)."""
     text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
-    return re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
-
-
-def one_line(text: str) -> str:
-    """What is shown of a parser's message, which is one line already."""
+    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
     if refused := refused_import(text):
         return f"{text.partition(':')[0]}: {refused}"
+    text = re.sub(r"Does not validate against any of the Union subtypes; Subtypes: .*?; Errors:; ", "", text)
+    text = re.sub(r"; Expected a NoneType(; Given value type.*)?", "", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
         names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))
