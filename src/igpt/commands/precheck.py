@@ -18,7 +18,7 @@ TRAINER = "igpt.runs.trainer.Trainer"
 GROUPS = {"trainer": TRAINER, "checkpoint": "igpt.callbacks.StepCheckpoint", "samples": "igpt.callbacks.SampleGrid"}
 MODELS = ("Autoregressive", "BERT", "Joint")  # of `igpt.modules`
 CHOSEN = ("model", "data")  # options that name a class
-ALWAYS = {"config", "ckpt", "ckpt_path", "help", "print_config"}
+ALWAYS = {"config", "ckpt", "ckpt_path", "ckpt-path", "help", "print_config"}
 OF_TRAINER = {"seed_everything", "name", "runs_dir", "tf32", "schedule", *GROUPS, *CHOSEN}
 NOT_OFFERED = {"train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
 SHORT = {"trainer.callbacks": "callbacks", "trainer.logger": "loggers"}  # Lightning's modules of classes for these
@@ -69,14 +69,15 @@ class Check:
         self.verb, self.trainer = verb, trainer
         self.classes: dict[str, str] = {}  # full paths of the classes chosen for model and data
         own = trainer_options(verb) if trainer else parameters(f"igpt.commands.{PLACES.get(verb, f'{verb}.{verb}')}")
-        self.names = {*(own or ()), *ALWAYS}
-        self.keys = trainer_options("fit") | ALWAYS if verb == "tune" else self.names  # of a config
+        self.keys = {*(trainer_options("fit") if verb == "tune" else own or ()), *ALWAYS}  # of a config
+        dashed = set[str]() if trainer else {name.replace("_", "-") for name in (own or ())}
+        self.names = {*(own or ()), *ALWAYS, *dashed}
         self.groups = GROUPS if trainer or verb == "tune" else {}
 
     def option(self, name: str) -> None:
         """Check the name of one option of the command line."""
         head, *rest = name.split(".")
-        self.key(head if self.trainer else head.replace("-", "_"), self.names)
+        self.key(head, self.names)
         if rest and head in self.groups:
             self.key(rest[0], parameters(self.groups[head]), f"{head}.")
         elif head in self.classes:

@@ -31,7 +31,7 @@ def read(module: str) -> tuple[ast.Module, str] | None:
 
 def imported(tree: ast.Module, package: str) -> dict[str, str]:
     """Full paths of the names that a module imports."""
-    found = {}
+    found = dict[str, str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
