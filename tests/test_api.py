@@ -60,6 +60,9 @@ def test_every_kind_of_one_image_is_the_same_image(model, test_images, tmp_path)
     for kind in kinds:
         assert (model.palette.encode(kind) == expected).all(), type(kind)
     assert (model.palette.encode([*kinds[:6]]) == expected).all()
+    assert (model.palette.encode(np.array([str(kinds[0])] * 2)) == expected).all()
+    with pytest.raises(api.UserError, match="tuple is no image"):
+        model.palette.encode([(one, one)])  # two images, not one with its label
 
 
 @pytest.mark.parametrize("size", [(31, 47), (300, 225), (8, 9), (5, 3)])
@@ -131,7 +134,7 @@ def test_what_is_no_image_is_said_in_one_line(model, images, words):
         (lambda m, x: m.complete(x, keep=1.0), "^keep 1.0"),
         (lambda m, x: m.complete(x, region=np.zeros((8, 8), bool)), "^region"),
         (lambda m, x: m.complete(x, region=np.ones((4, 4), bool)), "^region"),
-        (lambda m, x: m.predict(x), "no class head.*'igpt probe --save true'"),
+        (lambda m, x: m.predict(x), "no class head.*'igpt probe --save'"),
         (lambda m, x: m.palette.decode(np.full((1, 64), 99)), r"^tokens must lie in 0\.\.16"),
         (lambda m, x: m.palette.decode(np.zeros((1, 63), int)), "^tokens"),
         (lambda m, x: m.forward_features(x[0]), "^images must be a tensor"),

@@ -36,7 +36,7 @@ def desk(digits_run, igpt, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(page, desk):
     if "probe=" in "".join(blocks(page)):
-        assert desk("probe", "--ckpt", "runs/digits_ar/checkpoints/last.ckpt", "--save", "true")[0] == 0
+        assert desk("probe", "--ckpt", "runs/digits_ar/checkpoints/last.ckpt", "--save")[0] == 0
     shape = {"n_layers=6": "n_layers=3", "d_model=96": "d_model=32"}  # of the run that tests share
     known = {}
     assert blocks(page)

@@ -48,7 +48,7 @@ def joint(request, command, tmp_path_factory):
 def probe(digits_run, command, tmp_path_factory):
     """A probe of the digits run that was kept, and its record."""
     out = tmp_path_factory.mktemp("kept") / "probe"
-    assert command("probe", "--ckpt", digits_run.checkpoint, "--out", out, "--save", "true")[0] == 0
+    assert command("probe", "--ckpt", digits_run.checkpoint, "--out", out, "--save")[0] == 0
     return out, json.loads((out / "probe.json").read_text())
 
 
@@ -97,10 +97,24 @@ def test_by_a_probe_the_accuracy_is_that_of_probe_json(digits_run, probe, pictur
 
 
 def test_a_probe_is_kept_by_lbfgs_alone_and_serves_its_own_checkpoint_alone(digits_run, digits_bert_run, probe, igpt):
-    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--method", "knn", "--save", "true")
+    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--method", "knn", "--save")
     assert (code, "--save" in err) == (2, True)
     with pytest.raises(api.UserError, match="of another checkpoint"):
         api.load(digits_bert_run.checkpoint, probe=probe[0])
+
+
+def test_a_kept_probe_goes_aside_with_the_results_it_belongs_to_and_no_other_file_is_replaced(
+    digits_run, digits_bert_run, igpt, tmp_path
+):
+    options, out = ["--layers", 1, "--out", tmp_path / "probe"], tmp_path / "probe"
+    assert igpt("probe", "--ckpt", digits_run.checkpoint, *options, "--save")[0] == 0
+    assert igpt("probe", "--ckpt", digits_bert_run.checkpoint, *options)[0] == 0
+    assert not (out / "probe.safetensors").exists()
+    assert api.load(digits_run.checkpoint, probe=tmp_path / "probe.1").class_names == tuple("0123456789")
+    (out / "probe.safetensors").write_bytes(b"foreign")
+    code, _, err = igpt("probe", "--ckpt", digits_bert_run.checkpoint, *options, "--save")
+    assert (code, (out / "probe.safetensors").read_bytes()) == (2, b"foreign")
+    assert "probe.safetensors" in err
 
 
 def test_a_damaged_probe_is_refused_in_one_line(digits_run, probe, tmp_path):
@@ -118,6 +132,9 @@ def test_an_exported_model_predicts_the_same_classes_by_their_names(joint, igpt,
         out = tmp_path / format
         assert igpt("export", "--ckpt", whole.path, "--out", out, "--format", format)[0] == 0
         exported = api.load(out / place)
+        if format == "huggingface":
+            assert igpt("import", "--path", out, "--out", tmp_path / "back.ckpt")[0] == 0
+            assert api.load(tmp_path / "back.classes.ckpt").class_names == whole.class_names
         assert exported.class_names == whole.class_names == tuple("0123456789")
         assert np.allclose(exported.predict(paths), whole.predict(paths), atol=1e-5)
         assert np.allclose(exported.nll(paths), whole.nll(paths), rtol=1e-4)

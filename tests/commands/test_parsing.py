@@ -17,7 +17,7 @@ def verb(
     subsets: int = 5,
     seed: int = 0,
     scale: float = 1.0,
-    standardise: bool = True,
+    save: bool = False,
 ) -> None:
     """A verb without bare words."""
 
@@ -123,6 +123,14 @@ def test_what_does_not_fit_is_one_line(line, word):
         parsed(line)
     assert "\n" not in str(caught.value)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "on"),
+    [("--save --seed 3", True), ("--save", True), ("--save false", False), ("--save=true", True), ("", False)],
+)
+def test_a_switch_without_a_word_is_on(line, on):
+    assert parsed(f"--ckpt x {line}").save is on
 
 
 def test_help_is_printed_wherever_it_stands(igpt):

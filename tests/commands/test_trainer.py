@@ -61,9 +61,10 @@ def test_the_test_verb_gives_the_loss_of_all_test_pixels(digits_run, igpt):
 
 
 def test_predict_writes_the_features_of_every_split_as_the_transformer_has_them(digits_run, igpt):
-    code, _, err = igpt("predict", "--config", digits_run.config, "--runs_dir", digits_run.home / "runs", "--ckpt_path",
-                        digits_run.checkpoint)  # fmt: skip
+    options = ["--runs_dir", digits_run.home / "runs", "--ckpt_path", digits_run.checkpoint]
+    code, out, err = igpt("predict", "--config", digits_run.config, *options)
     assert code == 0, err
+    assert f"wrote the features of every layer and split: {digits_run.folder / 'features'}" in out
     module, data = api.load(digits_run.checkpoint).module, Digits()
     for name, count in zip(SPLITS, (1294, 144, 359), strict=True):
         features = np.load(digits_run.folder / "features" / f"{name}_features.npy")

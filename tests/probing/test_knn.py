@@ -15,6 +15,12 @@ def digits(noise=1e-3):
     return torch.from_numpy(images).float(), torch.from_numpy(labels)
 
 
+def layer(*parts, **options):
+    """The probe of one layer from features and labels of train, val and test in turn."""
+    splits = dict(zip(("train", "val", "test"), zip(parts[::2], parts[1::2], strict=True), strict=True))
+    return knn_layer((0,), splits, **options)
+
+
 def cosine(queries, points):
     queries, points = queries.double().numpy(), points.double().numpy()
     return queries @ points.T / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(points, axis=1)
@@ -76,33 +82,33 @@ def test_ties_of_votes_go_to_the_greater_similarity_and_then_to_the_lower_class(
 def test_k_is_chosen_on_validation_and_the_smaller_of_equals():
     images, labels = digits()
     parts = (images[:900], labels[:900], images[900:1300], labels[900:1300], images[1300:], labels[1300:])
-    result = knn_layer(*parts)
-    assert list(result.val_by_k) == [1, 5, 10, 20]  # where nobody says otherwise
-    for k, share in result.val_by_k.items():
+    result = layer(*parts)
+    assert list(result.tried) == [1, 5, 10, 20]  # where nobody says otherwise
+    for k, share in result.tried.items():
         assert share == np.mean(brute_force(parts[0], parts[1].numpy(), parts[2], k)[0] == parts[3].numpy())
-    best = max(result.val_by_k.values())
-    assert result.k == min(k for k, share in result.val_by_k.items() if share == best)
+    best = max(result.tried.values())
+    assert result.chosen == min(k for k, share in result.tried.items() if share == best)
     assert result.val_accuracy == best
-    expected, _ = brute_force(images[:1300], labels[:1300].numpy(), parts[4], result.k)
+    expected, _ = brute_force(images[:1300], labels[:1300].numpy(), parts[4], result.chosen)
     assert result.test_accuracy == np.mean(expected == parts[5].numpy())
-    assert knn_layer(*parts[:5], parts[5].flip(0)).k == result.k
+    assert layer(*parts[:5], parts[5].flip(0)).chosen == result.chosen
     axes, classes = torch.eye(2).repeat(10, 1), torch.arange(2).repeat(10)
-    easy = knn_layer(axes, classes, axes, classes, axes, classes, ks=(5, 3, 10))
-    assert (easy.k, easy.val_by_k) == (3, {3: 1.0, 5: 1.0, 10: 1.0})
+    easy = layer(axes, classes, axes, classes, axes, classes, ks=(5, 3, 10))
+    assert (easy.chosen, easy.tried) == (3, {3: 1.0, 5: 1.0, 10: 1.0})
 
 
 def test_the_test_is_scored_among_training_and_validation_images():
     axes, labels = torch.eye(4), torch.arange(4)
-    result = knn_layer(axes[:2], labels[:2], axes[2:], labels[2:], axes, labels, ks=[1])
+    result = layer(axes[:2], labels[:2], axes[2:], labels[2:], axes, labels, ks=[1])
     assert (result.val_accuracy, result.test_accuracy) == (0.0, 1.0)
 
 
 def test_more_neighbours_than_training_images_are_left_out():
     images, labels = digits()
     parts = [part for some in (slice(0, 7), slice(7, 50), slice(50, 99)) for part in (images[some], labels[some])]
-    assert set(knn_layer(*parts).val_by_k) == {1, 5}
+    assert set(layer(*parts).tried) == {1, 5}
     with pytest.raises(UserError, match=r"^--ks 8,20: no k .* the 7 training images"):
-        knn_layer(*parts, ks=[8, 20])
+        layer(*parts, ks=[8, 20])
 
 
 def test_length_does_not_count_and_zero_is_similar_to_nothing():
@@ -124,4 +130,4 @@ def test_features_that_are_no_numbers_are_refused():
         broken = images[:50].clone()
         broken[3, 2] = value
         with pytest.raises(UserError, match="infinite or no numbers"):
-            knn_layer(broken, labels[:50], images[50:80], labels[50:80], images[80:], labels[80:])
+            layer(broken, labels[:50], images[50:80], labels[50:80], images[80:], labels[80:])

@@ -4,8 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes
-from igpt.probing.protocol import LayerResult, accuracy, best_layer, lbfgs_layers, standardise
+from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes, lbfgs_layers
+from igpt.probing.protocol import LayerResult, accuracy, best_layer, standardise
 
 
 def problem(layers=2, images=400, dimensions=12, classes=4, seed=0):

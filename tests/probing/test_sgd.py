@@ -21,7 +21,6 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
-from igpt.system.errors import UserError
 
 
 def problem(layers=3, images=64, width=5, dtype=torch.float64):
@@ -148,35 +147,6 @@ def test_on_the_digits_sgd_comes_within_two_points_of_lbfgs_whatever_the_width(w
     lbfgs = fit_probes(8 * inputs[None, fitted], labels[fitted], [1e-3], 10)
     theirs = float(accuracy(lbfgs.logits(8 * inputs[None, 1300:]), labels[1300:]))
     assert float(ours.max()) == pytest.approx(theirs, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"groups": []}, "--layers"),
-        ({"groups": [[0], []]}, "--layers"),
-        ({"rates": ()}, "--rates"),
-        ({"rates": (1.0, -1.0)}, "--rates 1.0,-1.0"),
-        ({"rates": (1.0, 1.0)}, "each once"),
-        ({"epochs": 0}, "--epochs 0"),
-        ({"num_classes": 1}, "at least 2 classes"),
-        ({"statistics_images": 0}, "statistics_images"),
-    ],
-)
-def test_a_recipe_that_cannot_be_followed_is_one_line(changed, words):
-    good = {
-        "groups": [[0]],
-        "how": FeatureOptions(),
-        "num_classes": 3,
-        "rates": (1.0,),
-        "epochs": 2,
-        "standardise": True,
-        "statistics_images": 9,
-    }
-    SGDRecipe(**good)
-    with pytest.raises(UserError, match=words) as caught:
-        SGDRecipe(**{**good, **changed})
-    assert "\n" not in str(caught.value)
 
 
 def test_the_layers_of_a_recipe_are_those_of_all_groups_and_members_point_to_them():

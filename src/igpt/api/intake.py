@@ -36,6 +36,8 @@ def as_list(images: Any) -> Sequence[Any]:
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
+    if isinstance(images, np.ndarray) and images.dtype.kind == "U":  # names of files
+        images = images.flatten().tolist()
     if isinstance(images, np.ndarray | Tensor):
         found: Sequence[Any] = images if images.ndim == 4 else [images]  # type: ignore[assignment]
     elif hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, dict):
@@ -57,7 +59,7 @@ def as_tensor(image: Any, resolution: int) -> Tensor:
     Raises:
         UserError: it is none of these.
     """
-    if isinstance(image, tuple) and len(image) == 2 and hasattr(image[1], "__index__"):
+    if isinstance(image, tuple) and len(image) == 2 and np.ndim(image[1]) == 0 and hasattr(image[1], "__index__"):
         image = image[0]  # an item of a labelled data set
     if isinstance(image, str | os.PathLike):
         if Path(image).is_dir():

@@ -10,7 +10,7 @@ import torch
 from igpt.api.model import Model
 from igpt.api.words import speaks_python
 from igpt.checkpoints import check_finite, find_checkpoint
-from igpt.interop import check_state, read_huggingface, read_json
+from igpt.interop import check_state, read_huggingface
 from igpt.model import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, GenerativeModule, Joint, Loaded
 from igpt.modules import load as load_checkpoint
@@ -33,7 +33,7 @@ def load(
             called best; or a Hugging Face folder of ImageGPT with its palette.
         device: auto (CUDA or MPS where there is one), cpu, cuda, cuda:1 or mps.
         precision: auto is what is quickest here. TF32 on CUDA stays as torch is set.
-        probe: folder of a probe of this checkpoint, written by `igpt probe --save true`, for `Model.predict`.
+        probe: folder of a probe of this checkpoint, written by `igpt probe --save`, for `Model.predict`.
 
     Raises:
         UserError: there is no such file, it is damaged, or what it names is not installed.
@@ -64,10 +64,7 @@ def from_huggingface(folder: Path) -> Loaded:
         return Loaded(module.eval(), folder, 0, None)
     joint = Joint(len(head), generative=module)
     joint.classifier.weight.data.copy_(head)
-    named = read_json(folder / "config.json").get("id2label")
-    known = isinstance(named, dict) and all(str(label) in named for label in range(len(head)))
-    names = tuple(str(named[str(label)]) for label in range(len(head))) if isinstance(named, dict) and known else ()
-    return Loaded(joint.eval(), folder, 0, None, names)
+    return Loaded(joint.eval(), folder, 0, None, imported.class_names)
 
 
 @speaks_python

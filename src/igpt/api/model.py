@@ -380,7 +380,7 @@ class Model:
         if self.probe is None and not isinstance(self.module, Joint):
             raise UserError(
                 f"{self.path} has no class head; load a fine-tuned checkpoint, or give the folder of a probe that "
-                "'igpt probe --save true' wrote as probe"
+                "'igpt probe --save' wrote as probe"
             )
 
     def _classified(self, core: PixelModel, tokens: Tensor, number: int) -> tuple[Tensor, Tensor]:

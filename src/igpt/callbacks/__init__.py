@@ -2,7 +2,7 @@
 
 from igpt.callbacks.likelihood import Likelihood
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.callbacks.monitors import ImagesPerSecond, LearningRate
+from igpt.callbacks.monitors import GradientNorm, ImagesPerSecond, LearningRate, RunSummary
 from igpt.callbacks.online_probe import OnlineProbe
 from igpt.callbacks.preemption import Preemption, started_by_another
 from igpt.callbacks.progress import ProgressLine
@@ -12,7 +12,7 @@ from igpt.callbacks.step_checkpoint import StepCheckpoint, stopping_guard
 from igpt.probing import LayerFeatures
 
 __all__ = [
-    "CatchUp", "ImagesPerSecond", "LayerFeatures", "LearningRate", "Likelihood", "LossGuard", "OnlineProbe",
-    "Preemption", "ProgressLine", "ReplayHooks", "SampleGrid", "StepCheckpoint", "started_by_another",
-    "stopping_guard",
+    "CatchUp", "GradientNorm", "ImagesPerSecond", "LayerFeatures", "LearningRate", "Likelihood", "LossGuard",
+    "OnlineProbe", "Preemption", "ProgressLine", "ReplayHooks", "RunSummary", "SampleGrid", "StepCheckpoint",
+    "started_by_another", "stopping_guard",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Learning rate and images per second, in the logs."""
+"""What a training logs beside its losses: learning rate, gradient norm, speed; its config and palette; its outcome."""
 
 import time
 from typing import Any
@@ -6,7 +6,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
+from igpt.data import enlarge, grid
+from igpt.modules import PixelModule
 from igpt.training import at_log_point
 
 
@@ -51,3 +55,55 @@ class ImagesPerSecond(pl.Callback):
             now = time.perf_counter()
             pl_module.log("train/images_per_second", self._images / (now - self._since), prog_bar=True)
             self._images, self._since = 0, now
+
+
+class GradientNorm(pl.Callback):
+    """Logs `train/gradient_norm`, the L2 norm over all parameters before any clipping, at log points."""
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """Nothing is read from the device at other steps."""
+        if at_log_point(trainer):
+            norm: Any = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+            pl_module.log("train/gradient_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+class RunSummary(pl.Callback):
+    """In TensorBoard: the config as text and the palette at the start, options beside the last losses at the end.
+
+    Args:
+        config: the whole config, as YAML.
+        options: what the table of runs shows, plain numbers and words by name.
+    """
+
+    def __init__(self, config: str, options: dict[str, Any]) -> None:
+        self.config = config
+        self.options = options
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write config and palette once."""
+        assert isinstance(pl_module, PixelModule)
+        for writer in writers(trainer):
+            writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
+            writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line of this run in TensorBoard's table of hyperparameters."""
+        from torch.utils.tensorboard.summary import hparams
+
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        for writer in writers(trainer) if found else ():
+            for summary in hparams(self.options, found):
+                writer.file_writer.add_summary(summary)
+
+
+def writers(trainer: pl.Trainer) -> list[Any]:
+    """TensorBoard's writers, in the main process."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
+
+
+def palette_picture(rgb: Tensor) -> Tensor:
+    """Colours uint8 `(k, 3)` as squares, uint8 `(3, H, W)`, from dark to light."""
+    order = (rgb.float() @ torch.tensor([0.299, 0.587, 0.114])).argsort()
+    squares = rgb[order][:, :, None, None].expand(-1, -1, 4, 4)
+    return enlarge(grid(squares, columns=min(32, len(rgb))))

@@ -51,6 +51,11 @@ class ProgressLine(ProgressBar):
         self._end_line()
         print(*args, **kwargs)
 
+    def say(self, text: str) -> None:
+        """On a terminal, show on the line what goes on while no step is taken."""
+        if self._enabled and sys.stdout.isatty():
+            self._write(text)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """So many optimizer steps are done."""
         self._advance(self.train_description, trainer.global_step, trainer.max_steps)
@@ -108,12 +113,16 @@ class ProgressLine(ProgressBar):
         values = self.get_metrics(self.trainer, self.trainer.lightning_module)
         text = progress_text(self._label, self._done, self._total, pace, values)
         if sys.stdout.isatty():
-            text = text[: shutil.get_terminal_size().columns - 1]
-            sys.stdout.write(f"\r{text:{self._width or 1}}")  # over what stands there
-            self._width = len(text)
+            self._write(text)
         else:
             sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+    def _write(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]
+        sys.stdout.write(f"\r{text:{self._width or 1}}")  # over what stands there
         sys.stdout.flush()
+        self._width = len(text)
 
     def _end_line(self) -> None:
         if self._width:

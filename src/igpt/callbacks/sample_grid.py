@@ -4,9 +4,10 @@ import math
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from igpt.callbacks.monitors import writers
+from igpt.callbacks.progress import ProgressLine
 from igpt.data import ImageDataModule, enlarge, grid, spread
 from igpt.model import SamplingOptions
 from igpt.modules import GenerativeModule
@@ -43,14 +44,15 @@ class SampleGrid(pl.Callback):
         if not fitting or not isinstance(pl_module, GenerativeModule):
             return
         self._validations += 1
-        if (self._validations - 1) % self.every_n_validations or not trainer.is_global_zero:
+        if (self._validations - 1) % self.every_n_validations:
             return
         if not math.isfinite(trainer.callback_metrics.get("val/loss", 0.0)):
             return  # a network that computes NaN has no distribution to draw from
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for name, picture in self._pictures(trainer, pl_module).items():
-                    logger.experiment.add_image(name, picture, trainer.global_step)
+        for writer in writers(trainer):
+            if isinstance(line := trainer.progress_bar_callback, ProgressLine):
+                line.say("Drawing pictures; --samples.every_n_validations 5 draws less often")
+            for name, picture in self._pictures(trainer, pl_module).items():
+                writer.add_image(name, picture, trainer.global_step)
 
     def _pictures(self, trainer: pl.Trainer, module: GenerativeModule) -> dict[str, Tensor]:
         pictures, options = {}, SamplingOptions(seed=self.seed)

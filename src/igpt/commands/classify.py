@@ -39,7 +39,7 @@ def classify(
     Args:
         files: pictures, and folders whose pictures are taken, with those of the folders in them.
         ckpt: checkpoint, run's folder or run's name; fine-tuned on classes, unless there is a probe.
-        probe: folder that `igpt probe --save true` wrote for this checkpoint.
+        probe: folder that `igpt probe --save` wrote for this checkpoint.
         out: file to write instead of the table, ending in .csv or .json.
         top: classes a picture, the likeliest first.
         batch_size: pictures at once; as many as in training if left out.
@@ -56,7 +56,7 @@ def classify(
     if not model.class_names:
         raise UserError(
             f"--ckpt {ckpt} has no class head; name a fine-tuned checkpoint, or --probe FOLDER of one that "
-            "'igpt probe --save true' wrote"
+            "'igpt probe --save' wrote"
         )
     with listed("classify", paths) as broken:
         found = model.predict(paths, batch_size=batch_size, workers=processes(workers, paths), broken=broken)
@@ -118,8 +118,9 @@ def embed(
         with atomic_path(target) as path, atomic_path(target.with_suffix(".txt")) as names:
             np.save(path, next(iter(found.values())))
             names.write_text("".join(f"{name}\n" for name in kept), encoding="utf-8")
-    shape = " and ".join(str(array.shape) for array in list(found.values())[:1])
-    print(f"embedded {said(paths, broken)}\nwrote {out}: {len(found)} layers, {shape} each", file=sys.stderr)
+    rows = f"{len(kept):,} rows of {next(iter(found.values())).shape[1]} numbers of layer {layers}"
+    beside = "" if target.suffix == ".npz" else f", {target.with_suffix('.txt').name}"
+    print(f"embedded {said(paths, broken)}\nwrote {out}{beside}: {rows}", file=sys.stderr)
 
 
 def opened(files: list[str], ckpt: str, probe: str | None, how: tuple[str, Precision, bool]) -> tuple[Model, list[str]]:

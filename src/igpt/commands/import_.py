@@ -170,7 +170,8 @@ def write(target: Path, imported: Imported, colors: Tensor) -> None:
     with atomic_path(target.with_suffix(".yaml")) as config, TemporaryDirectory(dir=target.parent, prefix=".") as made:
         config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         for name, (described, tensors) in content.items():
-            write_checkpoint(as_checkpoint({"model": described, "data": None, "step": 0}, tensors), Path(made) / name)
+            header = {"model": described, "data": None, "step": 0, "class_names": list(imported.class_names)}
+            write_checkpoint(as_checkpoint(header, tensors), Path(made) / name)
         for name in content:
             move_checkpoint(Path(made) / name, target.with_name(name))
     if head is None:

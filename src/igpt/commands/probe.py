@@ -16,12 +16,11 @@ from igpt.probing import (
     ProbeOptions,
     ProbeReport,
     ProbeTask,
-    Written,
     check_results,
     check_saving,
     count_classes,
-    forget_training,
     low_data,
+    methods_named,
     run_method,
     saved_probe,
     stored_features,
@@ -90,29 +89,33 @@ def probe(
     loaded = load(source)  # a link may lead elsewhere before the work is done
     loaded.module.core.compile_blocks = compile
     how = FeatureOptions(norm, grid, masks)
-    options = ProbeOptions(layers, method, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
+    options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
-    if save:
-        check_saving(options.methods)
+    methods = methods_named(method)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
-    data = data_to_probe(data, loaded)
     folder = Path(out) if out else default_folder(Path(ckpt))
+    if save:
+        check_saving(methods, folder)
+    data = data_to_probe(data, loaded)
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        if any(one.name != "sgd" for one in options.methods) or few or not task.changing:
+        if any(one.stored for one in methods) or few or not task.changing:
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        results = [run_method(one, task) for one in options.methods]
+        results = [run_method(one, task) for one in methods]
         report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
-        written = report.write(folder)
+        names, aside = report.write(folder)
         if save:
-            written.names.append(saved_probe(task, results).save(folder).name)
-        forget_training(task, results)
+            names = [*names, saved_probe(task, results).save(folder).name]
+        for found in results:
+            found.forget(task)
     print(report.text())
-    print(message(written, folder, time.perf_counter() - started))
+    if aside:
+        print(f"{folder} held a probe of another checkpoint, other data or options, which is now {aside}")
+    print(f"wrote {folder / names[0]}, {', '.join(names[1:])} in {time.perf_counter() - started:.1f} s")
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
@@ -132,15 +135,6 @@ def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
     how = "reused" if reused else f"written in {time.perf_counter() - started:.1f} s"
     print(f"features of {len(task.layers)} layers: {features.folder}, {features.bytes / 1e6:,.1f} MB, {how}")
     return features
-
-
-def message(written: Written, folder: Path, seconds: float) -> str:
-    """The last line that is printed: what was written, and what was moved aside for it."""
-    first, *others = written.names
-    line = f"wrote {folder / first}, {', '.join(others)} in {seconds:.1f} s"
-    if written.aside is None:
-        return line
-    return f"{folder} held a probe of another checkpoint, other data or options, which is now {written.aside}\n{line}"
 
 
 def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:

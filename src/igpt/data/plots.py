@@ -1,6 +1,7 @@
 """Image grids, heat maps and confusion matrices."""
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,8 @@ def heat_legend(top: float, width: int, label: str) -> Tensor:
     return rgba[..., :3].permute(2, 0, 1)
 
 
-def confusion_figure(counts: Tensor) -> "Figure":
-    """A confusion matrix `(K, K)`, rows the true classes, as a figure; the numbers are written where they fit."""
+def confusion_figure(counts: Tensor, names: Sequence[str] = ()) -> "Figure":
+    """A confusion matrix `(K, K)`, rows the true classes, coloured by the share of each row; numbers where they fit."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")
@@ -100,6 +101,9 @@ def confusion_figure(counts: Tensor) -> "Figure":
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if len(counts) <= 20:
+        if len(names) == len(counts):
+            axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+            axes.set_yticks(range(len(names)), names, fontsize=7)
         for row in range(len(counts)):
             for column in range(len(counts)):
                 color = "white" if shares[row, column] > 0.5 else "black"

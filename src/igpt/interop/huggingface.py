@@ -30,7 +30,8 @@ def read_huggingface(folder: str | Path) -> Imported:
             unknown, of another shape or type; or a bias is not zero.
     """
     folder = Path(folder)
-    config = config_of(read_json(folder / CONFIG), str(folder / CONFIG))
+    given = read_json(folder / CONFIG)
+    config = config_of(given, str(folder / CONFIG))
     weights = open_weights(folder)
     if config.n_layers > (count := len(weights.shapes)):
         raise UserError(f"{folder / CONFIG}: n_layer is {config.n_layers}, but there are only {count} tensors")
@@ -50,7 +51,15 @@ def read_huggingface(folder: str | Path) -> Imported:
         state["head.weight"] = torch.zeros(config.vocab_size, config.d_model)
     processor = folder / PROCESSOR
     palette = clusters_of(read_json(processor), str(processor), needed=False) if processor.is_file() else None
-    return Imported(config, True, state, class_head, palette, str(folder), has_head)
+    names = () if class_head is None else names_of(given.get("id2label"), len(class_head))
+    return Imported(config, True, state, class_head, palette, str(folder), has_head, names)
+
+
+def names_of(given: Any, count: int) -> tuple[str, ...]:
+    """The names of so many classes from a config's `id2label`; none where it does not name them all."""
+    numbers = [str(label) for label in range(count)]
+    known = isinstance(given, dict) and given.keys() == set(numbers)
+    return tuple(str(given[number]) for number in numbers) if known else ()
 
 
 def config_of(given: dict[str, Any], name: str) -> TransformerConfig:

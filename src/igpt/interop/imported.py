@@ -25,6 +25,7 @@ class Imported:
         palette: colours float32 `(V, 3)` in [-1, 1], where the folder has them.
         source: the file or folder it came from, for messages.
         pixel_head: whether the file has a head for pixels; otherwise that of `state` is zeros.
+        class_names: of the class head's classes, where they are known.
     """
 
     config: TransformerConfig
@@ -34,6 +35,7 @@ class Imported:
     palette: Tensor | None
     source: str
     pixel_head: bool = True
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

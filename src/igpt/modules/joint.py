@@ -138,9 +138,10 @@ class Joint(PixelModule):
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
         name = "test" if self.trainer.testing else "val"
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", ())
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                figure = confusion_figure(counts.cpu())
+                figure = confusion_figure(counts.cpu(), names)
                 logger.experiment.add_figure(f"{name}/confusion", figure, self.global_step)
 
     on_test_epoch_end = on_validation_epoch_end

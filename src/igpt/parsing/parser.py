@@ -103,6 +103,9 @@ def arrange(arguments: list[str], function: Callable[..., Any], words: str | Non
                 arranged.append(rest.pop(0))
         else:
             count = next((i for i, word in enumerate(rest) if is_option(word)), len(rest))
+            if hints[name] is bool and count == 0:  # a switch without a word is on
+                arranged.append(f"--{name}=true")
+                continue
             given = rest[: count if is_list(hints[name]) else 1]
             del rest[: len(given)]
             arranged += [f"--{name}", *(as_list(given, hints[name]) if is_list(hints[name]) else given)]

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
-from igpt.data import SPLITS, ImageDataModule, LabelledImages, any_unlabelled, fingerprint
+from igpt.data import SPLITS, ImageDataModule, any_unlabelled, fingerprint
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
@@ -29,6 +28,7 @@ class LayerFeatures(pl.Callback):
         how: norm, pooling and masks.
         dtype: of the numbers on disk.
         option: that names the store's folder, or a folder that it lies in.
+        identity: what the features are of (`identity_of`), where it is known.
     """
 
     def __init__(
@@ -39,14 +39,11 @@ class LayerFeatures(pl.Callback):
         how: FeatureOptions = FeatureOptions(),
         dtype: FeatureType = "float16",
         option: str = "--name",
+        identity: dict[str, Any] | None = None,
     ) -> None:
-        self.out = out
-        self.checkpoint = checkpoint
-        self.layers = layers
-        self.how = how
+        self.out, self.checkpoint, self.layers, self.how = out, checkpoint, layers, how
+        self.option, self.identity = option, identity
         self.dtype: FeatureType = dtype
-        self.option = option
-        self.identity: dict[str, Any] | None = None  # found out where nobody has said it
         self._writer: StoreWriter | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -69,8 +66,7 @@ class LayerFeatures(pl.Callback):
         checksum = sha256_of(self.checkpoint) if self.checkpoint else None
         known = self.identity or identity_of(checksum, data, self.how, str(trainer.precision), self.dtype)
         images: dict[str, int] = {name: data.size(name) for name in SPLITS}
-        writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option)
-        self._writer = writer.__enter__()
+        self._writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option).__enter__()
 
     def on_predict_batch_end(
         self,
@@ -139,15 +135,8 @@ def stored_features(
     """Open the store in `folder`, or make it; also say whether it was there.
 
     Args:
-        module: whose features they are.
-        checksum: SHA-256 of its checkpoint.
-        data: prepared.
-        layers: which of 0..L.
-        how: norm, pooling and masks.
-        folder: of the store.
+        checksum: SHA-256 of the module's checkpoint.
         own: the user named the folder: a store of something else in it is then refused instead of replaced.
-        dtype: of the numbers on disk.
-        compute: where the network runs, and in which precision.
 
     Raises:
         UserError: the store is damaged, of something else and the user's own, or being written by another process.
@@ -162,8 +151,7 @@ def stored_features(
     with only_writer(folder, "give another --store") if alone else nullcontext():
         reused = reusable()  # perhaps another process has just written it
         if not reused:
-            writer = LayerFeatures(str(folder), None, layers, how, dtype, option="--store" if own else "--out")
-            writer.identity = identity
+            writer = LayerFeatures(str(folder), None, layers, how, dtype, "--store" if own else "--out", identity)
             trainer = quiet_trainer(compute, callbacks=[writer])
             trainer.predict(module, datamodule=data, return_predictions=False)
         return FeatureStore.open(folder, identity, layers), reused
@@ -178,25 +166,7 @@ def count_classes(data: ImageDataModule) -> int:
     labels: Tensor = torch.cat([torch.as_tensor(data.images(name).labels) for name in SPLITS])
     if any_unlabelled(labels):
         raise UserError("--data: some images have no label (-1); probing needs labelled images")
-    if int(labels.max()) < 1:
+    highest = int(labels.max())
+    if highest < 1:
         raise UserError("--data: all images have the same label; probing needs at least two classes")
-    return int(labels.max()) + 1
-
-
-class StoredFeatures(LabelledImages):
-    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
-
-    def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
-        self.labels = store.labels(split)
-        self._rows = store.rows(layers)
-        self._stored = store.mapped(split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        features, labels = self.__getitems__([index])
-        return features[0], int(labels[0])
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
-        assert isinstance(self.labels, Tensor)
-        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
-        return features.transpose(0, 1), self.labels[indices]
+    return highest + 1

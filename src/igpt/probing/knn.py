@@ -1,7 +1,6 @@
 """Cosine k-NN classifier on one layer's features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,50 +9,40 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.palette import faiss_behind_torch
+from igpt.probing.protocol import Group, LayerResult, ProbeMethod, SplitFeatures, on_features
 from igpt.system import UserError
 
 KS = (1, 5, 10, 20)
 ROWS = 4096  # images at once, which bounds the memory beside the index
 
 
-@dataclass(frozen=True)
-class KNNResult:
-    """The chosen number of neighbours, its accuracies (shares of 1), and the validation accuracy of every k."""
-
-    k: int
-    val_accuracy: float
-    test_accuracy: float
-    val_by_k: dict[int, float]
+def knn_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
+    """Cosine k-NN on every layer; see `knn_layer`."""
+    return [
+        knn_layer(group, {name: (features[index], labels) for name, (features, labels) in splits.items()})
+        for index, group in enumerate(groups)
+    ]
 
 
-def knn_layer(
-    train: Tensor,
-    train_labels: Tensor,
-    val: Tensor,
-    val_labels: Tensor,
-    test: Tensor,
-    test_labels: Tensor,
-    ks: Sequence[int] = KS,
-) -> KNNResult:
+def knn_layer(group: Group, splits: SplitFeatures, ks: Sequence[int] = KS) -> LayerResult:
     """Choose k by validation accuracy with neighbours from train, then test it with neighbours from train + val.
 
-    Args:
-        train: features `(N, D)` of one layer; val and test likewise.
-        train_labels: int64 `(N,)` from 0; val_labels and test_labels likewise.
-        ks: numbers of neighbours to choose from; those above N are left out. On a tie the smaller one is chosen.
+    On a tie the smaller k is chosen; those above the number of training images are left out. `splits` holds features
+    `(N, D)` and labels of the layer that `group` names.
 
     Raises:
         UserError: no k is left, or a feature is infinite or no number.
     """
+    (train, labels), val, test = (splits[name] for name in ("train", "val", "test"))
     possible = sorted({k for k in ks if 1 <= k <= len(train)})
     if not possible:
         raise UserError(f"--ks {','.join(map(str, ks))}: no k lies between 1 and the {len(train)} training images")
     neighbours = Neighbours(train.shape[1])
-    neighbours.add(train, train_labels)
-    scores = dict(zip(possible, neighbours.accuracies(val, val_labels, possible), strict=True))
+    neighbours.add(train, labels)
+    scores: dict[float, float] = dict(zip(possible, neighbours.accuracies(*val, possible), strict=True))
     chosen = max(possible, key=lambda k: (scores[k], -k))
-    neighbours.add(val, val_labels)
-    return KNNResult(chosen, scores[chosen], neighbours.accuracies(test, test_labels, [chosen])[0], scores)
+    neighbours.add(*val)
+    return LayerResult(group, chosen, scores[chosen], neighbours.accuracies(*test, [chosen])[0], tried=scores)
 
 
 class Neighbours:
@@ -88,12 +77,8 @@ class Neighbours:
 def vote(labels: Tensor, similarity: Tensor, num_classes: int) -> Tensor:
     """Majority class among each image's k neighbours, int64 `(N,)`.
 
-    Ties go to the larger sum of similarities, then to the lower class.
-
-    Args:
-        labels: of the neighbours, int64 `(N, k)`.
-        similarity: to the neighbours, float `(N, k or more)`; the first k count.
-        num_classes: one above the highest label.
+    Ties go to the larger sum of similarities, then to the lower class. `labels (N, k)` are the neighbours'; of
+    `similarity (N, k or more)` the first k count.
     """
     counts = torch.zeros(len(labels), num_classes, dtype=torch.float64)
     sums = torch.zeros_like(counts)
@@ -114,3 +99,11 @@ def directions(features: Tensor) -> NDArray[np.float32]:
         raise UserError("--ckpt: some features are infinite or no numbers; the run was lost, use an earlier checkpoint")
     array: NDArray[np.float32] = unit.numpy()
     return array
+
+
+KNN = ProbeMethod(
+    "knn",
+    "k",
+    "k nearest neighbours by cosine, majority; k of best validation accuracy; tested with train + val",
+    **on_features(knn_layers),
+)

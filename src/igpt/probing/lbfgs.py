@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from igpt.probing.protocol import Group, LayerResult, ProbeMethod, SplitFeatures, accuracy, on_features, standardise
+
+L2 = [10.0**-e for e in (1, 2, 3, 4, 5, 6)]  # penalties to choose from
 HISTORY = 10
 MAX_STEPS = 300
 ARMIJO = 1e-4
@@ -214,3 +217,53 @@ class _Memory:
             beta = self.inverse_curvature[i] * (self.changes[i] * r).sum(1)
             r = r + (alpha - beta)[:, None] * self.steps[i]
         return r
+
+
+def lbfgs_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
+    """Logistic regression by L-BFGS on every layer.
+
+    The penalty of `L2` with the best validation accuracy is chosen (the larger one on a tie), and the probe fitted
+    again with it on train + val. `groups` names the L layers of `splits`.
+    """
+    (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
+    val_accuracy = accuracy(fit_probes(train, train_labels, L2, num_classes).logits(val), val_labels)  # (L, S)
+    best = val_accuracy.argmax(1)
+    both_labels = torch.cat([train_labels, val_labels])
+    results = []
+    for index, (group, chosen) in enumerate(zip(groups, best.tolist(), strict=True)):
+        layer = slice(index, index + 1)
+        both = torch.cat([train[layer], val[layer]], dim=1)
+        probe = fit_probes(both, both_labels, [L2[chosen]], num_classes)
+        tested = accuracy(probe.logits(test[layer]), test_labels)
+        fitted = accuracy(probe.logits(both), both_labels)
+        results.append(LayerResult(group, L2[chosen], float(val_accuracy[index, chosen]), float(tested), float(fitted)))
+    return results
+
+
+def probe_subset(
+    splits: SplitFeatures, indices: list[int], layers: list[int], num_classes: int, standardised: bool
+) -> LayerResult:
+    """Logistic regression on few training images: layer and penalty are chosen on validation (paper, section 4.5).
+
+    The validation split is not folded into training, where it would outnumber the few labels. Ties go to the lower
+    layer and the larger penalty. `indices` are the training images with labels, by which features are standardised if
+    asked for; `layers` names the L layers of `splits`.
+    """
+    few, labels = splits["train"][0][:, indices], splits["train"][1][indices]
+    val, test = splits["val"][0], splits["test"][0]
+    if standardised:
+        few, val, test = standardise(few, [few, val, test])
+    probes = fit_probes(few, labels, L2, num_classes)
+    val_accuracy = accuracy(probes.logits(val), splits["val"][1])  # (L, S)
+    test_accuracy = accuracy(probes.logits(test), splits["test"][1])
+    layer, l2 = divmod(int(val_accuracy.argmax()), len(L2))
+    return LayerResult((layers[layer],), L2[l2], float(val_accuracy[layer, l2]), float(test_accuracy[layer, l2]))
+
+
+LBFGS = ProbeMethod(
+    "lbfgs",
+    "strength",
+    "logistic regression by L-BFGS; penalty of best validation accuracy among 1e-1 ... 1e-6, refitted on train + val",
+    **on_features(lbfgs_layers),
+    number="8.0e",
+)

@@ -1,16 +1,21 @@
-"""The probe protocol: choose on validation, refit on train + val, test once (paper, section 3.1)."""
+"""The probe protocol: choose on validation, refit on train + val, test once (paper, section 3.1); and its contract."""
 
-import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from igpt.probing.knn import knn_layer
-from igpt.probing.lbfgs import fit_probes
+from igpt.data import SPLITS, ImageDataModule
+from igpt.model import FeatureOptions, check_layers
+from igpt.modules import Loaded, PixelModule
+from igpt.probing.store import FeatureStore, FeatureType
+from igpt.system import Compute, UserError
 
-L2 = [10.0**-e for e in (1, 2, 3, 4, 5, 6)]  # penalties to choose from
+RAW_PIXELS = -1  # in place of a layer
 SplitFeatures = dict[str, tuple[Tensor, Tensor]]  # "train", "val", "test": features float (L, N, D), labels int64 (N,)
 Group = tuple[int, ...]  # a layer, or several whose features stand one after another
 
@@ -46,81 +51,137 @@ class LayerResult:
         name = {"layer": self.layer} if len(self.layers) == 1 else {"layers": list(self.layers)}
         accuracies = {"val_accuracy": self.val_accuracy, "test_accuracy": self.test_accuracy}
         trained = {} if self.train_accuracy is None else {"train_accuracy": self.train_accuracy}
-        return {**name, chosen: int(self.chosen) if chosen == "k" else self.chosen, **accuracies, **trained}
+        return {**name, chosen: self.chosen, **accuracies, **trained}
 
 
-def lbfgs_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
-    """Logistic regression by L-BFGS on every layer.
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What a probe is asked for, as `igpt probe` describes it."""
 
-    The penalty of `L2` with the best validation accuracy is chosen (the larger one on a tie), and the probe fitted
-    again with it on train + val.
+    layers: str
+    concat: int | None
+    labels_per_class: list[int] | None
+    subsets: int
+    features: FeatureOptions
+    standardise: bool
+    dtype: FeatureType | None
+    epochs: int
+
+    def check(self, module: PixelModule) -> None:
+        """Raise a UserError for what makes no probe of this network."""
+        core, few = module.core, self.labels_per_class
+        numbers = self.layer_numbers(core.n_layers)
+        if self.concat is not None and not 2 <= self.concat <= core.n_layers + 1:
+            raise UserError(f"--concat {self.concat} must lie between 2 and {core.n_layers + 1}, the number of layers")
+        if self.concat is not None and len(numbers) <= core.n_layers:
+            raise UserError("--concat needs the neighbours of the best layer, whichever it is; leave --layers out")
+        if few is not None and (not few or min(few) < 1):
+            raise UserError(f"--labels_per_class {few}: give numbers of at least 1, such as 4 25 400")
+        if self.subsets < 1 or self.epochs < 1:
+            raise UserError("--subsets and --epochs must be at least 1")
+        self.features.check(core.resolution, core.causal)
+
+    def layer_numbers(self, n_layers: int) -> list[int]:
+        """The layers in ascending order; a UserError for what is no layer."""
+        if self.layers == "all":
+            return list(range(n_layers + 1))
+        try:
+            layers = sorted({int(part) for part in self.layers.split(",")})
+        except ValueError as error:
+            raise UserError(f"--layers {self.layers!r} is neither 'all' nor numbers such as 0,4,8") from error
+        check_layers(layers, n_layers)
+        return layers
+
+    @property
+    def stored_as(self) -> FeatureType:
+        """The type of features on disk."""
+        return self.dtype or ("float16" if self.features.norm == "normed" else "float32")
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """A network, prepared images of so many classes, and what is asked for; results go to `folder`.
+
+    `features` are added once they are stored; they stay None where every method trains on images anew in every epoch.
+    """
+
+    loaded: Loaded
+    data: ImageDataModule
+    classes: int
+    options: ProbeOptions
+    folder: Path
+    compute: Compute
+    features: FeatureStore | None = None
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers' numbers."""
+        return self.options.layer_numbers(self.loaded.module.core.n_layers)
+
+    @property
+    def changing(self) -> bool:
+        """Whether the features of an image differ from epoch to epoch."""
+        return self.data.images("train").augments or self.options.features.masks > 0
+
+
+Fit = Callable[[SplitFeatures, list[Group], int], list[LayerResult]]
+
+
+@dataclass(frozen=True)
+class ProbeMethod:
+    """One way to fit a classifier on layer features: an entry of `igpt.probing.methods.METHODS`.
 
     Args:
-        splits: features of the L layers.
-        groups: names of the L layers.
-        num_classes: K.
+        name: as users type it.
+        chosen: what is chosen on validation; names a column of probe.csv.
+        how: a line for probe.json.
+        probe: results of some groups of layers.
+        pixels: the same on raw pixels, to compare with; None where that is left to other methods.
+        settings: choices of this method alone that change its numbers.
+        forget: removes what a killed probe of these groups would be resumed from, once its results are written.
+        stored: whether it needs stored features where those of an image change from epoch to epoch.
+        number: format of what was chosen, in the printed table.
     """
-    (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
-    val_accuracy = accuracy(fit_probes(train, train_labels, L2, num_classes).logits(val), val_labels)  # (L, S)
-    best = val_accuracy.argmax(1)
-    both_labels = torch.cat([train_labels, val_labels])
-    results = []
-    for index, (group, chosen) in enumerate(zip(groups, best.tolist(), strict=True)):
-        layer = slice(index, index + 1)
-        both = torch.cat([train[layer], val[layer]], dim=1)
-        probe = fit_probes(both, both_labels, [L2[chosen]], num_classes)
-        tested = accuracy(probe.logits(test[layer]), test_labels)
-        fitted = accuracy(probe.logits(both), both_labels)
-        results.append(LayerResult(group, L2[chosen], float(val_accuracy[index, chosen]), float(tested), float(fitted)))
+
+    name: str
+    chosen: str
+    how: str
+    probe: Callable[[ProbeTask, list[Group]], list[LayerResult]]
+    pixels: Callable[[ProbeTask], LayerResult] | None = None
+    settings: Callable[[ProbeTask], dict[str, Any]] = lambda task: {}
+    forget: Callable[[ProbeTask, list[Group]], None] = lambda task, groups: None
+    stored: bool = True
+    number: str = "8g"
+
+
+def on_features(fit: Fit) -> dict[str, Any]:
+    """`probe` and `pixels` of a method that fits features in memory."""
+    return {"probe": partial(on_stored_features, fit), "pixels": partial(on_pixels, fit)}
+
+
+def on_stored_features(fit: Fit, task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
+    """Probe stored features, as many layers at once as fit into memory."""
+    assert task.features is not None
+    if len(groups) == 1 and len(groups[0]) > 1:
+        return in_memory(fit, task, joined(task.features.splits(list(groups[0]))), groups)
+    results: list[LayerResult] = []
+    for some in task.features.in_turn([group[0] for group in groups]):
+        results += in_memory(fit, task, task.features.splits(some), [(layer,) for layer in some])
     return results
 
 
-def knn_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> list[LayerResult]:
-    """Cosine k-NN on every layer; see `knn_layer`."""
-    (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
-    results = []
-    for index, group in enumerate(groups):
-        found = knn_layer(train[index], train_labels, val[index], val_labels, test[index], test_labels)
-        results.append(LayerResult(group, found.k, found.val_accuracy, found.test_accuracy))
-    return results
+def in_memory(fit: Fit, task: ProbeTask, splits: SplitFeatures, groups: list[Group]) -> list[LayerResult]:
+    """Probe features that lie in memory, standardised where asked."""
+    return fit(standardised_splits(splits) if task.options.standardise else splits, groups, task.classes)
 
 
-def probe_subset(
-    splits: SplitFeatures, indices: list[int], layers: list[int], num_classes: int, standardised: bool
-) -> LayerResult:
-    """Logistic regression on few training images: layer and penalty are chosen on validation (paper, section 4.5).
-
-    The validation split is not folded into training, where it would outnumber the few labels. Ties go to the lower
-    layer and the larger penalty.
-
-    Args:
-        splits: features of the L layers.
-        indices: which training images have labels.
-        layers: names of the L layers.
-        num_classes: K.
-        standardised: whether to standardise the features by these images.
-    """
-    few, labels = splits["train"][0][:, indices], splits["train"][1][indices]
-    val, test = splits["val"][0], splits["test"][0]
-    if standardised:
-        few, val, test = standardise(few, [few, val, test])
-    probes = fit_probes(few, labels, L2, num_classes)
-    val_accuracy = accuracy(probes.logits(val), splits["val"][1])  # (L, S)
-    test_accuracy = accuracy(probes.logits(test), splits["test"][1])
-    layer, l2 = divmod(int(val_accuracy.argmax()), len(L2))
-    return LayerResult((layers[layer],), L2[l2], float(val_accuracy[layer, l2]), float(test_accuracy[layer, l2]))
-
-
-def summary(labels_per_class: int, results: list[LayerResult]) -> dict[str, Any]:
-    """Mean and standard deviation (0 for one subset) over the subsets, and each of them, as plain data."""
-    tested = [result.test_accuracy for result in results]
-    return {
-        "labels_per_class": labels_per_class,
-        "subsets": len(results),
-        "mean_test_accuracy": statistics.fmean(tested),
-        "std_test_accuracy": statistics.stdev(tested) if len(tested) > 1 else 0.0,
-        "runs": [{"subset_seed": seed, **result.row("strength")} for seed, result in enumerate(results)],
-    }
+def on_pixels(fit: Fit, task: ProbeTask) -> LayerResult:
+    """Probe raw pixels, `(1, N, 3 R R)` in 0..1."""
+    splits: SplitFeatures = {}
+    for name in SPLITS:
+        batches = [(images.flatten(1).float() / 255, labels) for images, labels in task.data.loader(name)]
+        splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
+    return in_memory(fit, task, splits, [(RAW_PIXELS,)])[0]
 
 
 def standardised_splits(splits: SplitFeatures) -> SplitFeatures:

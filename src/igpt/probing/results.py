@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from igpt.probing.methods import METHODS, RAW_PIXELS, MethodResults
-from igpt.probing.protocol import LayerResult, best_layer
+from igpt.probing.methods import METHODS, MethodResults
+from igpt.probing.protocol import RAW_PIXELS, LayerResult, best_layer
 from igpt.system import atomic_path, check_own, move_aside
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
 NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
 INDICES = "into the data's labelled training images"
 RECORD, TABLE, PLOT, SUBSETS = "probe.json", "probe.csv", "layers.png", "low_data.json"
+SAVED = "probe.safetensors"  # of `igpt.probing.saved`
 
 
 def to_dict(results: MethodResults) -> dict[str, Any]:
@@ -45,14 +46,6 @@ def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
 
 
 @dataclass(frozen=True)
-class Written:
-    """Names of the files written, and where an earlier record went that they do not go on with."""
-
-    names: list[str]
-    aside: Path | None
-
-
-@dataclass(frozen=True)
 class ProbeReport:
     """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
 
@@ -61,15 +54,15 @@ class ProbeReport:
     low_data: list[dict[str, Any]] = field(default_factory=list)
     low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
 
-    def write(self, out: Path) -> Written:
-        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one.
+    def write(self, out: Path) -> tuple[list[str], Path | None]:
+        """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; say their names.
 
         Results of an earlier command for the same checkpoint, data and features are kept beside these. Those of others,
-        or of one of these methods with other options, are moved to a folder beside `out`.
+        or of one of these methods with other options, are moved to a folder beside `out`, which is also returned.
         """
         earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
-        aside = move_aside(out, [TABLE, PLOT, SUBSETS, RECORD]) if there and earlier is None else None
+        aside = move_aside(out, [TABLE, PLOT, SUBSETS, SAVED, RECORD]) if there and earlier is None else None
         earlier = earlier or ProbeReport({"earlier_commands": []}, [])
         own = {results.method.name for results in self.results}
         results = self.results + [found for found in earlier.results if found.method.name not in own]
@@ -96,7 +89,7 @@ class ProbeReport:
             plot(results, path)
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        return Written([RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside)
+        return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
 
     def text(self) -> str:
         """The tables that `igpt probe` prints."""
@@ -113,10 +106,24 @@ class ProbeReport:
         return "\n".join(parts)
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Content of a probe.json; one of versions that knew one method or one kind of features gets today's form.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError or AttributeError: it cannot be read, or is none.
+    """
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    methods, method = found.get("methods", {}), found["method"]
+    known = {"methods": methods if method in methods else {**methods, method: found}}
+    if isinstance(found.get("features"), str):
+        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
+    return found | known
+
+
 def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
     """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
     try:
-        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        found = read_results(out / RECORD)
         found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
@@ -132,8 +139,11 @@ def goes_with(earlier: ProbeReport, new: ProbeReport) -> bool:
     if any(earlier.protocol[key] != new.protocol[key] for key in SAME):
         return False
     had, asked = (asked_for(report.results, report.low_data) for report in (earlier, new))
-    same = all(had[name] == asked[name] for name in had.keys() & asked.keys())
-    return same and how_loaded(earlier.protocol) == how_loaded(new.protocol)
+    loaded = [
+        {name: value for name, value in report.protocol["data"]["init_args"].items() if name not in NOT_COMPARED}
+        for report in (earlier, new)
+    ]
+    return loaded[0] == loaded[1] and all(had[name] == asked[name] for name in had.keys() & asked.keys())
 
 
 def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
@@ -143,12 +153,6 @@ def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> d
         one.method.name: ([r.layer for r in one.layers], len(one.concat.layers) if one.concat else 0, one.settings)
         for one in results
     }
-
-
-def how_loaded(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the data that may change a figure."""
-    arguments = protocol["data"]["init_args"]
-    return {name: value for name, value in arguments.items() if name not in NOT_COMPARED}
 
 
 def check_results(out: Path) -> None:
@@ -186,10 +190,10 @@ def text_table(results: MethodResults) -> str:
     """One method's table; the best layer by validation accuracy is marked."""
     best = best_layer(results.layers)
     lines = [f"  layer   {results.method.chosen:>8}   val      test     ({results.method.name})"]
-    number = "8.0e" if results.method.name == "lbfgs" else "8g"
 
     def write(name: str, result: LayerResult, mark: str = "") -> str:
-        return f"{name:>7}   {result.chosen:{number}}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+        chosen = format(result.chosen, results.method.number)
+        return f"{name:>7}   {chosen}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
 
     for result in results.layers:
         lines.append(write(str(result.layer), result, "  <- best on validation" if result is best else ""))

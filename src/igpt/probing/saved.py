@@ -12,13 +12,13 @@ from torch import Tensor
 
 from igpt.model import FeatureOptions
 from igpt.modules import Loaded
-from igpt.probing.lbfgs import fit_probes
-from igpt.probing.methods import LBFGS, MethodResults, ProbeTask
-from igpt.probing.protocol import best_layer, moments
+from igpt.probing.lbfgs import LBFGS, fit_probes
+from igpt.probing.methods import MethodResults
+from igpt.probing.protocol import ProbeTask, best_layer, moments
+from igpt.probing.results import SAVED
 from igpt.probing.store import FeatureType
-from igpt.system import UserError, atomic_path
+from igpt.system import UserError, atomic_path, check_own
 
-SAVED = "probe.safetensors"
 SHAPES = {"mean": ("D",), "scale": ("D",), "weight": ("D", "K"), "bias": ("K",)}
 
 
@@ -70,7 +70,7 @@ class SavedProbe:
         """
         path = Path(folder) / SAVED if Path(folder).is_dir() else Path(folder)
         if not path.is_file():
-            raise UserError(f"--probe {folder} has no {SAVED}; write one with 'igpt probe --ckpt CKPT --save true'")
+            raise UserError(f"--probe {folder} has no {SAVED}; write one with 'igpt probe --ckpt CKPT --save'")
         try:
             with safe_open(path, "pt") as file:
                 about: dict[str, Any] = json.loads(file.metadata()["igpt_probe"])
@@ -80,9 +80,7 @@ class SavedProbe:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"--probe {path} is no probe that igpt kept ({error}); write it anew") from error
         if kept.checkpoint_sha256 != loaded.sha256:
-            raise UserError(
-                f"--probe {path} is of another checkpoint than {loaded.path}; probe this one with --save true"
-            )
+            raise UserError(f"--probe {path} is of another checkpoint than {loaded.path}; probe this one with --save")
         return kept
 
     def check(self, loaded: Loaded) -> None:
@@ -112,7 +110,8 @@ def saved_probe(task: ProbeTask, results: list[MethodResults]) -> SavedProbe:
     return SavedProbe(best.layer, options.features, options.stored_as, task.loaded.sha256, names, tensors)
 
 
-def check_saving(methods: list[Any]) -> None:
-    """Raise a UserError unless a probe with weights is among those that are asked for."""
+def check_saving(methods: list[Any], folder: Path) -> None:
+    """Raise a UserError unless a probe with weights is asked for, and only an earlier one stands in its place."""
     if LBFGS not in methods:
         raise UserError("--save keeps the probe of lbfgs; add lbfgs to --method, or leave --save out")
+    check_own(folder / SAVED, lambda path: b'"igpt_probe"' in path.read_bytes())

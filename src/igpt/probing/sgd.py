@@ -9,8 +9,7 @@ Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from igpt.model import FeatureOptions
-from igpt.system import UserError
 from igpt.training import warmup_cosine
 
 RATES = (30.0, 10.0, 3.0, 1.0)
@@ -31,15 +29,9 @@ class SGDRecipe:
 
     Args:
         groups: layers whose features stand one after another, such as [[0], [1], [2, 3, 4]].
-        how: what counts as a layer's features.
-        num_classes: of the data.
         rates: learning rates; each falls to zero by a cosine.
-        epochs: passes over the training images.
         standardise: features, by mean and deviation of training images (see `group_inputs`); False is the paper's.
         statistics_images: at most so many images for mean and deviation, chosen by the data's seed.
-
-    Raises:
-        UserError: a value out of range.
     """
 
     groups: list[list[int]]
@@ -50,16 +42,6 @@ class SGDRecipe:
     standardise: bool = True
     statistics_images: int = 10_000
 
-    def __post_init__(self) -> None:
-        if not self.groups or not all(self.groups):
-            raise UserError("--layers: the sgd probe needs at least one layer in every group")
-        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
-            raise UserError(f"--rates {','.join(map(str, self.rates))}: give positive learning rates, each once")
-        if self.epochs < 1:
-            raise UserError(f"--epochs {self.epochs}: the sgd probe needs at least 1")
-        if self.num_classes < 2 or self.statistics_images < 1:
-            raise UserError("the sgd probe needs at least 2 classes and 1 of statistics_images")
-
     @property
     def layers(self) -> list[int]:
         """All layers that some group needs, in ascending order."""
@@ -68,22 +50,11 @@ class SGDRecipe:
     @property
     def members(self) -> list[list[int]]:
         """For each group the places of its layers in `layers`."""
-        layers = self.layers
-        return [[layers.index(layer) for layer in group] for group in self.groups]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for checkpoints."""
-        return {**asdict(self), "rates": list(self.rates)}
+        return [[self.layers.index(layer) for layer in group] for group in self.groups]
 
 
 class LinearProbes(nn.Module):
-    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems; zero at first.
-
-    Args:
-        widths: D of each group.
-        n_rates: S.
-        num_classes: K.
-    """
+    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems, zero at first; `widths` has each group's D."""
 
     def __init__(self, widths: list[int], n_rates: int, num_classes: int) -> None:
         super().__init__()
@@ -91,11 +62,7 @@ class LinearProbes(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(n_rates, num_classes) for _ in widths)
 
     def forward(self, inputs: list[Tensor], chosen: list[int] | None = None) -> list[Tensor]:
-        """Logits `(B, S, K)` of each group from its inputs `(B, D)`.
-
-        Args:
-            chosen: one rate's index for each group: only its logits, `(B, 1, K)`, are computed.
-        """
+        """Logits `(B, S, K)` of each group from its inputs `(B, D)`; `(B, 1, K)` where one rate a group is `chosen`."""
         logits = []
         for group, part in enumerate(inputs):
             weight, bias = self.weights[group], self.biases[group]
@@ -142,16 +109,13 @@ def group_inputs(
     """Inputs `(B, D)` of each group from features `(L, B, W)`, where D is W times the group's layers.
 
     With `mean` and `scale`, both `(L, W)`, features are shifted and scaled, and divided by sqrt(D): the mean squared
-    length is then 1, and so are the sizes of the gradients, whatever the width and however many layers.
-
-    Args:
-        members: for each group its indices along L.
+    length is then 1, and so are the sizes of the gradients, whatever the width and however many layers. `members` has
+    each group's indices along L.
     """
     if mean is None or scale is None:
         return [features[group].transpose(0, 1).flatten(1) for group in members]
-    features = (features - mean[:, None]) * scale[:, None]
-    inputs = [features[group].transpose(0, 1).flatten(1) for group in members]
-    return [part / math.sqrt(part.shape[1]) for part in inputs]
+    scaled = group_inputs((features - mean[:, None]) * scale[:, None], members)
+    return [part / math.sqrt(part.shape[1]) for part in scaled]
 
 
 class Moments:

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,10 +26,8 @@ from igpt.data import (
     collate,
     rng_of,
 )
-from igpt.model import check_layers
 from igpt.modules import FEATURES, Batch, PixelModule
-from igpt.probing.extract import count_classes
-from igpt.probing.protocol import LayerResult
+from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.sgd import (
     LinearProbes,
     Moments,
@@ -39,7 +39,8 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
-from igpt.system import Compute, UserError, atomic_path
+from igpt.probing.store import FeatureStore
+from igpt.system import Compute, UserError, atomic_path, remove_own
 from igpt.training import quiet_trainer
 
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -51,14 +52,8 @@ CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file
 class LayerProbe(pl.LightningModule):
     """Linear probes on the features of a frozen network.
 
-    The network runs once a batch, whatever the number of layers and rates. It is no submodule, so that neither the
-    trainer nor a checkpoint sees it.
-
-    Args:
-        network: whose features are probed.
-        recipe: which probes, and how they are trained.
-        steps_per_epoch: optimizer steps of each epoch.
-        compute: in which precision the network runs; the probes are float32, and so is the trainer.
+    The network runs once a batch, whatever the number of layers and rates, in the precision of `compute`; the probes
+    and the trainer are float32. It is no submodule, so that neither the trainer nor a checkpoint sees it.
     """
 
     mean: Tensor
@@ -127,15 +122,12 @@ class LayerProbe(pl.LightningModule):
         losses = problem_losses(self.logits(batch[0], TRAIN, batch_idx, self.epoch), batch[1])
         return weighted_loss(losses, self.recipe.rates)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count what every problem gets right."""
-        self._count(VAL, batch, batch_idx)
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count what the problems in `chosen` get right."""
-        self._count(TEST, batch, batch_idx)
+        self.validation_step(batch, batch_idx, TEST)
 
-    def _count(self, split: int, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, split: int = VAL) -> None:
+        """Count what every problem gets right."""
         images, labels = batch
         if batch_idx == 0:
             self._right, self._seen = torch.zeros((), dtype=torch.int64, device=self.device), 0
@@ -170,19 +162,6 @@ class LayerProbe(pl.LightningModule):
         self._momentum, self.epochs_done = state["momentum"], state["epochs_done"]
 
 
-class SaveEachEpoch(pl.Callback):
-    """Replaces the probe's checkpoint, with its header, after every epoch."""
-
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.header = path, header
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation is over by now."""
-        assert isinstance(pl_module, LayerProbe)
-        with atomic_path(self.path) as path:
-            torch.save({CHECKPOINT_KEY: self.header, **pl_module.state()}, path)
-
-
 def sgd_probe(
     module: PixelModule,
     data: ImageDataModule,
@@ -198,28 +177,27 @@ def sgd_probe(
 
     Args:
         module: frozen; its weights are not part of the checkpoint.
-        data: with labels; its batch size is that of the training.
-        recipe: which probes, and how they are trained.
-        folder: of the checkpoint; made where needed.
         compute: where the network runs, and in which precision; the probes are always float32.
         stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
             Right only where neither augmentation nor masks change an image's features from epoch to epoch.
 
     Returns:
-        A result of each group with the rate of best validation accuracy after the last epoch; the test was looked at
-        with this rate only.
+        A result of each group with the rate of best validation accuracy after the last epoch, the only one tested.
 
     Raises:
-        UserError: recipe, network and data do not fit together, images without a label, or `folder` holds an
-            unfinished probe of another network, data or recipe.
+        UserError: fewer images than a batch, or `folder` holds an unfinished probe of another network, data or recipe.
     """
     data.prepare_data()
-    check(module, data, recipe)
     images = stored or {name: data.images(name) for name in SPLITS}
     source = str(images["train"][0][0].dtype) if stored else "images"
     path, header = Path(folder) / FILE, header_of(module, data, recipe, compute.precision, source)
     probe = LayerProbe(module, recipe, data.steps_per_epoch(), compute)
     saved = unfinished_or_same(path, header)
+
+    def save(trainer: pl.Trainer, probe: Any) -> None:  # the epoch's validation is over by then
+        with atomic_path(path) as partial_path:
+            torch.save({CHECKPOINT_KEY: header, **probe.state()}, partial_path)
+
     trainer = partial(quiet_trainer, replace(compute, precision="32-true"))  # the network alone runs in less
     place, was_training = module.device, module.training
     try:
@@ -231,7 +209,8 @@ def sgd_probe(
             some = ChosenImages(images["train"], chosen.sort().values.tolist())
             trainer().predict(probe, in_batches(data, some), return_predictions=False)
         if probe.epochs_done < recipe.epochs:
-            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[SaveEachEpoch(path, header)])
+            saving = LambdaCallback(on_train_epoch_end=save)
+            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[saving])
             left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         trainer().test(probe, in_batches(data, images["test"]), verbose=False)
@@ -242,17 +221,6 @@ def sgd_probe(
         LayerResult(tuple(group), recipe.rates[s], val[s], test, tried=dict(zip(recipe.rates, val, strict=True)))
         for group, s, val, test in rows
     ]
-
-
-def check(module: PixelModule, data: ImageDataModule, recipe: SGDRecipe) -> None:
-    """Raise a UserError where recipe, network and data do not fit together."""
-    check_layers(recipe.layers, module.core.n_layers)
-    recipe.how.check(module.core.resolution, module.core.causal)
-    size, found = data.size("train"), count_classes(data)
-    if size < data.batch_size:
-        raise UserError(f"data.batch_size {data.batch_size} exceeds the train split of {size} images; lower it")
-    if found > recipe.num_classes:
-        raise UserError(f"--data: label {found - 1} where the classes end at {recipe.num_classes - 1}")
 
 
 def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
@@ -268,7 +236,8 @@ def header_of(
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
     about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
-    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**recipe.to_dict(), **about}}}
+    plain = {**asdict(recipe), "rates": list(recipe.rates)}
+    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**plain, **about}}}
 
 
 def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
@@ -302,3 +271,60 @@ def weights_sha256(module: PixelModule) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+class StoredFeatures(LabelledImages):
+    """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
+
+    def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
+        self.labels = store.labels(split)
+        self._rows = store.rows(layers)
+        self._stored = store.mapped(split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        features, labels = self.__getitems__([index])
+        return features[0], int(labels[0])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
+        assert isinstance(self.labels, Tensor)
+        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
+        return features.transpose(0, 1), self.labels[indices]
+
+
+def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
+    """All groups of layers and all rates in one training: over the images, or over features that never change."""
+    options, together = task.options, [list(group) for group in groups]
+    recipe = SGDRecipe(together, options.features, task.classes, epochs=options.epochs, standardise=options.standardise)
+    stored: dict[str, LabelledImages] | None = None
+    if task.features is not None and not task.changing:
+        stored = {name: StoredFeatures(task.features, name, recipe.layers) for name in SPLITS}
+    return sgd_probe(task.loaded.module, task.data, recipe, state_folder(task, groups), task.compute, stored)
+
+
+def state_folder(task: ProbeTask, groups: list[Group]) -> Path:
+    """Where a killed probe of these groups is resumed from."""
+    layers = sorted({layer for group in groups for layer in group})
+    return task.folder / "sgd" / "_".join(["layers", *map(str, layers)])
+
+
+def sgd_settings(task: ProbeTask) -> dict[str, Any]:
+    """Epochs, and whether features were computed anew."""
+    return {"epochs": task.options.epochs, "images": "anew in every epoch" if task.changing else "stored features"}
+
+
+def forget(task: ProbeTask, groups: list[Group]) -> None:
+    """Remove the checkpoint of one training, and nothing else."""
+    remove_own(state_folder(task, groups), STATE)
+    remove_own(task.folder / "sgd", ())
+
+
+SGD = ProbeMethod(
+    "sgd",
+    "rate",
+    "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
+    by_sgd,
+    settings=sgd_settings,
+    forget=forget,
+    stored=False,
+)

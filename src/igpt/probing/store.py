@@ -30,14 +30,12 @@ AT_ONCE = 2**29  # bytes of float32 features of one split that a probe holds in 
 class StoreWriter:
     """Writes a store batch by batch; memory does not depend on the number of images.
 
-    Used as a context manager: the store stands under its name only after a clean exit.
+    Used as a context manager: the store stands under its name only after a clean exit. One that is there is replaced,
+    but nothing else.
 
     Args:
-        folder: of the store; one that is there is replaced, but nothing else.
         identity: plain data that say what these are features of.
-        layers: names of the L layers.
         images: number N of images of each split.
-        dtype: of the numbers on disk.
         option: that names the folder, or a folder that it lies in.
 
     Raises:
@@ -234,10 +232,6 @@ class FeatureStore:
     @classmethod
     def open(cls, folder: Path, identity: dict[str, Any], layers: list[int]) -> "FeatureStore":
         """Open a store after looking at every byte of it.
-
-        Args:
-            identity: what the features must be of.
-            layers: which layers must be there.
 
         Raises:
             UserError: the store is damaged, of something else, or lacks a layer.

@@ -51,3 +51,20 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Metrics as numbers; null where one is not finite, since JSON has no word for that."""
     numbers = {name: float(value) for name, value in metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def headline(config: Any) -> dict[str, Any]:
+    """What tells one training from another, as plain numbers and words, for a table of many."""
+    model = config.model.init_args
+    shape = model.get("transformer") or {}
+    found = {
+        "model": config.model.class_path.rpartition(".")[2],
+        "data": config.data.class_path.rpartition(".")[2],
+        **{name: model.get(name) for name in ("learning_rate", "weight_decay", "order")},
+        **{name: shape.get(name) for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size")},
+        "batch_size": config.data.init_args.get("batch_size"),
+        "max_steps": config.trainer.max_steps,
+        "precision": str(config.trainer.precision),
+        "seed": config.get("seed_everything"),
+    }
+    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}

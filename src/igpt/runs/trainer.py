@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from igpt.callbacks import (
+    GradientNorm,
     ImagesPerSecond,
     LearningRate,
     Likelihood,
@@ -22,6 +23,7 @@ from igpt.callbacks import (
     Preemption,
     ProgressLine,
     ReplayHooks,
+    RunSummary,
     SampleGrid,
     StepCheckpoint,
     started_by_another,
@@ -29,7 +31,7 @@ from igpt.callbacks import (
 )
 from igpt.checkpoints import find_checkpoint
 from igpt.data import ImageDataModule
-from igpt.modules import PixelModule, recipe_of
+from igpt.modules import Joint, PixelModule, recipe_of
 from igpt.parsing import CommandParser, renamed
 from igpt.probing import LayerFeatures
 from igpt.runs import records
@@ -39,7 +41,15 @@ from igpt.runs.loopback import stay_on_this_machine
 from igpt.runs.resuming import Beginning, compute_for, keep_classes, tell_changes, use_checkpoint
 from igpt.runs.sizes import infer_sizes
 from igpt.system import LOST, UserError, atomic_path, load_plugins, only_writer, reader
-from igpt.training import DummyExperiment, PrecisionInput, WholeCheckpoints, disable_rich, is_main_process, ready
+from igpt.training import (
+    DummyExperiment,
+    PrecisionInput,
+    WholeCheckpoints,
+    disable_rich,
+    is_main_process,
+    log_at,
+    ready,
+)
 
 
 def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) -> "TrainerCLI":
@@ -153,6 +163,7 @@ class TrainerCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the callbacks that every run has."""
+        assert isinstance(parser, CommandParser)
         parser.add_argument("--name", type=str | None, default=None, help="run's name; the config's name if left out")
         parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
         parser.add_argument("--tf32", type=bool, default=True, help="on CUDA, let float32 products round to TF32")
@@ -251,7 +262,8 @@ class TrainerCLI(LightningCLI):
         if self.verb == "test":
             callbacks.append(self.likelihood)
         if training and config.trainer.logger is not False:
-            callbacks.append(LearningRate())
+            dumped = self._parser(self.verb).dump(config)
+            callbacks += [LearningRate(), GradientNorm(), RunSummary(dumped, records.headline(config))]
         if training and not config.trainer.fast_dev_run:
             callbacks += [ReplayHooks(), Preemption()]
         if not self._has_callback(LossGuard):  # no spike is too high, but what is not finite never comes back
@@ -279,12 +291,26 @@ class TrainerCLI(LightningCLI):
             self.held.enter_context(reader(folder))
         if subcommand == "predict" and main:
             self.held.enter_context(only_writer(folder / "features", "give another --name"))
+        if subcommand in ("validate", "test"):
+            log_at(self.trainer, max(0, self.beginning.step - 1))  # where the training logged that step's values
         super()._run_subcommand(subcommand)
+        if subcommand == "predict" and main:
+            print(f"wrote the features of every layer and split: {folder / 'features'}")
         if scored and main:
             records.add_score(folder, self.score(subcommand, config))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
+        if subcommand == "fit" and main and not config.trainer.fast_dev_run:
+            print(
+                f"wrote {folder}; look at it: tensorboard --logdir {folder.parent}; next: {self.next_command(folder)}"
+            )
+
+    def next_command(self, folder: Path) -> str:
+        """What one would do with a finished training."""
+        if isinstance(self.model, Joint):
+            return f"igpt test --config {folder / 'config.yaml'} --ckpt {folder}"
+        return f"igpt {'probe' if self.datamodule.num_classes else 'sample --out samples.png'} --ckpt {folder}"
 
     def limit(self, verb: str) -> int | float | None:
         """How many batches of the split are looked at, or which share of them; None for all."""

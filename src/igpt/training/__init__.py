@@ -12,6 +12,7 @@ from igpt.training.lightning_internals import (
     epoch_ends,
     forget_logged,
     is_accumulating,
+    log_at,
     normalise_loops,
     run_validation,
     saves_sharded,
@@ -24,7 +25,7 @@ from igpt.training.saving import WholeCheckpoints
 
 __all__ = [
     "DummyExperiment", "PrecisionInput", "Recipe", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
-    "disable_rich", "disable_sigterm_broadcast", "dump_checkpoint", "epoch_ends", "forget_logged",
-    "is_accumulating", "is_main_process", "normalise_loops", "quiet_trainer", "ready", "run_validation",
-    "saves_sharded", "trainer_of", "validation_is_due", "warmup_constant", "warmup_cosine",
+    "disable_rich", "disable_sigterm_broadcast", "dump_checkpoint", "epoch_ends", "forget_logged", "is_accumulating",
+    "is_main_process", "log_at", "normalise_loops", "quiet_trainer", "ready", "run_validation", "saves_sharded",
+    "trainer_of", "validation_is_due", "warmup_constant", "warmup_cosine",
 ]  # fmt: skip

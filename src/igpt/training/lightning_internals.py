@@ -13,7 +13,11 @@ from lightning.pytorch.trainer.connectors import callback_connector
 
 __all__ = ["DummyExperiment", "PrecisionInput"]  # the type of `precision`; a logger's writer that writes nothing
 
-LOGGED_ANEW = ("training_step", "on_train_batch_end")  # hooks whose values a step logs after it has begun
+LOGGED_ANEW = (
+    "training_step",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)  # hooks whose values a step logs after it has begun
 
 
 def trainer_of(module: pl.LightningModule) -> pl.Trainer | None:
@@ -45,6 +49,11 @@ def forget_logged(trainer: pl.Trainer) -> None:
     for result in (trainer._results or {}).values():
         if result.is_tensor and result.meta.fx in LOGGED_ANEW and not result.meta.on_epoch:
             result.has_reset = True
+
+
+def log_at(trainer: pl.Trainer, step: int) -> None:
+    """Have an evaluation log its values at a step, that of its checkpoint, instead of 0."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
 def validation_is_due(trainer: pl.Trainer) -> bool:

@@ -1,0 +1,84 @@
+"""What a training logs beside its losses."""
+
+import csv
+import shutil
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from igpt.callbacks import GradientNorm
+from igpt.modules import Autoregressive
+from igpt_datamodules import Digits
+
+
+class Norms(pl.Callback):
+    """Remembers the norm of all gradients of each step, element by element."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.found.append(sum(float((p.grad.double() ** 2).sum()) for p in pl_module.parameters()) ** 0.5)
+
+
+def test_the_gradient_norm_is_that_over_all_parameters_before_clipping(digits_run, tiny, tmp_path):
+    torch.manual_seed(0)
+    shape = {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_positions": 64, "vocab_size": 17}
+    norms = Norms()
+    trainer = pl.Trainer(max_steps=6, accelerator="cpu", log_every_n_steps=2, gradient_clip_val=0.1,
+                         logger=CSVLogger(tmp_path), callbacks=[norms, GradientNorm()], enable_progress_bar=False,
+                         enable_checkpointing=False, limit_val_batches=0, enable_model_summary=False)  # fmt: skip
+    trainer.fit(Autoregressive(shape, str(digits_run.palette), learning_rate=0.01), Digits(batch_size=8))
+    with open(f"{trainer.logger.log_dir}/metrics.csv") as file:
+        logged = [(int(row["step"]), float(row["train/gradient_norm"])) for row in csv.DictReader(file)]
+    assert [step for step, _ in logged] == [1, 3, 5]
+    assert [value for _, value in logged] == pytest.approx([norms.found[step] for step, _ in logged], rel=1e-4)
+    assert max(norms.found) > 0.1
+
+
+@pytest.fixture(scope="module")
+def events(digits_run):
+    found = EventAccumulator(str(digits_run.folder))
+    found.Reload()
+    return found
+
+
+def test_tensorboard_has_the_config_the_palette_and_the_options_of_the_run(events):
+    text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "max_steps: 30" in text
+    palette = events.Images("palette")[0]
+    assert palette.step == 0
+    assert palette.width > palette.height > 0  # 17 squares beside each other
+    assert any(name.startswith("_hparams_") for name in events.summary_metadata)
+
+
+def test_the_value_of_a_test_stands_at_the_step_of_its_checkpoint(digits_run, igpt, tmp_path):
+    shutil.copytree(digits_run.folder, tmp_path / "mini")
+    code, _, err = igpt("test", "--config", digits_run.config, "--runs_dir", tmp_path, "--ckpt", tmp_path / "mini")
+    assert code == 0, err
+    events = EventAccumulator(str(tmp_path / "mini"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("test/loss")] == [29]  # 30 steps, the last of which is number 29
+
+
+def test_another_logger_gets_what_is_logged_and_the_run_its_folder(digits_run, igpt, tmp_path):
+    options = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path / "logs"]
+    code, out, err = igpt("fit", "--config", digits_run.config, "--runs_dir", tmp_path, *options, "--trainer.max_steps",
+                          6, "--trainer.val_check_interval", 3)  # fmt: skip
+    assert code == 0, err
+    (table,) = (tmp_path / "logs").rglob("metrics.csv")
+    header = table.read_text().splitlines()[0]
+    assert {"train/loss", "val/loss", "train/gradient_norm", "train/images_per_second"} <= set(header.split(","))
+    assert (tmp_path / "mini" / "checkpoints" / "last.ckpt").exists()
+    assert f"next: igpt probe --ckpt {tmp_path / 'mini'}" in out
+
+
+def test_a_confusion_matrix_shows_the_names_of_its_classes():
+    from igpt.data import confusion_figure
+
+    axes = confusion_figure(torch.tensor([[3, 1], [0, 2]]), ["cat", "dog"]).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
