@@ -69,14 +69,14 @@ def help_text() -> str:
     return (
         "igpt: generative pre-training from pixels\n\n"
         f"usage: igpt VERB [options]\n\nverbs:\n{verbs}\n\n"
-        "  igpt VERB --help    the options of a verb\n"
+        "  igpt VERB --help    the options of a verb; --help=all of fit and the like shows the rare ones, too\n"
         "  igpt --version      the version\n"
         "  --debug             anywhere: show the traceback of an error\n"
         "  --allow-imports M   anywhere: let configs name classes of the module M\n\n"
         "everyday:\n"
-        "  igpt fit --config configs/digits_ar.yaml\n"
-        "  igpt probe --ckpt runs/digits_ar/checkpoints/last.ckpt\n"
-        "  igpt sample --ckpt runs/digits_ar/checkpoints/last.ckpt --num 16 --out samples.png\n"
+        "  igpt fit --config digits_ar\n"
+        "  igpt probe --ckpt digits_ar\n"
+        "  igpt sample --ckpt digits_ar --num 16 --out samples.png\n"
     )
 
 

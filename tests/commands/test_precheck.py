@@ -68,7 +68,7 @@ def test_a_checkpoint_that_is_not_there_is_said_with_the_run_that_was_meant(igpt
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_that_the_help_names_passes(igpt, verb):
-    names = set(re.findall(r"^  (?:-. .*, )?--([\w.]+)", igpt(verb, "--help")[1], re.MULTILINE))
+    names = set(re.findall(r"^  (?:-. .*, )?--([\w.]+)", igpt(verb, "--help=all")[1], re.MULTILINE))
     check = Check(verb, verb in TRAINER_VERBS)
     assert len(names) > 2
     for name in names:

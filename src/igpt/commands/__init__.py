@@ -36,7 +36,7 @@ def run(verb: str, arguments: list[str]) -> None:
     own_config = "config" in signature(function).parameters  # `tune` takes a config of `fit`, not one of its own
     if not own_config:
         parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
-    parser.add_function_arguments(function, sub_configs=False)
+    parser.add_function_arguments(function, as_group=False, sub_configs=False)
     words = arrange(renamed(arguments, "--ckpt"), function, WORDS.get(verb))
     values = parser.instantiate(parser.parse_args(words))
     if "ckpt" in values:

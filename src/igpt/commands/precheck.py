@@ -139,7 +139,7 @@ class Check:
             self.classes[key] = path
         return path
 
-    def key(self, name: str, known: Iterable[str] | None, start: str = "", listed: str = "--help") -> None:
+    def key(self, name: str, known: Iterable[str] | None, start: str = "", listed: str = "--help=all") -> None:
         """Raise a UserError with the name that was probably meant, unless the one given is known."""
         if known is not None and name not in known:
             near = nearest(name, known)
