@@ -57,6 +57,7 @@ VERBS = {
     "surprise": "a picture of how surprising each pixel is",
     "import": "make a checkpoint from released weights",
     "export": "write a checkpoint for Hugging Face, or as safetensors",
+    "runs": "list runs with their losses and probes, or remove one",
     "report": "one page of runs beside the published figures",
 }
 TRAINER_VERBS = ("fit", "validate", "test", "predict")

@@ -87,14 +87,16 @@ class CommandParser(LightningArgumentParser):
         check_config(path)
         return super().parse_path(path, *args, **kwargs)
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The help; of Lightning's verbs the common options, unless `--help=all` was typed."""
         whole, CommandParser.whole_help = CommandParser.whole_help, False
         long = any(action.dest.startswith("trainer.") for action in self._actions)
         for action in self._actions if long else ():
             hidden = action.dest not in COMMON or any(name.endswith(".help") for name in action.option_strings)
             action.help = COMMON.get(action.dest) or (SUPPRESS if hidden and not whole else action.help)
-        text = re.sub(r"(--\S+)((?: \S+)?), \1\+ \S+", r"\1\2", super().format_help()).replace(" \x08[", "[")
+        text = re.sub(r"(--\S+)((?: \S+)?), \1\+ \S+", r"\1\2", super().format_help(*args, **kwargs)).replace(
+            " \x08[", "["
+        )
         if word := re.match(r"usage: igpt \w+ ([A-Z]+) ", text):  # it stands without its option's name
             text = re.sub(rf"--{word[1].lower()} (\[ITEM,\.\.\.\]|{word[1]})", word[1], text)
         return text + ("" if whole or not long else f"\nall options: {self.prog.replace(' [options]', '')} {ALL}\n")
