@@ -6,7 +6,14 @@ from inspect import signature
 from typing import Any
 
 # The option that bare words after the verb belong to.
-WORDS = {"classify": "files", "embed": "files", "init": "folder", "report": "runs", "surprise": "files"}
+WORDS = {
+    "classify": "files",
+    "completion": "shell",
+    "embed": "files",
+    "init": "folder",
+    "report": "runs",
+    "surprise": "files",
+}
 # Where a verb's function is, if not in a file of its name.
 PLACES = {"embed": "classify.embed", "import": "import_.import_", "surprise": "sample.surprise"}
 

@@ -54,9 +54,11 @@ from igpt.system.terminal import (
     open_closed_streams,
     with_progress,
 )
+from igpt.system.verbs import TRAINER_VERBS, VERBS
 
 __all__ = [
-    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "Compute", "OutputError",
+    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS", "VERBS",
+    "Compute", "OutputError",
     "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
     "atomic_path", "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind",
     "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name", "find_config", "find_palette", "has_onednn",
