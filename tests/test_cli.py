@@ -67,7 +67,7 @@ def test_an_unforeseen_error_is_one_line_and_exit_1_and_debug_shows_the_tracebac
         raise RuntimeError("disk on fire\nsecond line")
 
     monkeypatch.setattr("igpt.cli.runner", lambda verb: broken)
-    code, _, err = igpt("probe", "--ckpt", "x")
+    code, _, err = igpt("probe", "--ckpt", ".")
     assert code == 1
     assert err.strip() == "igpt probe: RuntimeError: disk on fire (run again with --debug for the traceback)"
     with pytest.raises(RuntimeError):

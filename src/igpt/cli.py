@@ -24,6 +24,8 @@ from igpt import __version__
 from igpt.system import (
     ALLOWED,
     ASKED_TO_END,
+    TRAINER_VERBS,
+    VERBS,
     OutputError,
     Shown,
     UserError,
@@ -39,45 +41,23 @@ from igpt.system import (
     with_configs_found,
 )
 
-VERBS = {
-    "palette": "build a colour palette from the training pixels of any data module",
-    "check": "read every image of any data module once, and list what is broken",
-    "tokenize": "write any data module's images as palette tokens, to train from",
-    "init": "make a palette and a config for a folder of your own pictures",
-    "configs": "list the configs that come with igpt, or copy them",
-    "fit": "train a model from a config",
-    "tune": "try learning rates in turn, and write the config with the best",
-    "validate": "loss on the validation split",
-    "test": "loss on the test split",
-    "predict": "write features of every layer for every split",
-    "probe": "accuracy of the features of every layer",
-    "classify": "class and probability of picture files",
-    "embed": "features of picture files, as arrays",
-    "sample": "draw new images, or complete given ones",
-    "surprise": "a picture of how surprising each pixel is",
-    "import": "make a checkpoint from released weights",
-    "export": "write a checkpoint for Hugging Face, or as safetensors",
-    "runs": "list the runs of a folder, or remove one",
-    "report": "one page of runs beside the published figures",
-}
-TRAINER_VERBS = ("fit", "validate", "test", "predict")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
 def help_text() -> str:
     """What `igpt --help` prints."""
-    verbs = "\n".join(f"  {name:10}{text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:11}{text}" for name, text in VERBS.items())
     return (
         "igpt: generative pre-training from pixels\n\n"
         f"usage: igpt VERB [options]\n\nverbs:\n{verbs}\n\n"
-        "  igpt VERB --help    the options of a verb\n"
+        "  igpt VERB --help    the options of a verb; --help=all of fit and the like shows the rare ones, too\n"
         "  igpt --version      the version\n"
         "  --debug             anywhere: show the traceback of an error\n"
         "  --allow-imports M   anywhere: let configs name classes of the module M\n\n"
         "everyday:\n"
-        "  igpt fit --config configs/digits_ar.yaml\n"
-        "  igpt probe --ckpt runs/digits_ar/checkpoints/last.ckpt\n"
-        "  igpt sample --ckpt runs/digits_ar/checkpoints/last.ckpt --num 16 --out samples.png\n"
+        "  igpt fit --config digits_ar\n"
+        "  igpt probe --ckpt digits_ar\n"
+        "  igpt sample --ckpt digits_ar --num 16 --out samples.png\n"
     )
 
 
@@ -115,7 +95,7 @@ def run(arguments: list[str]) -> int:
     try:
         os.environ[ALLOWED] = " ".join([allowed, *split_allowed(rest)[1]])  # commands that this one starts inherit it
         check_surroundings(rest)
-        with_configs_found(rest)  # a name that is none is said before torch is imported, which takes seconds
+        check_names(verb, with_configs_found(split_allowed(rest)[0]))
         wait_briefly()
         fall_back_to_cpu()
         quiet()
@@ -205,6 +185,11 @@ def unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(VERBS)}"
     return f"there is no verb '{verb}'; {hint}"
+
+
+def check_names(verb: str, words: Sequence[str]) -> None:
+    """Refuse what is misspelt before torch is imported, which takes seconds."""
+    import_module("igpt.commands.precheck").check_names(verb, words, verb in TRAINER_VERBS)
 
 
 def runner(verb: str) -> Callable[[list[str]], object]:

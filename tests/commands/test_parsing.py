@@ -146,9 +146,9 @@ def test_help_is_printed_wherever_it_stands(igpt):
 
 
 def test_the_option_that_bare_words_belong_to_is_one_of_the_verb():
-    from typing import get_type_hints
+    from typing import Literal, get_origin, get_type_hints
 
     for name, words in WORDS.items():
         hint = get_type_hints(function_of(name))[words]
-        assert hint is str or parsing.is_list(hint)
+        assert hint is str or parsing.is_list(hint) or get_origin(hint) is Literal
     assert json.loads(arranged("a b", worded, "files")[1]) == ["a", "b"]

@@ -1,5 +1,6 @@
 """`igpt runs`: what there is, and the removal of one run and no more."""
 
+import re
 import shutil
 
 import pytest
@@ -20,8 +21,12 @@ def test_every_run_is_a_line_in_natural_order_with_its_figures(folder, igpt):
     assert code == 0, err
     head, *lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["ar", "ar2", "ar10", "bert"]
-    assert head.split()[:3] == ["run", "model", "data"]
-    assert all("Digits 8x8" in line and "  30  " in line for line in lines)
+    assert head.split()[:3] == ["name", "data", "model"]
+    for line in lines:
+        assert "Digits 8x8" in line
+        assert "  30  " in line
+        assert re.search(r" \d\.\d{4} ", line)  # the validation loss
+        assert line.endswith(" MB")
     assert " AR " in lines[0]
     assert " BERT " in lines[3]
 
@@ -39,8 +44,9 @@ def test_a_run_is_removed_whole_and_nothing_else(folder, igpt):
     assert sorted(path.name for path in folder.iterdir()) == ["ar", "ar10", "bert", "notes"]
 
 
-@pytest.mark.parametrize("name", ["notes", "gone", "..", "ar/checkpoints", "."])
+@pytest.mark.parametrize("name", ["notes", "gone", "..", "ar/checkpoints", ".", "link", "../all/ar"])
 def test_what_is_no_run_of_the_folder_is_not_removed(folder, igpt, name):
+    (folder / "link").symlink_to(folder / "ar")
     before = sorted(folder.rglob("*"))
     code, _, err = igpt("runs", folder, "--remove", name)
     assert (code, len(err.splitlines())) == (2, 1)
@@ -54,6 +60,13 @@ def test_a_run_that_another_process_uses_is_not_removed(folder, igpt, hold):
         code, _, err = igpt("runs", folder, "--remove", "ar")
     assert (code, len(err.splitlines())) == (2, 1)
     assert (folder / "ar" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("where", ["gone", "a.txt"])
+def test_a_folder_of_runs_that_is_none_is_said(igpt, tmp_path, where):
+    (tmp_path / "a.txt").touch()
+    code, _, err = igpt("runs", tmp_path / where)
+    assert (code, len(err.splitlines())) == (2, 1)
 
 
 def test_a_folder_without_runs_says_how_to_begin_one(igpt, tmp_path):

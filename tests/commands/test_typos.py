@@ -54,7 +54,7 @@ def test_what_was_meant_in_a_config_is_named_in_one_line(right, wrong, meant, ig
 
 def test_a_name_like_no_other_says_where_the_options_are_listed(igpt):
     code, _, err = igpt(*FIT, "--model.zzz", "1")
-    assert (code, err) == (2, "igpt fit: --model.zzz is no option; 'igpt fit --model.help CLASS' lists them\n")
+    assert (code, err) == (2, "igpt fit: --model.zzz is no option; 'igpt fit --model.help Autoregressive' lists them\n")
 
 
 def test_the_command_that_lists_the_options_of_a_class_does(igpt):

@@ -31,3 +31,9 @@ def find_checkpoint(name: str | Path) -> Path:
         if (newest := newest_intact(folder)) is not None:
             return newest
     raise UserError(f"{path} is a folder without a checkpoint; name a .ckpt file, or the folder of a run")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what only a run holds."""
+    kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt"))
+    return kept or any((folder / "checkpoints").glob("*.ckpt"))

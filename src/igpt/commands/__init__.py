@@ -8,6 +8,7 @@ from typing import Any
 # The option that bare words after the verb belong to.
 WORDS = {
     "classify": "files",
+    "completion": "shell",
     "embed": "files",
     "init": "folder",
     "report": "runs",
@@ -16,7 +17,7 @@ WORDS = {
 }
 # Where a verb's function is, if not in a file of its name.
 PLACES = {"embed": "classify.embed", "import": "import_.import_", "surprise": "sample.surprise"}
-PLACES |= {verb: f"before.{verb}.{verb}" for verb in ("check", "configs", "init", "palette", "tokenize")}
+PLACES |= {verb: f"before.{verb}.{verb}" for verb in ("check", "completion", "configs", "init", "palette", "tokenize")}
 
 
 def function_of(verb: str) -> Callable[..., Any]:
@@ -44,7 +45,7 @@ def run(verb: str, arguments: list[str]) -> None:
     own_config = "config" in signature(function).parameters  # `tune` takes a config of `fit`, not one of its own
     if not own_config:
         parser.add_argument("-c", "--config", action="config", help="YAML file with values for these options.")
-    parser.add_function_arguments(function, sub_configs=False)
+    parser.add_function_arguments(function, as_group=False, sub_configs=False)
     words = arrange(renamed(arguments, "--ckpt"), function, WORDS.get(verb))
     values = parser.instantiate(parser.parse_args(words))
     if "ckpt" in values:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from argparse import SUPPRESS
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
@@ -14,7 +15,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from igpt.parsing.configs import check_config
 from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import refused_import, restrict_imports
-from igpt.parsing.typos import of_typo
 from igpt.system import UserError, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
@@ -23,6 +23,21 @@ set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's impor
 _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 LONGEST = 400
+ALL = "--help=all"
+# What `--help` shows of the two hundred options of Lightning's verbs, some in igpt's words; ALL shows the rest, too.
+COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "model", "data", "samples.num")) | {
+    "ckpt_path": "checkpoint, or the folder or name of a run; of fit, where to go on from; last is the run's own last",
+    "seed_everything": "seed of all randomness",
+    "trainer.max_steps": "optimizer steps",
+    "trainer.max_epochs": "passes over the training images, if not max_steps",
+    "trainer.precision": "auto, 32-true, bf16-mixed, 16-mixed, ...; auto is what is quickest here",
+    "trainer.accelerator": "auto, cpu, gpu, cuda or mps",
+    "trainer.devices": "number of processes, or which GPUs",
+    "trainer.val_check_interval": "steps between validations, or a share of an epoch",
+    "trainer.accumulate_grad_batches": "batches a step",
+    "trainer.gradient_clip_val": "largest norm of the gradient",
+    "checkpoint.every_n_train_steps": None,
+}
 GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
@@ -30,7 +45,7 @@ _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 class CommandParser(LightningArgumentParser):
     """jsonargparse's parser, with errors as `UserError`."""
 
-    of_verb: "CommandParser"  # of `fit` and the like, the parser that has the options
+    whole_help = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
@@ -55,6 +70,8 @@ class CommandParser(LightningArgumentParser):
         """Parse a command line; a group of options that a config gives a bare value is refused."""
         restrict_imports()
         words, _ = split_allowed(args[0])  # the launcher has noted which imports they allow
+        CommandParser.whole_help |= ALL in words  # this also parses what follows the verb
+        words = ["--help" if word == ALL else word for word in words]
         values = super().parse_args(expand_words(with_configs_found(words)), *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
             for name in GROUPS:
@@ -70,16 +87,23 @@ class CommandParser(LightningArgumentParser):
         check_config(path)
         return super().parse_path(path, *args, **kwargs)
 
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help; of Lightning's verbs the common options, unless `--help=all` was typed."""
+        whole, CommandParser.whole_help = CommandParser.whole_help, False
+        long = any(action.dest.startswith("trainer.") for action in self._actions)
+        for action in self._actions if long else ():
+            hidden = action.dest not in COMMON or any(name.endswith(".help") for name in action.option_strings)
+            action.help = COMMON.get(action.dest) or (SUPPRESS if hidden and not whole else action.help)
+        text = re.sub(r"(--\S+)((?: \S+)?), \1\+ \S+", r"\1\2", super().format_help(*args, **kwargs)).replace(
+            " \x08[", "["
+        )
+        if word := re.match(r"usage: igpt \w+ ([A-Z]+) ", text):  # it stands without its option's name
+            text = re.sub(rf"--{word[1].lower()} (\[ITEM,\.\.\.\]|{word[1]})", word[1], text)
+        return text + ("" if whole or not long else f"\nall options: {self.prog.replace(' [options]', '')} {ALL}\n")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise UserError(self._one_line(message)) from ex
-
-    def _one_line(self, message: str) -> str:
-        text, parser = flattened(message), self.of_verb if self.prog == "igpt" else self
-        if not self.prog.startswith("igpt"):  # the parser of a class, whose message becomes part of the command's
-            return one_line(text)
-        prog, options = parser.prog.replace(" [options]", ""), re.findall(r"--[\w.]+", parser.format_help())
-        return (None if refused_import(text) else of_typo(text, prog, options)) or one_line(text)
+        raise UserError(one_line(message)) from ex
 
 
 def invoked(verb: str, arguments: list[str]) -> None:
@@ -150,16 +174,14 @@ def as_list(given: list[str], hint: Any) -> list[str]:
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 
 
-def flattened(message: str) -> str:
-    """A parser's message as one line that begins with the option it is about."""
+def one_line(message: str) -> str:
+    """A parser's message as one line that begins with the option it is about; typos were found before (`precheck`)."""
     text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
-    return re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
-
-
-def one_line(text: str) -> str:
-    """What is shown of a parser's message, which is one line already."""
+    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
     if refused := refused_import(text):
         return f"{text.partition(':')[0]}: {refused}"
+    text = re.sub(r"Does not validate against any of the Union subtypes; Subtypes: .*?; Errors:; ", "", text)
+    text = re.sub(r"; Expected a NoneType(; Given value type.*)?", "", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
         names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import yaml
 from torch import Tensor
 
-from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, read_checkpoint, read_meta, step_checkpoints
+from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, is_run, read_checkpoint, read_meta, step_checkpoints
 from igpt.data import decode_rgb
 from igpt.palette import check_colors
 from igpt.report.schema import Count, Data, Events, Module, Picture, Point, Probe, Run, Score, is_number, load
@@ -368,12 +368,6 @@ def gather(folder: str, say: Say = warn) -> Run:
         steps_saved=sorted(step_checkpoints(path / "checkpoints")),
         config=IMPORTED if config is None and os.path.exists(path / IMPORTED) else "config.yaml",
     )
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds what only a run holds."""
-    kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt", "scores.json"))
-    return kept or any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def runs_in(folder: Path) -> list[Path]:

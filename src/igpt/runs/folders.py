@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from igpt.checkpoints import LAST, is_intact, newest_intact, step_checkpoints
+from igpt.checkpoints import LAST, is_intact, is_run, newest_intact, step_checkpoints
 from igpt.parsing import config_name
 from igpt.system import UserError, check_unread, lies_in
 from igpt.training import is_main_process
@@ -50,12 +50,6 @@ def last_checkpoint(folder: Path) -> Path | None:
         state = "is missing" if not there else "is damaged" if last.exists() else "points to a file that is gone"
         print(f"{last} {state}; taking {newest.name}, the newest that is intact", file=sys.stderr)
     return newest
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds what only a run holds."""
-    kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt"))
-    return kept or any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def check_place(config: Any) -> None:

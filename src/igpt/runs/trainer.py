@@ -164,7 +164,6 @@ class TrainerCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the callbacks that every run has."""
         assert isinstance(parser, CommandParser)
-        CommandParser.of_verb = parser
         parser.add_argument("--name", type=str | None, default=None, help="run's name; the config's name if left out")
         parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
         parser.add_argument("--tf32", type=bool, default=True, help="on CUDA, let float32 products round to TF32")

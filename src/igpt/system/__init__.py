@@ -43,6 +43,7 @@ from igpt.system.hardware import (
 from igpt.system.locks import check_unread, in_turn, only_writer, reader
 from igpt.system.plugins import ALLOW, ALLOWED, allowed_imports, load_plugins, packages, registered, split_allowed
 from igpt.system.shipped import find_config, find_palette, shipped, shipped_configs, with_configs_found
+from igpt.system.sources import dataclasses_in, names_in, parameters
 from igpt.system.terminal import (
     ASKED_TO_END,
     OutputError,
@@ -53,14 +54,17 @@ from igpt.system.terminal import (
     open_closed_streams,
     with_progress,
 )
+from igpt.system.verbs import TRAINER_VERBS, VERBS
 
 __all__ = [
-    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "Compute", "OutputError",
-    "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder", "atomic_path",
-    "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind", "digest_of",
-    "fall_back_to_cpu", "final_name", "find_config", "find_palette", "has_onednn", "in_one_line", "in_turn",
-    "keep_freed_memory", "last_line", "lies_in", "link_last", "load_plugins", "lose_output", "move_aside",
-    "only_writer", "open_closed_streams", "packages", "partial_path", "reader", "registered", "remove",
-    "remove_folder", "remove_own", "remove_partial", "replacing", "same_file", "sha256_of", "shipped",
-    "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly", "with_configs_found", "with_progress",
+    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS", "VERBS",
+    "Compute", "OutputError",
+    "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
+    "atomic_path", "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind",
+    "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name", "find_config", "find_palette", "has_onednn",
+    "in_one_line", "in_turn", "keep_freed_memory", "last_line", "lies_in", "link_last", "load_plugins",
+    "lose_output", "move_aside", "names_in", "only_writer", "open_closed_streams", "packages", "parameters",
+    "partial_path", "reader", "registered", "remove", "remove_folder", "remove_own", "remove_partial", "replacing",
+    "same_file", "sha256_of", "shipped", "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly",
+    "with_configs_found", "with_progress",
 ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""The verbs of what comes before training: configs, images, palettes, tokens."""
+"""The verbs of what comes before training: configs, images, palettes, tokens; and completion in the shell."""
