@@ -20,7 +20,7 @@ from networks import SIZES, igpt_module
 from results import row, save_rows
 from through_trainer import RandomImages, colors_of
 
-from igpt.commands.tokenize import tokenize
+from igpt.commands.before.tokenize import tokenize
 from igpt.data import ImageDataModule
 from igpt.modules import Autoregressive
 from igpt.palette import Palette

@@ -72,9 +72,9 @@ TESTS = {
     "data/splits": f"test_splits.py {PURE}a_split_is_a_partition_that_gives_each_class_its_share "
     f"{PURE}few_per_class_are_so_many_of_each_and_none_twice",
     "palette/kmeans": "test_kmeans.py",
-    "probing/knn": "probing/test_knn.py",
-    "probing/sgd": "probing/test_sgd.py",
-    "probing/lbfgs": "probing/test_lbfgs.py test_mps.py::test_probes_are_fitted_where_there_is_float64",
+    "probing/methods/knn": "probing/test_knn.py",
+    "probing/methods/sgd": "probing/test_sgd.py",
+    "probing/methods/lbfgs": "probing/test_lbfgs.py test_mps.py::test_probes_are_fitted_where_there_is_float64",
     "probing/protocol": "probing/test_protocol.py probing/test_lbfgs.py",
     "model/attention": "test_attention.py test_transformer.py",
     "model/transformer": "test_transformer.py test_attention.py",
@@ -266,7 +266,7 @@ def try_file(name: str, sample: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", help="such as model/objectives or probing/knn; all of them if left out")
+    parser.add_argument("files", nargs="*", help="such as model/objectives; all of them if left out")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants of a file that are tried at most")
     arguments = parser.parse_args()
     sys.path[:0] = [str(REPO), str(REPO / "src"), str(REPO / "datamodules")]

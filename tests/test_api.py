@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 import igpt as api
+from igpt.api import Model
 from igpt.data import TensorImages
+from igpt.modules import Loaded
 from igpt_datamodules import Digits
 from igpt_datamodules.files import Stored, StoredImages
 
@@ -122,6 +125,8 @@ def test_what_is_no_image_is_said_in_one_line(model, images, words):
         (lambda m, x: m.features(x, layers=[9]), r"^layers 9: this model has layers 0 to 3$"),
         (lambda m, x: m.features(x, layers=[-5]), r"^layers 4: this model has layers 0 to 3$"),
         (lambda m, x: m.features(x, layers=[]), "^layers "),
+        (lambda m, x: m.features(x, layers=[1.5]), r"^layers \[1.5\] must be whole numbers"),
+        (lambda m, x: m.features(x, layers="all"), "^layers 'all' must be whole numbers"),
         (lambda m, x: m.features(x, norm="odd"), "^norm odd"),
         (lambda m, x: m.features(x, grid=9), "^grid 9"),
         (lambda m, x: m.features(x, masks=1), "leave masks out"),
@@ -162,6 +167,7 @@ def test_layers_are_counted_from_both_ends(model, test_images):
     assert found[3].dtype == np.float32
     assert list(model.features(test_images[0])) == [0, 1, 2, 3]
     assert list(model.features(test_images[0], layers=2)) == [2]
+    assert list(model.features(test_images[0], layers=np.int64(2))) == [2]
 
 
 def test_gradients_are_kept_where_they_are_asked_for_only(model, test_images):
@@ -179,6 +185,19 @@ def test_the_nll_of_pixels_sums_to_that_of_the_image_in_raster_order(model, test
     assert (whole.shape, pixels.shape) == ((5,), (5, 8, 8))
     assert np.allclose(pixels.sum((1, 2)), whole, rtol=1e-5)
     assert 0 < whole.min() / 64 < whole.max() / 64 < np.log(17) + 3
+
+
+def test_pixels_are_in_raster_order_whatever_the_order_of_the_sequence(digits_run, test_images):
+    shape = api.TransformerConfig(2, 16, 2, 64, 17)
+    module = api.Autoregressive(shape, palette=str(digits_run.palette), order="random")
+    torch.nn.init.normal_(module.transformer.head.weight, generator=torch.Generator().manual_seed(0))
+    mixed = Model(Loaded(module.eval(), Path("random"), 0, None), "cpu", "32-true")
+    with torch.inference_mode():
+        sequence = module.surprise(module.encode(test_images)).numpy()
+    pixels = mixed.nll(test_images, per_pixel=True).reshape(5, 64)
+    assert (pixels[:, module.pixel_order.numpy()] == sequence).all()
+    assert (pixels != sequence).any()
+    assert (mixed.palette.decode(mixed.palette.encode(test_images))[..., 0] == test_images[:, 0].numpy()).all()
 
 
 def test_samples_and_completions_are_arrays_that_become_pictures(model, test_images, tmp_path):

@@ -109,6 +109,10 @@ def test_the_house_can_be_drawn_from_memory():
     assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 24
     assert len(arrows()) <= 90
     assert len(list(ROOT.glob("*.py"))) <= 8
+    folders = {path.parent for path in files()}
+    assert {
+        folder.name: len(list(folder.glob("*.py"))) for folder in folders if len(list(folder.glob("*.py"))) > 10
+    } == {}
 
 
 def test_the_network_and_its_weights_know_torch_and_numpy_but_not_lightning():

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from igpt.modules.loading import load
-from igpt.probing.lbfgs import probing_device
+from igpt.probing.methods.lbfgs import probing_device
 from tests.mps import OnMPS, mac
 
 QUIET = ["--trainer.accelerator", "mps", "--samples.num", 2, "--samples.completions", 2]

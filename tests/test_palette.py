@@ -221,7 +221,7 @@ def test_counting_and_clustering_11_million_different_colors_stays_under_1_gib(t
     script.write_text(
         """
 import torch
-from igpt.commands.palette import palette
+from igpt.commands.before.palette import palette
 from igpt.data import ImageDataModule, LabelledImages
 
 class Noise(LabelledImages):

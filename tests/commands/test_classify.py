@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 import igpt as api
+from igpt.data import rng_of
+from igpt.modules import EVALUATE
 from igpt_datamodules import Digits
 from tests.modules.test_finetune import fit, joint_model
 
@@ -68,6 +70,18 @@ def rows_of(path):
     """The rows of a CSV file."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_vote_over_masks_is_that_of_the_test_of_every_batch(joint, pictures):
+    model, data = api.load(joint[0]), Digits(batch_size=32)
+    expected = []
+    with torch.inference_mode():
+        for number, (images, _) in enumerate(data.test_dataloader()):
+            rng = rng_of(EVALUATE, 0, number)
+            expected.append(model.module.predict_classes(model.module.core.encode(images), rng))
+    found = model.predict(sorted(pictures[0].iterdir()))
+    assert (found.labels == torch.cat([labels for labels, _ in expected]).numpy()).all()
+    assert (found.probs == torch.cat([logits for _, logits in expected]).softmax(1).numpy()).all()
 
 
 def flat(value, name=""):

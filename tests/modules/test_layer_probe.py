@@ -16,10 +16,10 @@ from igpt.checkpoints.format import CHECKPOINT_KEY
 from igpt.data import SplitOptions, TensorImages
 from igpt.model.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
-from igpt.probing.lbfgs import fit_probes
+from igpt.probing.methods.lbfgs import fit_probes
+from igpt.probing.methods.sgd import SGDRecipe, group_inputs
+from igpt.probing.methods.sgd_training import FILE, LayerProbe, sgd_probe
 from igpt.probing.protocol import accuracy, standardise
-from igpt.probing.sgd import SGDRecipe, group_inputs
-from igpt.probing.sgd_training import FILE, LayerProbe, sgd_probe
 from igpt.system.errors import UserError
 from igpt.system.hardware import Compute
 from igpt_datamodules import Digits

@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from igpt.probing.knn import ROWS, Neighbours, knn_layer, vote
+from igpt.probing.methods.knn import ROWS, Neighbours, knn_layer, vote
 from igpt.system.errors import UserError
 
 

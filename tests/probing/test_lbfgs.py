@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from igpt.probing.lbfgs import HISTORY, _Memory, fit_probes, lbfgs_layers
+from igpt.probing.methods.lbfgs import HISTORY, _Memory, fit_probes, lbfgs_layers
 from igpt.probing.protocol import LayerResult, accuracy, best_layer, standardise
 
 

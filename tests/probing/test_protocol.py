@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from igpt.probing.knn import knn_layers
-from igpt.probing.lbfgs import L2, lbfgs_layers
+from igpt.probing.methods.knn import knn_layers
+from igpt.probing.methods.lbfgs import L2, lbfgs_layers
 from igpt.probing.protocol import (
     LayerResult,
     accuracy,

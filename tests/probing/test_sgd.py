@@ -7,9 +7,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from igpt.model.features import FeatureOptions
-from igpt.probing.lbfgs import fit_probes
-from igpt.probing.protocol import accuracy
-from igpt.probing.sgd import (
+from igpt.probing.methods.lbfgs import fit_probes
+from igpt.probing.methods.sgd import (
     RATES,
     LinearProbes,
     Moments,
@@ -21,6 +20,7 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
+from igpt.probing.protocol import accuracy
 
 
 def problem(layers=3, images=64, width=5, dtype=torch.float64):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +14,7 @@ from igpt.report import figures, tables
 from igpt.report.page import Commands, Section, markdown, page, sections
 from igpt.report.published import PUBLISHED
 from igpt.report.reading import gather, gather_all
-from igpt.report.schema import Data, LayerScore, Likelihood, LowData, Picture, Score
+from igpt.report.schema import Data, LayerScore, Likelihood, LowData, Picture, Point, Score
 from igpt.report.tables import Table
 from tests.report.folders import pretrained, tuned
 from tests.report.made_up import PEAK, probe, run, scored, traced
@@ -231,18 +232,44 @@ def test_low_data_rows_hold_mean_deviation_and_number_of_subsets():
     assert rows[1] == ["fine-tuned AR, 25 labels a class", "Digits 8x8", "25", "75.0 ± 7.1 %", "2"]
 
 
-def test_published_figures_stand_beside_runs_on_the_same_data_only():
-    digits = tables.published([run("a", accuracies=PEAK)])
-    assert all(row[-1].startswith("context only") for row in digits.rows)
-    assert len(digits.rows) == len(PUBLISHED)
-    cifar = run("c", probes=[probe(data=Data("CIFAR10", 32))])
-    matched = [row for row in tables.published([cifar]).rows if not row[-1].startswith("context only")]
-    assert [row[:3] for row in matched] == [
-        ["linear probe: iGPT-L, pre-trained on ImageNet", "CIFAR10 32x32", "96.3 %"]
-    ]
-    assert "AR 90.0 % (1 run)" in matched[0][-1]
-    small = run("d", probes=[probe(data=Data("CIFAR10", 8))])
-    assert all(row[-1].startswith("context only") for row in tables.published([small]).rows)
+def test_published_figures_stand_beside_runs_on_the_same_data_and_the_others_are_folded_away():
+    digits = [run("a", accuracies=PEAK)]
+    assert tables.published(digits) is None
+    assert len(tables.context(digits).rows) == len(PUBLISHED)
+    assert tables.context(digits).folded
+    cifar = [run("c", probes=[probe(data=Data("CIFAR10", 32))])]
+    (matched,) = tables.published(cifar).rows
+    assert matched[:3] == ["linear probe: iGPT-L, pre-trained on ImageNet", "CIFAR10 32x32", "96.3 %"]
+    assert "AR 90.0 % (1 run)" in matched[-1]
+    assert len(tables.context(cifar).rows) == len(PUBLISHED) - 1
+    assert tables.published([run("d", probes=[probe(data=Data("CIFAR10", 8))])]) is None
+
+
+def test_claims_without_figures_are_one_list_with_what_it_takes():
+    text = markdown("t", "s", sections([run("a", accuracies=PEAK)]))
+    listed = text[text.index("Not testable yet") :]
+    assert "BERT is behind AR on linear probes" in listed
+    assert "needs a probed AR run and a probed BERT run" in listed
+    assert "The best features lie in the middle of the network" in text[: text.index("Not testable yet")]
+
+
+def test_loss_and_features_come_before_the_findings():
+    titles = [section.title for section in sections([run("a", accuracies=PEAK)])]
+    assert [titles.index(name) for name in ("Runs", "Loss", "Features", "Palette and pictures")] == [0, 1, 2, 3]
+
+
+def test_no_chart_shows_a_single_point():
+    once = traced("a", [2.0], [0.5])
+    assert figures.loss_against_accuracy([once]) is None
+    assert figures.objectives([once]) is None
+    assert figures.loss_against_accuracy([once, traced("b", [2.0, 1.5], [0.5, 0.7])]) is not None
+
+
+def test_a_fine_tuned_run_shows_its_accuracy_on_validation_too():
+    known = fine_tuned("t", "AR", 0.9)
+    curves = {**known.events.curves, "val/accuracy": [Point(10, 0.5), Point(20, 0.85)]}
+    (cells,) = rows_of(tables.summary([replace(known, events=replace(known.events, curves=curves))]))
+    assert cells["Test accuracy"] == "90.0 % (validation 85.0 %)"
 
 
 def test_large_pictures_are_made_smaller_and_the_page_stays_below_5_mb(tmp_path):

@@ -12,59 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from igpt.api.colours import Colours
 from igpt.api.intake import Broken, batches
 from igpt.api.pictures import Pictures, Predictions
 from igpt.api.words import speaks_python
 from igpt.data import ImageDataModule, open_mask, rng_of
 from igpt.model import FeatureOptions, SamplingOptions, check_layers
 from igpt.modules import BERT, EVALUATE, FEATURES, Joint, Loaded, PixelModel, PixelModule
-from igpt.palette import Palette
 from igpt.probing import SavedProbe
 from igpt.system import Compute, UserError, compute_of
 
 BATCH = 64  # images at once, where a checkpoint does not say with how many it was trained
 AT_ONCE = 256  # pictures that are drawn together
 Floats = NDArray[np.float32]
-
-
-class Colours:
-    """The palette of a model: pictures of any kind to tokens in raster order, and back."""
-
-    def __init__(self, model: "Model") -> None:
-        self._model = model
-
-    def __len__(self) -> int:
-        return self._palette.k
-
-    @property
-    def _palette(self) -> Palette:
-        return self._model.module.core.palette
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        """The colours, uint8 `(k, 3)`."""
-        return self._palette.rgb().cpu().numpy()
-
-    @speaks_python
-    def encode(self, images: Any) -> NDArray[np.int64]:
-        """Tokens int64 `(N, R * R)` in raster order: the number of the nearest colour of every pixel."""
-        model = self._model
-        model.module.core.check_palette()
-        parts = [self._palette.encode(part.to(model.device)) for part in model.batches(images)]
-        return torch.cat(parts).cpu().numpy()
-
-    @speaks_python
-    def decode(self, tokens: Any) -> Pictures:
-        """Pictures uint8 `(..., R, R, 3)` of tokens `(..., R * R)` in raster order."""
-        side, found = self._model.resolution, torch.as_tensor(tokens)
-        if found.ndim < 1 or found.shape[-1] != side * side or found.is_floating_point() or found.dtype == torch.bool:
-            raise UserError(
-                f"tokens: {found.dtype} {tuple(found.shape)} are none; give whole numbers (N, {side * side})"
-            )
-        if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < len(self):
-            raise UserError(f"tokens must lie in 0..{len(self) - 1}, the numbers of the palette's colours")
-        flat = found.reshape(-1, side * side).long().to(self._model.device)
-        return Pictures.of(self._palette.decode(flat).unflatten(0, found.shape[:-1] or (1,)))
 
 
 class Model:
@@ -175,11 +135,14 @@ class Model:
         finally:
             self.module.train(was_training)
 
-    def layer_numbers(self, layers: int | Sequence[int] | None) -> list[int]:
-        """Layers of 0..L for those asked for: negative ones count from the end, None is all."""
-        asked = range(self.n_layers + 1) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    def layer_numbers(self, layers: int | Sequence[int] | None) -> dict[int, int]:
+        """The layers asked for, each with its number in 0..L: negative ones count from the end, None is all."""
+        given = np.atleast_1d(range(self.n_layers + 1) if layers is None else layers)
+        if given.size and given.dtype.kind not in "iu":
+            raise UserError(f"--layers {layers!r} must be whole numbers, such as [6] or [-1]; leave it out for all")
+        asked: list[int] = given.tolist()
         check_layers([abs(layer + 1) if layer < 0 else layer for layer in asked], self.n_layers)
-        return [layer + self.n_layers + 1 if layer < 0 else layer for layer in asked]
+        return {layer: layer + self.n_layers + 1 if layer < 0 else layer for layer in asked}
 
     @speaks_python
     def features(
@@ -208,15 +171,16 @@ class Model:
         """
         how, numbers = FeatureOptions(norm, grid, masks), self.layer_numbers(layers)
         how.check(self.resolution, self.module.core.causal)
-        asked = range(self.n_layers + 1) if layers is None else [layers] if isinstance(layers, int) else layers
         parts: list[Tensor] = []
         with self._running() as core:
             for number, part in enumerate(self.batches(images, batch_size, workers, broken)):
                 tokens = core.encode(part.to(self.device))
-                parts.append(core.features(tokens, numbers, how, rng_of(FEATURES, 0, number)).float().cpu())
+                parts.append(
+                    core.features(tokens, list(numbers.values()), how, rng_of(FEATURES, 0, number)).float().cpu()
+                )
         if not parts:
             raise none_left(broken)
-        return dict(zip(asked, torch.cat(parts, 1).numpy(), strict=True))
+        return dict(zip(numbers, torch.cat(parts, 1).numpy(), strict=True))
 
     @speaks_python
     def forward_features(self, images: Tensor, layers: int | Sequence[int] = -1, *, gradients: bool = False) -> Tensor:
@@ -235,7 +199,7 @@ class Model:
             )
         with torch.set_grad_enabled(gradients), self._compute().autocast():
             core = self.module.core
-            return core.features(core.encode(images.to(self.device)), self.layer_numbers(layers))
+            return core.features(core.encode(images.to(self.device)), list(self.layer_numbers(layers).values()))
 
     @speaks_python
     def nll(

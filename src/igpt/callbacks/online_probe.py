@@ -28,7 +28,7 @@ class OnlineProbe(pl.Callback):
         every_n_steps: optimizer steps between two probes.
         train_images: at most so many training images, chosen by the seed.
         val_images: at most so many validation images, chosen by the seed.
-        l2: factor of the penalty; see `igpt.probing.lbfgs`.
+        l2: factor of the penalty; see `igpt.probing.methods.lbfgs`.
         seed: of the choice of images.
         strength: the name of `l2` in igpt 0.1.
 

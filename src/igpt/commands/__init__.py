@@ -12,15 +12,17 @@ WORDS = {
     "embed": "files",
     "init": "folder",
     "report": "runs",
+    "runs": "folder",
     "surprise": "files",
 }
 # Where a verb's function is, if not in a file of its name.
 PLACES = {"embed": "classify.embed", "import": "import_.import_", "surprise": "sample.surprise"}
+PLACES |= {verb: f"before.{verb}.{verb}" for verb in ("check", "completion", "configs", "init", "palette", "tokenize")}
 
 
 def function_of(verb: str) -> Callable[..., Any]:
     """The function of a verb, imported only now."""
-    module, _, name = PLACES.get(verb, f"{verb}.{verb}").partition(".")
+    module, _, name = PLACES.get(verb, f"{verb}.{verb}").rpartition(".")
     function: Callable[..., Any] = getattr(import_module(f"igpt.commands.{module}"), name)
     return function
 

@@ -112,7 +112,7 @@ def embed(
     kept = left(paths, broken)
     if target.suffix == ".npz":
         with atomic_path(target) as path, path.open("wb") as file:
-            arrays = dict(zip(map("layer_{}".format, model.layer_numbers(asked)), found.values(), strict=True))
+            arrays = dict(zip(map("layer_{}".format, model.layer_numbers(asked).values()), found.values(), strict=True))
             np.savez(file, files=np.array(kept), **arrays)  # type: ignore[arg-type]
     else:
         with atomic_path(target) as path, atomic_path(target.with_suffix(".txt")) as names:

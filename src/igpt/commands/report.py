@@ -20,7 +20,8 @@ def report(runs: list[str], out: str = "report.html") -> None:
     named.
 
     Args:
-        runs: folders of runs, such as runs/digits_ar; runs that differ in nothing but seeds are taken together.
+        runs: folders of runs, such as runs/digits_ar, or one that holds runs; runs that differ in nothing but seeds are
+            taken together.
         out: page to write, ending in .html.
 
     Raises:

@@ -1,75 +1,61 @@
-"""`igpt runs`: what has been trained, and how it went."""
+"""`igpt runs`: what there is in a folder of runs, and the removal of one."""
 
 from pathlib import Path
 
-from igpt.checkpoints import is_run
-from igpt.report import gather_all, warn
+from igpt.checkpoints import step_checkpoints
+from igpt.report import Run, gather_all, runs_in, warn
 from igpt.system import UserError, check_unread, only_writer, remove_folder
 
-HEAD = ("name", "data", "model", "steps", "val loss", "test loss", "probe", "size")
+HEADS = ("run", "model", "data", "steps", "val loss", "test loss", "best probe", "MB")
 
 
-def runs(runs_dir: str = "runs", remove: str | None = None) -> None:
-    """List runs, or remove one.
-
-    A line a run: data, model, optimizer steps, losses in nats per pixel, test accuracy of the best layer's probe in per
-    cent, and size on disk.
+def runs(folder: str = "runs", remove: str | None = None) -> None:
+    """List the runs of a folder: model, data, steps, losses in nats per pixel, best probe, size on disk.
 
     Args:
-        runs_dir: folder of all runs.
-        remove: name of a run to delete with its checkpoints, for good.
+        folder: that holds runs.
+        remove: name of a run to delete, with all its checkpoints, instead.
+    """
+    if remove is not None:
+        remove_run(Path(folder), remove)
+        return
+    found = [str(path) for path in runs_in(Path(folder))]
+    if not found:
+        raise UserError(f"{folder} holds no runs; begin one with 'igpt fit --config digits_ar'")
+    rows = [HEADS, *(row_of(run) for run in gather_all(found, warn))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def row_of(run: Run) -> tuple[str, ...]:
+    """Cells of a run, empty where a figure is not there."""
+    validated = None if run.steps is None else run.val_loss_at(run.steps)
+    best = run.probe.result.best if run.probe else None
+    tested = run.tested("accuracy") if run.objective == "Joint" else None
+    return (
+        run.name,
+        run.objective if run.objective == run.core else f"{run.objective} on {run.core}",
+        run.data.label,
+        "" if run.steps is None else f"{run.steps:,}",
+        f"{validated.value:.4f}" if validated else "",
+        "" if (loss := run.tested(run.loss_tag)) is None else f"{loss:.4f}",
+        f"{best.test_accuracy:.3f} at layer {best.layer}" if best else "" if tested is None else f"test {tested:.3f}",
+        f"{sum(path.stat().st_size for path in Path(run.folder).rglob('*') if path.is_file()) / 1e6:,.1f}",
+    )
+
+
+def remove_run(folder: Path, name: str) -> None:
+    """Delete one run.
 
     Raises:
-        UserError: there is no such folder, or what is to be removed is no run, or another process uses it.
+        UserError: there is no run of this name in the folder, or another process uses it.
     """
-    home = Path(runs_dir)
-    if not home.is_dir():
-        raise UserError(f"--runs_dir {runs_dir} is no folder; train first, or name the folder of your runs")
-    if remove is not None:
-        remove_run(home, remove)
-        return
-    found = sorted(folder for folder in home.iterdir() if folder.is_dir() and is_run(folder))
-    rows = [HEAD, *map(row, found)]
-    widths = [max(len(each[column]) for each in rows) for column in range(len(HEAD))]
-    for each in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip())
-
-
-def remove_run(home: Path, name: str) -> None:
-    """Delete the folder of one run, and of nothing else."""
-    folder = home / name
-    if Path(name).name != name or folder.is_symlink() or not folder.is_dir() or not is_run(folder):
-        raise UserError(f"--remove {name} is no run in {home}; 'igpt runs' lists them")
-    if other := next((child.name for child in folder.iterdir() if child.is_dir() and is_run(child)), None):
-        raise UserError(f"--remove {name} holds other runs, such as {other}; move them away first")
-    size = size_of(folder)
-    with only_writer(folder, "leave --remove out"):
-        check_unread(folder, "leave --remove out")
-        remove_folder(folder)
-    print(f"removed {folder}, {size}")
-
-
-def row(folder: Path) -> tuple[str, ...]:
-    """The line of a run; of one that cannot be read, its name and size."""
-    try:
-        run = gather_all([str(folder)], warn)[0]
-    except UserError as error:
-        warn(str(error))
-        return (folder.name, *["-"] * (len(HEAD) - 2), size_of(folder))
-    steps = run.steps or 0
-    validated = run.val_loss_at(steps)
-    model = f"{run.objective} {run.parameters / 1e6:.1f} M" if run.parameters else run.objective
-    probe = run.probe.result.best.test_accuracy if run.probe else None
-    losses = [
-        f"{loss:.4f}" if loss is not None else "-"
-        for loss in (validated.value if validated else None, run.tested(run.loss_tag))
-    ]
-    accuracy = f"{100 * probe:.1f}" if probe is not None else "-"
-    return (folder.name, run.data.label, model, f"{steps:,}", *losses, accuracy, size_of(folder))
-
-
-def size_of(folder: Path) -> str:
-    """Bytes of all files in a folder, each counted once however many names it has."""
-    files = {(stat.st_dev, stat.st_ino): stat.st_size for path in folder.rglob("*") if not path.is_dir()
-             for stat in [path.lstat()]}  # fmt: skip
-    return f"{sum(files.values()) / 1e6:,.1f} MB"
+    place = folder / name
+    if Path(name).name != name or place.is_symlink() or place not in runs_in(folder):
+        raise UserError(f"--remove {name}: {folder} holds no run of this name; 'igpt runs' lists those that it holds")
+    with only_writer(place, "remove it then"):
+        check_unread(place, "remove it then")
+        saved = len(step_checkpoints(place / "checkpoints"))
+        remove_folder(place)
+    print(f"removed {place}, with {saved} checkpoints")

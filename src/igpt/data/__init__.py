@@ -32,6 +32,7 @@ from igpt.data.images import (
     fingerprint,
     label_bytes,
     pixel_sha256,
+    wrap,
 )
 from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
 from igpt.data.plots import beside, confusion_figure, enlarge, grid, heat, heat_legend, scale_for, with_headings
@@ -49,5 +50,5 @@ __all__ = [
     "confusion_figure", "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class",
     "fingerprint", "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture",
     "open_rgb", "permuted", "picture_suffixes", "pixel_sha256", "random_ints", "resample", "resized", "rng_of",
-    "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings",
+    "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings", "wrap",
 ]  # fmt: skip

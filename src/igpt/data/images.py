@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from igpt.data.imagefile import centre_crop_box, resample, upright_rgb
 from igpt.system import UserError
 
 NO_LABEL = -1
@@ -176,3 +177,37 @@ def in_memory(images: LabelledImages) -> InMemory | None:
     for indices in reversed(chosen):
         rows = rows[indices]
     return InMemory(images.images, images.labels, rows, augment)
+
+
+class WrappedImages(LabelledImages):
+    """A data set of `(PIL image, label)` pairs, as torchvision's are, brought to one size when read."""
+
+    def __init__(self, dataset: Any, resolution: int, labels: Sequence[int] | Tensor) -> None:
+        self.dataset, self.resolution, self.labels = dataset, resolution, labels
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = upright_rgb(self.dataset[index][0])
+        return resample(image, centre_crop_box(image.size), self.resolution), int(self.labels[index])
+
+
+def wrap(dataset: Any, resolution: int) -> LabelledImages:
+    """Any map-style data set of `(PIL image, label)` pairs as images of a data module.
+
+    Each image is brought to `resolution` by the centre crop and filter of the other data modules. Labels are taken from
+    `dataset.targets` or `dataset.labels`, without which every item is read once.
+
+    Args:
+        dataset: with `len` and indexing; labels are whole numbers from 0 on, or None for images without.
+        resolution: side R.
+
+    Raises:
+        UserError: an item is no pair of an image and a label.
+    """
+    known = next((getattr(dataset, name) for name in ("targets", "labels") if hasattr(dataset, name)), None)
+    if known is None:
+        try:
+            known = [label for _, label in (dataset[index] for index in range(len(dataset)))]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"wrap: {type(dataset).__name__} does not give pairs of image and label") from error
+    labels = torch.tensor([NO_LABEL if label is None else int(label) for label in known])
+    return WrappedImages(dataset, resolution, labels)

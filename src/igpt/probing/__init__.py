@@ -1,8 +1,8 @@
 """Fitting classifiers on fixed features, and the protocol around it (paper, section 2.4)."""
 
 from igpt.probing.extract import LayerFeatures, count_classes, stored_features
-from igpt.probing.lbfgs import fit_probes, probing_device
 from igpt.probing.methods import METHODS, low_data, methods_named, run_method, subset_indices, subsets_of
+from igpt.probing.methods.lbfgs import fit_probes, probing_device
 from igpt.probing.protocol import ProbeOptions, ProbeTask, accuracy, standardise
 from igpt.probing.results import ProbeReport, check_results, read_results
 from igpt.probing.saved import SavedProbe, check_saving, saved_probe

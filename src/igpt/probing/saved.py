@@ -12,8 +12,8 @@ from torch import Tensor
 
 from igpt.model import FeatureOptions
 from igpt.modules import Loaded
-from igpt.probing.lbfgs import LBFGS, fit_probes
 from igpt.probing.methods import MethodResults
+from igpt.probing.methods.lbfgs import LBFGS, fit_probes
 from igpt.probing.protocol import ProbeTask, best_layer, moments
 from igpt.probing.results import SAVED
 from igpt.probing.store import FeatureType

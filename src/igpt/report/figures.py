@@ -157,7 +157,7 @@ def loss_against_accuracy(runs: list[Run]) -> Image | None:
         for run in runs
         if (known := trace(run))
     ]
-    if not traces:
+    if not any(len(points) > 1 for _, points in traces):
         return None
 
     def draw(axes: Any) -> None:
@@ -183,7 +183,7 @@ def objectives(runs: list[Run]) -> Image | None:
         for place in places for way, found in ways.items() if place in found
     ]  # fmt: skip
     sides = sorted({side for _, of in bars for side in of}, key=lambda side: (side not in CORES, side))
-    if not set(CORES) & set(sides):
+    if not set(CORES) & set(sides) or sum(len(of) for _, of in bars) < 2:
         return None
 
     def draw(axes: Any) -> None:

@@ -51,17 +51,18 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
     )
     unread = ["All that could be read is on this page. These could not:", *left_out]
     features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs)]
-    protocols = (tables.probes, tables.fine_tuned, tables.published, tables.losses_and_probes, tables.all_layers,
-                 tables.moved_aside)  # fmt: skip
+    protocols = (tables.probes, tables.fine_tuned, tables.published, tables.context, tables.losses_and_probes,
+                 tables.all_layers, tables.moved_aside)  # fmt: skip
     pictures = [*figures.palettes(runs), *figures.drawings(runs)]
+    judged, open_ = ([one for one in all_findings(runs) if bool(one.evidence) == has] for has in (True, False))
     likelihood = "Generation: exact likelihood of the test images"
     return [
-        Section("Runs", [tables.summary(runs), tables.data_sets(runs)]),
+        Section("Runs", [tables.summary(runs), tables.networks(runs), tables.data_sets(runs)]),
         *([Section("Left out", unread)] if left_out else []),
-        Section("Findings of the paper in these runs", [about, *all_findings(runs)]),
         Section("Loss", figures.loss_curves(runs), "No events of training were found."),
         Section("Features", features, "No probe.json was found."),
         Section("Palette and pictures", pictures, "No pictures were found."),
+        Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
         Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
         Section("Figures and their protocol", [make(runs) for make in protocols]),

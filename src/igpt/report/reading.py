@@ -370,8 +370,27 @@ def gather(folder: str, say: Say = warn) -> Run:
     )
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what only a run holds."""
+    kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt", "scores.json"))
+    return kept or any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs that lie in a folder, by name, 2 before 10."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in inside if path.is_dir() and is_run(path)), key=natural)
+
+
+def holds_runs(folder: str) -> bool:
+    """Whether a folder is no run itself, but has some in it."""
+    return not is_run(Path(folder)) and bool(runs_in(Path(folder)))
+
+
 def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
-    """The runs in the order given; one named twice counts once, and runs of equal names get their folders as names.
+    """The runs in the order given, of a folder of runs all; one named twice counts once.
+
+    Runs of equal names get their folders as names.
 
     Raises:
         UserError: no run is named, there is no such folder, or nothing is left.
@@ -379,12 +398,12 @@ def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
     if not folders:
         raise UserError("no run is named; give folders of runs, such as: igpt report runs/digits_ar --out report.html")
     places: dict[str, str] = {}
-    for folder in folders:
+    for folder in [one for given in folders for one in (runs_in(Path(given)) if holds_runs(given) else [given])]:
         if not os.path.lexists(folder):
             raise UserError(f"run {folder}: {NO_FOLDER}")
-        places.setdefault(os.path.realpath(folder), folder)
+        places.setdefault(os.path.realpath(folder), str(folder))
     if len(places) == 1:
-        return told_apart([gather(folders[0], say)])
+        return told_apart([gather(next(iter(places.values())), say)])
     found = [attempt(partial(gather, folder, say), folder, "", say, None) for folder in places.values()]
     runs = told_apart([run for run in found if run])
     if not runs:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
-from igpt.report.published import PUBLISHED, beside
+from igpt.report.published import PUBLISHED, Published, beside
 from igpt.report.schema import Data, LayerScore, Point, Probe, Run, Score
 
 NONE = "—"
 LAST_VALUES = 5  # of the training loss, which is a single batch's each
 NAMED = 8  # runs in one cell
-FOLDED = ("Every layer", "Checkpoints: loss and probe")
+CONTEXT = "Published figures on other data"
+FOLDED = ("Every layer", "Checkpoints: loss and probe", "Networks", CONTEXT)
 SPLITS = ("train", "val", "test")
 
 
@@ -76,14 +77,29 @@ def final(points: list[Point], most: int = 1) -> float | None:
 
 def summary(runs: list[Run]) -> Table | None:
     """One row a run."""
-    heads = "Run|Objective|Data|>Best layer|>Probe|>Test accuracy|>Test loss|>Validation loss|>Training loss|>Steps|"
+    heads = "Run|Objective|Data|>Best layer|>Probe|>Test accuracy|>Test loss|>Validation loss|>Training loss|>Steps"
     note = (
         "Losses are nats per pixel, in brackets bits per pixel: of all pixels for AR, of masked ones for BERT, so the "
         "two are different quantities; of fine-tuned runs L_GEN alone. Training loss is the mean of the last "
         f"{LAST_VALUES} logged batches. Probe: test accuracy of the layer with the best validation accuracy. Test "
         "accuracy is that of fine-tuned runs."
     )
-    return table(f"{heads}>Seed|Network|>Parameters", map(summary_row, runs), note)
+    return table(heads, map(summary_row, runs), note)
+
+
+def networks(runs: list[Run]) -> Table | None:
+    """Seed and shape of every run."""
+    rows = (
+        (run.name, plain(run.seed), shape(run.network) + (f", {run.network.n_heads} heads" if run.network else ""),
+         run.parameters)
+        for run in runs
+    )  # fmt: skip
+    return table("Run|>Seed|Network|>Parameters", rows, title="Networks")
+
+
+def untestable(findings: Sequence[Any]) -> Table | None:
+    """Claims that these runs have no figures for, and what it takes."""
+    return table("Claim|What it takes", ((one.claim, one.missing) for one in findings), title="Not testable yet")
 
 
 def summary_row(run: Run) -> list[object]:
@@ -100,13 +116,16 @@ def summary_row(run: Run) -> list[object]:
         run.data.label,
         plain(best.layer) if best else None,
         f"{share(best.test_accuracy)}{on}" if best else None,
-        share(tuned_accuracy(run)),
+        tuned_cell(run),
         *(None if run.weight == 0 else both_units(loss) for loss in losses),
         f"{cell(run.steps)} of {cell(run.max_steps)}" if unfinished else run.steps,
-        plain(run.seed),
-        shape(run.network) + (f", {run.network.n_heads} heads" if run.network else ""),
-        run.parameters,
     ]
+
+
+def tuned_cell(run: Run) -> str | None:
+    """Test accuracy of a fine-tuned run, and the last one on validation."""
+    tested, val = share(tuned_accuracy(run)), share(final(run.curve("val/accuracy")))
+    return f"{tested or NONE} (validation {val})" if val and run.objective == "Joint" else tested
 
 
 def data_sets(runs: list[Run]) -> Table | None:
@@ -275,18 +294,25 @@ def tuned_row(run: Run, score: Score) -> list[object]:
 
 
 def published(runs: list[Run]) -> Table | None:
-    """Published figures; runs stand beside those of the same data, the others are context."""
-    rows = [
-        (f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source,
-         beside(figure, runs) or "context only: no run here on these data")
-        for figure in sorted(PUBLISHED, key=lambda figure: not beside(figure, runs))
-    ]  # fmt: skip
+    """Published figures of the same data as some run's."""
+    rows = [(*told(figure), found) for figure in PUBLISHED if (found := beside(figure, runs))]
     own = ", ".join(sorted({run.data.label for run in runs}))
     note = (
         "Published figures are not of this code. They compare with runs on the same data only, and with the same "
         f"pre-training data, size and protocol at that; these runs are on {own}."
     )
     return table("Published figure|Data|>Value|Source|These runs, same data", rows, note, "Published figures")
+
+
+def context(runs: list[Run]) -> Table | None:
+    """Published figures of data that no run here is on."""
+    rows = (told(figure) for figure in PUBLISHED if not beside(figure, runs))
+    return table("Published figure|Data|>Value|Source", rows, title=CONTEXT)
+
+
+def told(figure: Published) -> tuple[str, str, str, str]:
+    """Cells of a published figure."""
+    return (f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source)
 
 
 def missing(runs: list[Run]) -> Table | None:

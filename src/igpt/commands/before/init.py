@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from igpt.commands.palette import make_palette
+from igpt.commands.before.palette import make_palette
 from igpt.data import ImageDataModule
 from igpt.system import UserError, atomic_path, registered
 

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from igpt.data import ImageDataModule, few_per_class
-from igpt.probing.knn import KNN
-from igpt.probing.lbfgs import LBFGS, probe_subset
+from igpt.probing.methods.knn import KNN
+from igpt.probing.methods.lbfgs import LBFGS, probe_subset
+from igpt.probing.methods.sgd_training import SGD
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeOptions, ProbeTask, best_layer, window
-from igpt.probing.sgd_training import SGD
 from igpt.system import UserError
 
 METHODS = {method.name: method for method in (LBFGS, SGD, KNN)}

@@ -27,8 +27,7 @@ from igpt.data import (
     rng_of,
 )
 from igpt.modules import FEATURES, Batch, PixelModule
-from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
-from igpt.probing.sgd import (
+from igpt.probing.methods.sgd import (
     LinearProbes,
     Moments,
     SGDRecipe,
@@ -39,6 +38,7 @@ from igpt.probing.sgd import (
     right_counts,
     weighted_loss,
 )
+from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.store import FeatureStore
 from igpt.system import Compute, UserError, atomic_path, remove_own
 from igpt.training import quiet_trainer

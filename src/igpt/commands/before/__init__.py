@@ -1,0 +1,1 @@
+"""The verbs of what comes before training: configs, images, palettes, tokens."""
