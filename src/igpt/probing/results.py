@@ -132,7 +132,7 @@ def finished(
     if earlier is None:
         return [], set(), True
     had, options = asked_for(earlier.results, earlier.low_data), task.options
-    asked = dict[Any, tuple[Any, ...]].fromkeys(options.labels_per_class or [], (options.subsets, task.layers))
+    asked: dict[Any, tuple[Any, ...]] = dict.fromkeys(options.labels_per_class or [], (options.subsets, task.layers))
     asked |= {one.name: (task.layers, options.concat or 0, one.settings(task)) for one in methods}
     same = {name for name in asked if had.get(name) == asked[name]}
     results = [one for one in earlier.results if one.method.name in same]
