@@ -19,7 +19,6 @@ from igpt.probing import (
     check_results,
     check_saving,
     count_classes,
-    finished,
     low_data,
     methods_named,
     run_method,
@@ -103,26 +102,12 @@ def probe(
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        about = protocol(ckpt, task)
-        kept, sizes, beside = finished(folder, task, methods, about)
-        if not beside:  # the earlier results will move aside as they are, and with them nothing of this command
-            kept, sizes = [], set()
-        few = {count: some for count, some in few.items() if count not in sizes}
-        if kept or sizes:
-            told = [one.method.name for one in kept] + [f"{size} labels a class" for size in sorted(sizes)]
-            print(f"kept from {folder}: {', '.join(told)}")
-        left = [one for one in methods if one not in [done.method for done in kept]]
-        if any(one.stored for one in left) or few or (left and not task.changing) or save:
+        if any(one.stored for one in methods) or few or not task.changing:
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        report, results, aside = ProbeReport(about, kept), list(kept), None
-        for one in left:  # written after each, so that what is finished is not lost with what comes
-            results = sorted([*results, run_method(one, task)], key=lambda found: methods.index(found.method))
-            report = ProbeReport(about, results)
-            aside = report.write(folder)[1] or aside if beside else None
-        report = replace(report, low_data=low_data(task, few), low_data_indices=subset_indices(data, few))
-        names, moved = report.write(folder)
-        aside = moved or aside
+        results = [run_method(one, task) for one in methods]
+        report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
+        names, aside = report.write(folder)
         if save:
             names = [*names, saved_probe(task, results).save(folder).name]
         for found in results:

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from igpt.probing.methods import METHODS, MethodResults
-from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
+from igpt.probing.protocol import RAW_PIXELS, LayerResult, best_layer
 from igpt.system import atomic_path, check_own, move_aside
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
@@ -87,7 +86,7 @@ class ProbeReport:
         with atomic_path(out / TABLE) as path:
             write_csv(results, path)
         with atomic_path(out / PLOT) as path:
-            plot(results, path, self.protocol)
+            plot(results, path)
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
@@ -121,30 +120,11 @@ def read_results(path: Path) -> dict[str, Any]:
     return found | known
 
 
-def finished(
-    out: Path, task: ProbeTask, methods: list[ProbeMethod], protocol: dict[str, Any]
-) -> tuple[list[MethodResults], set[int], bool]:
-    """What an earlier command measured here in the very same way: results of the methods, and sizes of subsets.
-
-    Also whether nothing that is asked for was measured in another way, so that new results may stand beside the old.
-    """
-    earlier = earlier_report(out, ProbeReport(protocol, []))
-    if earlier is None:
-        return [], set(), True
-    had, options = asked_for(earlier.results, earlier.low_data), task.options
-    asked: dict[Any, tuple[Any, ...]] = dict.fromkeys(options.labels_per_class or [], (options.subsets, task.layers))
-    asked |= {one.name: (task.layers, options.concat or 0, one.settings(task)) for one in methods}
-    same = {name for name in asked if had.get(name) == asked[name]}
-    results = [one for one in earlier.results if one.method.name in same]
-    return results, {n for n in options.labels_per_class or [] if n in same}, same == asked.keys() & had.keys()
-
-
 def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
     """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
     try:
         found = read_results(out / RECORD)
-        commands = [*found["earlier_commands"], found["command"]]
-        found["earlier_commands"] = [one for one in commands if one != new.protocol["command"]]
+        found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
         indices = json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {}
@@ -224,24 +204,18 @@ def text_table(results: MethodResults) -> str:
     return "\n".join(lines)
 
 
-def plot(all_results: list[MethodResults], path: Path, protocol: dict[str, Any]) -> None:
-    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line.
-
-    Bars are one standard error of the test images: what lies within them may be chance.
-    """
+def plot(all_results: list[MethodResults], path: Path) -> None:
+    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes, images = figure.subplots(), protocol["images"]["test"]
-    data = protocol["data"]["class_path"].rpartition(".")[2]
-    axes.set_title(f"{data}, step {protocol['step']:,}: accuracy on {images:,} test images", fontsize=10)
+    axes = figure.subplots()
     for number, results in enumerate(all_results):
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
         tested = [100 * result.test_accuracy for result in results.layers]
-        error = [100 * standard_error(result.test_accuracy, images) for result in results.layers]
-        axes.errorbar(layers, tested, error, fmt="o-", color=color, capsize=2, label=f"{results.method.name}, test")
+        axes.plot(layers, tested, "o-", color=color, label=f"{results.method.name}, test")
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:
@@ -256,8 +230,3 @@ def plot(all_results: list[MethodResults], path: Path, protocol: dict[str, Any])
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)
-
-
-def standard_error(share: float, images: int) -> float:
-    """Of an accuracy that was measured on so many images."""
-    return math.sqrt(max(0.0, share * (1 - share)) / images)
