@@ -112,8 +112,7 @@ def probe(
         about, asked = protocol(ckpt, task), asked_for(task, methods)
         earlier = earlier_report(folder, about, asked)
         kept = earlier.kept(asked) if earlier else NOTHING
-        report = replace(kept, protocol=about)
-        have = measured(report.results, report.low_data)
+        have = measured(kept.results, kept.low_data)
         left = [one for one in methods if one.name not in have]
         if have:
             print(f"kept {listed(have)}: {folder / 'probe.json'} has them, measured in the same way")
@@ -121,7 +120,7 @@ def probe(
         if any(one.stored for one in left) or more or save or (left and not task.changing):
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        for report in growing(report, task, methods, more):
+        for report in growing(replace(kept, protocol=about), task, methods, more):
             names, aside = report.write(folder, earlier)
             earlier = earlier or NOTHING
             if aside:
