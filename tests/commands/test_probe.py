@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from functools import cache
@@ -333,6 +334,27 @@ def test_other_data_can_be_probed_and_a_wrong_resolution_is_one_line(digits_run,
     assert "32x32" in err
     assert "8x8" in err
     assert not (tmp_path / "no").exists()
+
+
+STAGES = {"images: features": 1797, "layers and penalties: lbfgs": 12, "layers: lbfgs, refitted": 2, "layers: knn": 2,
+          "steps: sgd": 40, "subsets: 4 labels a class": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_every_stage_counts_what_is_done_on_a_terminal_and_nothing_elsewhere(
+    digits_run, igpt, tmp_path, monkeypatch, terminal
+):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("igpt.system.terminal.EVERY_S", (0.0, 0.0))  # every step is shown
+    code, _, err = igpt("probe", "--ckpt", digits_run.checkpoint, "--method", "all", "--epochs", 1, "--layers", "1,2",
+                        "--labels-per-class", 4, "--subsets", 3, "--out", tmp_path)  # fmt: skip
+    assert code == 0, err
+    for stage, total in STAGES.items():
+        assert [f"\r{done:,} of {total:,} {stage}" in err for done in (0, total)] == [terminal, terminal], (
+            stage,
+            re.findall("[^\r]*sgd", err)[-3:],
+        )
+    assert not re.split("[\r\n]", err)[-1].strip()  # the line is taken away
 
 
 def test_sampling_draws_the_grid_and_its_tokens(digits_run, igpt, tmp_path):

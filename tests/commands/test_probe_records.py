@@ -94,6 +94,42 @@ def test_a_record_that_is_not_whole_is_moved_aside_and_not_lost(probe, out):
     assert (out.with_name("out.1") / "probe.json").read_bytes() == before
 
 
+def test_a_probe_that_fails_or_is_killed_between_two_methods_goes_on_there_and_finds_the_same(
+    digits_run, igpt, tmp_path
+):
+    words = ["probe", "--ckpt", digits_run.checkpoint, "--layers", 1, "--method", "knn,sgd,lbfgs", "--epochs", 1,
+             "--labels-per-class", 4, "--subsets", 2, "--store", tmp_path / "store", "--out"]  # fmt: skip
+    assert igpt(*words, tmp_path / "whole")[0] == 0
+    state = tmp_path / "parts" / "sgd" / "layers_1" / "sgd.ckpt"
+    state.parent.mkdir(parents=True)
+    state.write_text("damaged")
+    code, _, err = igpt(*words, tmp_path / "parts")
+    assert (code, str(state) in err) == (2, True)
+    assert list(record(tmp_path / "parts")["methods"]) == ["knn"]
+    state.unlink()
+    code, printed, err = igpt(*words, tmp_path / "parts")
+    assert code == 0, err
+    assert f"kept knn: {tmp_path / 'parts' / 'probe.json'}" in printed
+    assert [line.split(":")[0] for line in printed.splitlines() if line.endswith(" s")][:-1] == ["sgd", "lbfgs"]
+    whole, parts = record(tmp_path / "whole"), record(tmp_path / "parts")
+    assert list(parts["methods"]) == ["knn", "sgd", "lbfgs"]
+    assert {key for key in whole if whole[key] != parts[key]} == {"command", "earlier_commands"}
+    for name in RESULTS:
+        if name != "probe.json":
+            assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_probe_that_has_everything_measures_nothing_and_needs_no_features(probe, out):
+    before = record(out)
+    shutil.rmtree(out / "features")
+    code, printed, err = probe(*QUICK, "--labels-per-class", 4, "--subsets", 2)
+    assert code == 0, err
+    assert "kept 4 labels a class, knn: " in printed
+    assert "knn: best layer 1" in printed
+    assert not (out / "features").exists()
+    assert {key for key, value in record(out).items() if value != before[key]} == {"command", "earlier_commands"}
+
+
 def yours(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[1, 2]" if path.suffix == ".json" else "layer of paint")

@@ -1,7 +1,6 @@
 """Pictures of any kind come in: files, PIL images, arrays and tensors, as batches of uint8 `(B, 3, R, R)`."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ def read(data: Given, workers: int) -> Iterator[Tensor | str]:
         found: Iterator[Tensor | str] = (one for part in loader for one in part)
     else:
         found = (data[index] for index in range(len(data)))
-    return with_progress(found, len(data), "images") if sys.stderr.isatty() else found
+    return with_progress(found, len(data), "images", quiet=True)
 
 
 def find_pictures(places: str | Path | Sequence[str | Path]) -> list[str]:

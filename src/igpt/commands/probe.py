@@ -1,6 +1,7 @@
 """`igpt probe`: how much a simple classifier can read from the features of every layer."""
 
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,20 @@ from igpt.model import FeatureOptions
 from igpt.modules import Loaded, load
 from igpt.parsing import command_line
 from igpt.probing import (
+    NOTHING,
     FeatureStore,
     FeatureType,
+    ProbeMethod,
     ProbeOptions,
     ProbeReport,
     ProbeTask,
+    asked_for,
     check_results,
     check_saving,
     count_classes,
+    earlier_report,
     low_data,
+    measured,
     methods_named,
     run_method,
     saved_probe,
@@ -56,7 +62,8 @@ def probe(
     """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
 
     Features are means over positions of each block's normed input. Penalty, rate or number of neighbours are chosen on
-    the validation split, and the test split is looked at once. Writes probe.json, probe.csv and layers.png.
+    the validation split, and the test split is looked at once. Writes probe.json, probe.csv and layers.png after each
+    method; the same command again goes on after the last one that was written.
 
     Args:
         ckpt: checkpoint of igpt.
@@ -102,20 +109,53 @@ def probe(
     few = subsets_of(data, options)
     check_results(folder)
     with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        if any(one.stored for one in methods) or few or not task.changing:
+        about, asked = protocol(ckpt, task), asked_for(task, methods)
+        earlier = earlier_report(folder, about, asked)
+        kept = earlier.kept(asked) if earlier else NOTHING
+        have = measured(kept.results, kept.low_data)
+        left = [one for one in methods if one.name not in have]
+        if have:
+            print(f"kept {listed(have)}: {folder / 'probe.json'} has them, measured in the same way")
+        more = {count: some for count, some in few.items() if count not in have}
+        if any(one.stored for one in left) or more or save or (left and not task.changing):
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        results = [run_method(one, task) for one in methods]
-        report = ProbeReport(protocol(ckpt, task), results, low_data(task, few), subset_indices(data, few))
-        names, aside = report.write(folder)
+        for report in growing(replace(kept, protocol=about), task, methods, more):
+            names, aside = report.write(folder, earlier)
+            earlier = earlier or NOTHING
+            if aside:
+                print(f"{folder} held a probe of another checkpoint, other data or options, which is now {aside}")
         if save:
-            names = [*names, saved_probe(task, results).save(folder).name]
-        for found in results:
-            found.forget(task)
+            names = [*names, saved_probe(task, report.results).save(folder).name]
     print(report.text())
-    if aside:
-        print(f"{folder} held a probe of another checkpoint, other data or options, which is now {aside}")
     print(f"wrote {folder / names[0]}, {', '.join(names[1:])} in {time.perf_counter() - started:.1f} s")
+
+
+def growing(
+    report: ProbeReport, task: ProbeTask, methods: list[ProbeMethod], few: dict[int, list[list[int]]]
+) -> Iterator[ProbeReport]:
+    """The report with one more method or size of subsets each time, to be written before the next one is asked for.
+
+    Methods that it has are not run again; one that lacks nothing comes once, as it is.
+    """
+    if not few and len(report.results) == len(methods):
+        yield report
+    for index, method in enumerate(methods):
+        if all(found.method != method for found in report.results):
+            new = run_method(method, task)
+            report = replace(report, results=[*report.results[:index], new, *report.results[index:]])
+            yield report
+            new.forget(task)
+    for count, some in few.items():
+        rows = [*report.low_data, *low_data(task, {count: some})]
+        indices = {**report.low_data_indices, **subset_indices(task.data, {count: some})}
+        report = replace(report, low_data=rows, low_data_indices=indices)
+        yield report
+
+
+def listed(have: Iterable[str | int]) -> str:
+    """Methods and sizes of subsets in words."""
+    return ", ".join(one if isinstance(one, str) else f"{one} labels a class" for one in have)
 
 
 def features_for(task: ProbeTask, store: str | None) -> FeatureStore:

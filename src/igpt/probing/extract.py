@@ -6,13 +6,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from igpt.data import SPLITS, ImageDataModule, any_unlabelled, fingerprint
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import PixelModule
 from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
-from igpt.system import Compute, UserError, only_writer, sha256_of
+from igpt.system import Compute, Progress, UserError, only_writer, sha256_of
 from igpt.training import quiet_trainer
 
 LOOKED_AT = 64  # images of each split whose pixels a store's identity holds; all would cost a pass over the data
@@ -152,8 +153,13 @@ def stored_features(
         reused = reusable()  # perhaps another process has just written it
         if not reused:
             writer = LayerFeatures(str(folder), None, layers, how, dtype, "--store" if own else "--out", identity)
-            trainer = quiet_trainer(compute, callbacks=[writer])
-            trainer.predict(module, datamodule=data, return_predictions=False)
+            images = sum(data.size(name) for name in SPLITS)
+            with Progress(images, "images: features", quiet=True) as progress:
+                counting = LambdaCallback(
+                    on_predict_batch_end=lambda _, __, ___, batch, *____: progress.add(len(batch[1]))
+                )
+                trainer = quiet_trainer(compute, callbacks=[writer, counting])
+                trainer.predict(module, datamodule=data, return_predictions=False)
         return FeatureStore.open(folder, identity, layers), reused
 
 

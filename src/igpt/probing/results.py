@@ -3,12 +3,12 @@
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from igpt.probing.methods import METHODS, MethodResults
-from igpt.probing.protocol import RAW_PIXELS, LayerResult, best_layer
+from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
 from igpt.system import atomic_path, check_own, move_aside
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
@@ -50,20 +50,19 @@ class ProbeReport:
     """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
 
     protocol: dict[str, Any]
-    results: list[MethodResults]
+    results: list[MethodResults] = field(default_factory=list)
     low_data: list[dict[str, Any]] = field(default_factory=list)
     low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
 
-    def write(self, out: Path) -> tuple[list[str], Path | None]:
+    def write(self, out: Path, earlier: "ProbeReport | None" = None) -> tuple[list[str], Path | None]:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; say their names.
 
-        Results of an earlier command for the same checkpoint, data and features are kept beside these. Those of others,
-        or of one of these methods with other options, are moved to a folder beside `out`, which is also returned.
+        The results of `earlier` are kept beside these. Without it, files of an earlier command are moved to a folder
+        beside `out`, which is also returned.
         """
-        earlier = earlier_report(out, self)
         there = any((out / name).exists() for name in (RECORD, TABLE, PLOT, SUBSETS))
         aside = move_aside(out, [TABLE, PLOT, SUBSETS, SAVED, RECORD]) if there and earlier is None else None
-        earlier = earlier or ProbeReport({"earlier_commands": []}, [])
+        earlier = earlier or NOTHING
         own = {results.method.name for results in self.results}
         results = self.results + [found for found in earlier.results if found.method.name not in own]
         new = {row["labels_per_class"] for row in self.low_data}
@@ -91,6 +90,12 @@ class ProbeReport:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
 
+    def kept(self, asked: Mapping[Any, Any]) -> "ProbeReport":
+        """The part that `asked` names, methods in its order, so that it need not be measured again."""
+        by_name = {found.method.name: found for found in self.results}
+        rows = [row for row in self.low_data if row["labels_per_class"] in asked]
+        return replace(self, results=[by_name[name] for name in asked if name in by_name], low_data=rows)
+
     def text(self) -> str:
         """The tables that `igpt probe` prints."""
         parts = [text_table(results) for results in self.results]
@@ -104,6 +109,9 @@ class ProbeReport:
             for row in self.low_data
         ]
         return "\n".join(parts)
+
+
+NOTHING = ProbeReport({"earlier_commands": []})
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -120,39 +128,48 @@ def read_results(path: Path) -> dict[str, Any]:
     return found | known
 
 
-def earlier_report(out: Path, new: ProbeReport) -> ProbeReport | None:
-    """The report in `out`, if it is whole and can be kept beside the new one; `earlier_commands` has its own too."""
+def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]) -> ProbeReport | None:
+    """The report in `out`, if it is whole and can be kept beside what is `asked` for.
+
+    It is then of the same checkpoint, data and features, and measured nothing in another way. `earlier_commands` has
+    its own command too.
+    """
     try:
         found = read_results(out / RECORD)
         found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
         indices = json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {}
-        earlier = ProbeReport(found, results, rows, indices)
-        return earlier if goes_with(earlier, new) else None
+        had = measured(results, rows)
+        same = same_subject(found, protocol) and all(had[name] == asked[name] for name in had.keys() & asked.keys())
+        return ProbeReport(found, results, rows, indices) if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def goes_with(earlier: ProbeReport, new: ProbeReport) -> bool:
-    """Whether two reports are of the same checkpoint, data and features, and measured nothing in different ways."""
-    if any(earlier.protocol[key] != new.protocol[key] for key in SAME):
-        return False
-    had, asked = (asked_for(report.results, report.low_data) for report in (earlier, new))
+def same_subject(earlier: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two protocols are of the same checkpoint, data and features."""
     loaded = [
-        {name: value for name, value in report.protocol["data"]["init_args"].items() if name not in NOT_COMPARED}
-        for report in (earlier, new)
+        {name: value for name, value in about["data"]["init_args"].items() if name not in NOT_COMPARED}
+        for about in (earlier, new)
     ]
-    return loaded[0] == loaded[1] and all(had[name] == asked[name] for name in had.keys() & asked.keys())
+    return all(earlier[key] == new[key] for key in SAME) and loaded[0] == loaded[1]
 
 
-def asked_for(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
-    """What a command measured, by method and size of subsets; equal values are the same measurement."""
+def measured(results: list[MethodResults], low_data: list[dict[str, Any]]) -> dict[Any, tuple[Any, ...]]:
+    """What a report holds, by method and size of subsets; equal values are the same measurement."""
     few = {row["labels_per_class"]: (row["subsets"], row.get("layers")) for row in low_data}
     return few | {
         one.method.name: ([r.layer for r in one.layers], len(one.concat.layers) if one.concat else 0, one.settings)
         for one in results
     }
+
+
+def asked_for(task: ProbeTask, methods: list[ProbeMethod]) -> dict[Any, tuple[Any, ...]]:
+    """What a command is to measure, in the form of `measured`."""
+    layers, options = task.layers, task.options
+    few = dict.fromkeys(options.labels_per_class or [], (options.subsets, layers))
+    return few | {one.name: (layers, options.concat or 0, one.settings(task)) for one in methods}
 
 
 def check_results(out: Path) -> None:

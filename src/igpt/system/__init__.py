@@ -47,6 +47,7 @@ from igpt.system.sources import dataclasses_in, names_in, parameters
 from igpt.system.terminal import (
     ASKED_TO_END,
     OutputError,
+    Progress,
     Shown,
     complain,
     in_one_line,
@@ -59,7 +60,7 @@ from igpt.system.verbs import TRAINER_VERBS, VERBS
 __all__ = [
     "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS", "VERBS",
     "Compute", "OutputError",
-    "Precision", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
+    "Precision", "Progress", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
     "atomic_path", "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind",
     "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name", "find_config", "find_palette", "has_onednn",
     "in_one_line", "in_turn", "keep_freed_memory", "last_line", "lies_in", "link_last", "load_plugins",

@@ -1,16 +1,18 @@
 """Standard streams and signals: escaping what is printed, and streams that are closed, full or read by nobody."""
 
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 
 READER_GONE = 141  # exit code where nobody reads the output any more: what a shell gives a program ended by SIGPIPE
+EVERY_S = (0.5, 10.0)  # seconds between two counts on a terminal, and in a file
 KEPT = "\n\r\t"
 ASKED_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 """The signals by which a scheduler, or Ctrl-C, asks a run to end in good order; Windows knows no SIGUSR1."""
@@ -84,12 +86,44 @@ def complain(text: str, code: int = 2) -> int:
     return code
 
 
-def with_progress(items: Iterator[T], total: int, what: str) -> Iterator[T]:
-    """The same items, counted on stderr: a terminal's line is renewed, a file gets a line every ten seconds."""
-    every, start, end = (0.5, "\r", "") if sys.stderr.isatty() else (10.0, "", "\n")
-    shown_at = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        if time.monotonic() - shown_at > every:
-            shown_at = time.monotonic()
-            print(f"{start}{done:,} of {total:,} {what}", end=end, file=sys.stderr, flush=True)
+class Progress:
+    """A count on stderr: a terminal's line is renewed and taken away at the end, a file gets a line every ten seconds.
+
+    Used as a context manager. A `quiet` one writes nothing to a file.
+    """
+
+    def __init__(self, total: int, what: str, quiet: bool = False) -> None:
+        self.total, self.what, self.done = total, what, 0
+        self.terminal = sys.stderr.isatty()
+        self._every = math.inf if quiet and not self.terminal else EVERY_S[not self.terminal]
+        self._shown_at, self._width = time.monotonic(), 0
+
+    def __enter__(self) -> "Progress":
+        if self.terminal:
+            self._show()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.terminal:
+            print("\r" + " " * self._width, end="\r", file=sys.stderr, flush=True)
+
+    def add(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+        if time.monotonic() - self._shown_at >= self._every:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        start, end = ("\r", "") if self.terminal else ("", "\n")
+        line = f"{self.done:,} of {self.total:,} {self.what}"
+        self._width = max(self._width, len(line))
+        print(start + line, end=end, file=sys.stderr, flush=True)
+
+
+def with_progress(items: Iterable[T], total: int, what: str, quiet: bool = False) -> Iterator[T]:
+    """The same items, counted on stderr (see `Progress`)."""
+    with Progress(total, what, quiet) as progress:
+        for item in items:
+            yield item
+            progress.add(1)

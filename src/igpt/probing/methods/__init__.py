@@ -14,7 +14,7 @@ from igpt.probing.methods.knn import KNN
 from igpt.probing.methods.lbfgs import LBFGS, probe_subset
 from igpt.probing.methods.sgd_training import SGD
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeOptions, ProbeTask, best_layer, window
-from igpt.system import UserError
+from igpt.system import UserError, with_progress
 
 METHODS = {method.name: method for method in (LBFGS, SGD, KNN)}
 
@@ -72,7 +72,7 @@ def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str,
     for count, seeds in few.items():
         assert store is not None
         found = []
-        for indices in seeds:
+        for indices in with_progress(seeds, len(seeds), f"subsets: {count} labels a class", quiet=True):
             groups = store.in_turn(task.layers)
             parts = [probe_subset(store.splits(some), indices, some, task.classes, standardised) for some in groups]
             found.append(best_layer(parts))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from igpt.palette import faiss_behind_torch
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, SplitFeatures, on_features
-from igpt.system import UserError
+from igpt.system import UserError, with_progress
 
 KS = (1, 5, 10, 20)
 ROWS = 4096  # images at once, which bounds the memory beside the index
@@ -20,7 +20,7 @@ def knn_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -> 
     """Cosine k-NN on every layer; see `knn_layer`."""
     return [
         knn_layer(group, {name: (features[index], labels) for name, (features, labels) in splits.items()})
-        for index, group in enumerate(groups)
+        for index, group in enumerate(with_progress(groups, len(groups), "layers: knn", quiet=True))
     ]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, SplitFeatures, accuracy, on_features, standardise
+from igpt.system import Progress, with_progress
 
 L2 = [10.0**-e for e in (1, 2, 3, 4, 5, 6)]  # penalties to choose from
 HISTORY = 10
@@ -46,7 +47,14 @@ class Probes:
         return torch.einsum("lnd,lsdk->lsnk", features, self.weight) + self.bias[:, :, None]
 
 
-def fit_probes(features: Tensor, labels: Tensor, l2: list[float], num_classes: int, tolerance: float = 1e-3) -> Probes:
+def fit_probes(
+    features: Tensor,
+    labels: Tensor,
+    l2: list[float],
+    num_classes: int,
+    tolerance: float = 1e-3,
+    progress: Progress | None = None,
+) -> Probes:
     """Fit a logistic regression for every layer and L2 penalty.
 
     Args:
@@ -55,6 +63,7 @@ def fit_probes(features: Tensor, labels: Tensor, l2: list[float], num_classes: i
         l2: penalties, all positive; scikit-learn's C is `1 / (l2 N)`.
         tolerance: on the preconditioned gradient norm, about the square root of twice the distance to the optimum:
             1e-3 ends some 1e-6 above it.
+        progress: counts the problems that have ended.
     """
     problem = _Problem(features, labels, l2, num_classes)
     x = features.new_zeros(problem.count, num_classes * problem.width)
@@ -84,6 +93,8 @@ def fit_probes(features: Tensor, labels: Tensor, l2: list[float], num_classes: i
         slope = torch.where(accept, slope_new, slope)
         active &= (-slope).clamp(min=0).sqrt() > tolerance
         active &= halvings < MAX_HALVINGS
+        if progress:
+            progress.add(problem.count - int(active.sum()) - progress.done)
     parameters = x.view(problem.layers, len(l2), num_classes, problem.width)
     weight, bias = parameters[..., :-1].transpose(2, 3).contiguous(), parameters[..., -1].contiguous()
     return Probes(weight, bias, value.view(problem.layers, -1), steps)
@@ -226,17 +237,20 @@ def lbfgs_layers(splits: SplitFeatures, groups: list[Group], num_classes: int) -
     again with it on train + val. `groups` names the L layers of `splits`.
     """
     (train, train_labels), (val, val_labels), (test, test_labels) = (splits[name] for name in ("train", "val", "test"))
-    val_accuracy = accuracy(fit_probes(train, train_labels, L2, num_classes).logits(val), val_labels)  # (L, S)
+    with Progress(len(groups) * len(L2), "layers and penalties: lbfgs", quiet=True) as progress:
+        fitted = fit_probes(train, train_labels, L2, num_classes, progress=progress)
+    val_accuracy = accuracy(fitted.logits(val), val_labels)  # (L, S)
     best = val_accuracy.argmax(1)
     both_labels = torch.cat([train_labels, val_labels])
     results = []
-    for index, (group, chosen) in enumerate(zip(groups, best.tolist(), strict=True)):
+    again = with_progress(zip(groups, best.tolist(), strict=True), len(groups), "layers: lbfgs, refitted", quiet=True)
+    for index, (group, chosen) in enumerate(again):
         layer = slice(index, index + 1)
         both = torch.cat([train[layer], val[layer]], dim=1)
         probe = fit_probes(both, both_labels, [L2[chosen]], num_classes)
         tested = accuracy(probe.logits(test[layer]), test_labels)
-        fitted = accuracy(probe.logits(both), both_labels)
-        results.append(LayerResult(group, L2[chosen], float(val_accuracy[index, chosen]), float(tested), float(fitted)))
+        right = accuracy(probe.logits(both), both_labels)
+        results.append(LayerResult(group, L2[chosen], float(val_accuracy[index, chosen]), float(tested), float(right)))
     return results
 
 

@@ -40,7 +40,7 @@ from igpt.probing.methods.sgd import (
 )
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.store import FeatureStore
-from igpt.system import Compute, UserError, atomic_path, remove_own
+from igpt.system import Compute, Progress, UserError, atomic_path, remove_own
 from igpt.training import quiet_trainer
 
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -209,9 +209,11 @@ def sgd_probe(
             some = ChosenImages(images["train"], chosen.sort().values.tolist())
             trainer().predict(probe, in_batches(data, some), return_predictions=False)
         if probe.epochs_done < recipe.epochs:
-            saving = LambdaCallback(on_train_epoch_end=save)
-            left = trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[saving])
-            left.fit(probe, data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"]))
+            with Progress(recipe.epochs * probe.steps_per_epoch, "steps: sgd", quiet=True) as progress:
+                progress.add(probe.epochs_done * probe.steps_per_epoch)
+                each = LambdaCallback(on_train_epoch_end=save, on_train_batch_end=lambda *_: progress.add(1))
+                loaders = data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"])
+                trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[each]).fit(probe, *loaders)
         probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
         trainer().test(probe, in_batches(data, images["test"]), verbose=False)
     finally:
