@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,7 +86,7 @@ class ProbeReport:
         with atomic_path(out / TABLE) as path:
             write_csv(results, path)
         with atomic_path(out / PLOT) as path:
-            plot(results, path)
+            plot(results, path, self.protocol)
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
@@ -221,18 +222,24 @@ def text_table(results: MethodResults) -> str:
     return "\n".join(lines)
 
 
-def plot(all_results: list[MethodResults], path: Path) -> None:
-    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line."""
+def plot(all_results: list[MethodResults], path: Path, protocol: dict[str, Any]) -> None:
+    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line.
+
+    Bars are one standard error of the test images: what lies within them may be chance.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes, images = figure.subplots(), protocol["images"]["test"]
+    data = protocol["data"]["class_path"].rpartition(".")[2]
+    axes.set_title(f"{data}, step {protocol['step']:,}: accuracy on {images:,} test images", fontsize=10)
     for number, results in enumerate(all_results):
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
         tested = [100 * result.test_accuracy for result in results.layers]
-        axes.plot(layers, tested, "o-", color=color, label=f"{results.method.name}, test")
+        error = [100 * standard_error(result.test_accuracy, images) for result in results.layers]
+        axes.errorbar(layers, tested, error, fmt="o-", color=color, capsize=2, label=f"{results.method.name}, test")
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:
@@ -247,3 +254,8 @@ def plot(all_results: list[MethodResults], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)
+
+
+def standard_error(share: float, images: int) -> float:
+    """Of an accuracy that was measured on so many images."""
+    return math.sqrt(max(0.0, share * (1 - share)) / images)
