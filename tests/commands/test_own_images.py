@@ -34,7 +34,21 @@ def test_class_folders_come_to_a_report_in_five_commands(here, igpt):
     for words in asked:
         code, _, err = igpt(*words)
         assert code == 0, err
-    assert all(Path(name).stat().st_size > 1000 for name in ("pets.png", "pets.html"))
+    assert all(Path(name).stat().st_size > 1000 for name in ("completions.png", "report.html"))
+    assert Path("runs/pets/probe/probe.json").exists()
+
+
+def test_a_broken_file_is_left_out_and_the_run_is_found_by_the_name_of_its_pictures(here, igpt):
+    class_tree(Path("pets"), {"cat": 30, "dog": 30})
+    Path("pets/cat/broken.jpg").write_bytes(encoded(picture(1))[:300])
+    code, out, err = igpt("init", "pets", "--resolution", 8, "--batch_size", 8)
+    assert code == 0, err
+    assert "broken.jpg" in out + err or "1 " in out
+    assert " 16 colours" in Path("pets.yaml").read_text()  # 49 pictures of 64 pixels
+    assert igpt(*next(commands("pets.yaml")))[0] == 0
+    code, out, err = igpt("probe", "--ckpt", "pets", "--method", "knn")
+    assert code == 0, err
+    assert "test images: accuracies are good to about" in out
     assert Path("runs/pets/probe/probe.json").exists()
 
 
@@ -44,7 +58,7 @@ def test_pictures_beside_each_other_are_read_without_labels(here, igpt):
         (Path("flat") / f"{index}.jpg").write_bytes(encoded(picture(index)))
     assert igpt("init", "flat", "--resolution", 8, "--colors", 16, "--batch_size", 4)[0] == 0
     assert yaml.safe_load(Path("flat.yaml").read_text())["data"]["class_path"] == "igpt_datamodules.WebImages"
-    fit, _, sample, report = commands("flat.yaml")
+    fit, sample, report = commands("flat.yaml")  # there is nothing to probe without labels
     for words in (fit, sample, report):
         code, _, err = igpt(*words)
         assert code == 0, err

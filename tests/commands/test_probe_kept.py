@@ -42,7 +42,6 @@ def test_methods_finished_before_an_interrupt_are_kept_and_not_run_again(digits_
     whole, cut = (results(tmp_path / name) for name in ("whole", "cut"))
     assert whole["methods"] == cut["methods"]
     assert cut["method"] == "lbfgs"
-    assert cut["earlier_commands"] == []
 
 
 def test_other_options_of_a_method_are_another_measurement(digits_run, igpt, tmp_path, done):

@@ -20,8 +20,9 @@ def find_checkpoint(name: str | Path) -> Path:
         UserError: it is a folder without a checkpoint. A file that is not there is left to whoever reads it.
     """
     path = Path(name)
-    if not os.path.lexists(path) and len(path.parts) == 1 and (Path(RUNS) / path).is_dir():
-        path = Path(RUNS) / path
+    run = Path(RUNS) / path
+    if len(path.parts) == 1 and run.is_dir() and not holds_checkpoint(path):  # a folder of pictures has the run's name
+        path = run
     if not path.is_dir() or (path / META).is_file():
         return path
     for folder in (path / "checkpoints", path):
@@ -31,6 +32,11 @@ def find_checkpoint(name: str | Path) -> Path:
         if (newest := newest_intact(folder)) is not None:
             return newest
     raise UserError(f"{path} is a folder without a checkpoint; name a .ckpt file, or the folder of a run")
+
+
+def holds_checkpoint(path: Path) -> bool:
+    """Whether a path is a file, or a folder that has a checkpoint in it."""
+    return path.is_file() or (path / META).is_file() or any(path.glob("*.ckpt")) or is_run(path)
 
 
 def is_run(folder: Path) -> bool:

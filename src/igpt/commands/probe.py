@@ -36,6 +36,8 @@ from igpt.probing import (
 from igpt.system import Precision, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
 
+FEW = 200  # images of a split, below which a probe says how little they tell
+
 
 def probe(
     ckpt: str,
@@ -128,6 +130,10 @@ def probe(
         if save:
             names = [*names, saved_probe(task, report.results).save(folder).name]
     print(report.text())
+    tested = data.size("test")
+    if min(tested, data.size("val")) < FEW:
+        error = f"{100 * (0.25 / tested) ** 0.5:.0f} points"
+        print(f"only {data.size('val')} validation and {tested} test images: accuracies are good to about {error}")
     print(f"wrote {folder / names[0]}, {', '.join(names[1:])} in {time.perf_counter() - started:.1f} s")
 
 

@@ -279,7 +279,7 @@ def open_rgb(path: str | Path, background: str = WHITE) -> Image.Image:
             return decode_rgb(stream, background)
     except (OSError, BadImageError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"{wrong} ({why}); give a PNG or JPEG file") from error
+        raise UserError(f"{wrong} ({why}); mend it, or leave it out") from error
 
 
 def check_pair(

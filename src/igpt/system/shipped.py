@@ -36,7 +36,7 @@ def find_config(given: str) -> str:
     names = configs | {key.replace("/", "_"): path for key, path in configs.items()}
     if name in names:
         return str(names[name])
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"--config {given} does not exist; {hint}'igpt configs' lists those that come with igpt")
 

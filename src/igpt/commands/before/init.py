@@ -13,9 +13,8 @@ EPOCHS = 40
 CONFIG = """\
 # Made by igpt init for {folder}: {images:,} training images{classes}, {side}x{side}, {colors} colours.
 # igpt fit --config {config}
-# igpt probe --ckpt {run}                 (the accuracy of every layer's features{needs})
-# igpt sample --ckpt {run} --rows 8 --num 4 --out {name}.png
-# igpt report {run} --out {name}.html
+{probe}# igpt sample --ckpt {run} --rows 4 --num 4 --out completions.png
+# igpt report {run} --out report.html
 model:
   class_path: igpt.modules.Autoregressive  # or igpt.modules.BERT, with sos: false in transformer
   init_args:
@@ -24,7 +23,7 @@ model:
     learning_rate: 0.003
 data:
   class_path: {kind}
-  init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}, background: "{background}"}}
+  init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}, {choices}}}
 trainer:
   max_steps: {steps}
   precision: auto
@@ -38,7 +37,7 @@ def init(
     folder: str,
     out: str | None = None,
     resolution: int = 32,
-    colors: int = 512,
+    colors: int | None = None,
     batch_size: int = 64,
     background: str = "white",
 ) -> None:
@@ -52,7 +51,7 @@ def init(
         folder: of pictures of any size and format.
         out: config to write; FOLDER's name with .yaml if left out. The palette is written to palettes/ under that name.
         resolution: side in pixels that the pictures are brought to.
-        colors: of the palette, at most; fewer where the pictures have fewer.
+        colors: of the palette, at most; if left out one for every 256 pixels there are, from 16 to 512.
         batch_size: images a step.
         background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
     """
@@ -65,11 +64,12 @@ def init(
         if path.exists():
             raise UserError(f"{path} exists already; give another --out, or remove it")
     kind = next(point for point in registered() if point.name == name_of(root))
-    data: ImageDataModule = kind.load()(
-        root=str(root), resolution=resolution, batch_size=batch_size, background=background
-    )
+    choices = {"background": background} | ({"on_error": "skip"} if kind.name == "ImageFolder" else {})
+    data: ImageDataModule = kind.load()(root=str(root), resolution=resolution, batch_size=batch_size, **choices)
     data.prepare_data()
     count, batch = data.size("train"), min(batch_size, data.size("train"))
+    if colors is None:
+        colors = min(512, max(16, count * resolution**2 // 256))
     made = make_palette(data, table, colors, at_most=True)
     steps = max(200, min(20_000, EPOCHS * count // batch))
     classes = f" of {data.num_classes} classes" if data.num_classes else " without labels"
@@ -81,13 +81,12 @@ def init(
         colors=made.k,
         config=config,
         run=f"runs/{config.stem}",
-        needs="" if data.num_classes else "; it needs class folders",
-        name=config.stem,
+        probe=f"# igpt probe --ckpt runs/{config.stem}\n" if data.num_classes else "",
         shape=SHAPES[resolution > SMALL_SIDE],
         palette=table,
         kind=kind.value.replace(":", "."),
         batch=batch,
-        background=background,
+        choices=", ".join(f'{name}: "{value}"' for name, value in choices.items()),
         steps=steps,
         every=max(1, steps // 10),
         logged=min(10, count // batch),
