@@ -5,11 +5,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from igpt.data import sampling_error
 from igpt.probing.methods import METHODS, MethodResults
 from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
-from igpt.system import atomic_path, check_own, move_aside
+from igpt.system import atomic_path, check_own, in_one_line, move_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
 NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
@@ -85,7 +89,7 @@ class ProbeReport:
         with atomic_path(out / TABLE) as path:
             write_csv(results, path)
         with atomic_path(out / PLOT) as path:
-            plot(results, path)
+            figure_of(results, self.protocol).savefig(path, dpi=130, format="png")
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
@@ -221,8 +225,11 @@ def text_table(results: MethodResults) -> str:
     return "\n".join(lines)
 
 
-def plot(all_results: list[MethodResults], path: Path) -> None:
-    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line."""
+def figure_of(all_results: list[MethodResults], about: dict[str, Any]) -> "Figure":
+    """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line.
+
+    `about` is the protocol: the title says of which run and data, and bars are one standard error of the test split.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -232,7 +239,9 @@ def plot(all_results: list[MethodResults], path: Path) -> None:
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
         tested = [100 * result.test_accuracy for result in results.layers]
-        axes.plot(layers, tested, "o-", color=color, label=f"{results.method.name}, test")
+        bars = [100 * sampling_error(result.test_accuracy, about["images"]["test"]) for result in results.layers]
+        label = f"{results.method.name}, test, with standard error"
+        axes.errorbar(layers, tested, yerr=bars, fmt="o-", capsize=3, color=color, label=label)
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:
@@ -246,4 +255,10 @@ def plot(all_results: list[MethodResults], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=130)
+    place = Path(about["checkpoint"]).absolute()
+    run = place.parents[1].name if place.parent.name == "checkpoints" else place.name.removesuffix(".ckpt")
+    what = [about["data"]["class_path"].split(".")[-1], *(results.method.name for results in all_results)]
+    title = f"{in_one_line(run)[:60]}, step {about['step']}\n{', '.join(what)}"
+    drawn = title.encode("latin-1", "replace").decode("latin-1")  # the font lacks other letters
+    axes.set_title(drawn, fontsize=10, parse_math=False)
+    return figure
