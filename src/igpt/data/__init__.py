@@ -50,5 +50,6 @@ __all__ = [
     "confusion_figure", "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch", "few_per_class",
     "fingerprint", "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask", "open_picture",
     "open_rgb", "permuted", "picture_suffixes", "pixel_sha256", "random_ints", "resample", "resized", "rng_of",
-    "sampling_error", "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings", "wrap",
+    "sampling_error", "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb",
+    "with_headings", "wrap",
 ]  # fmt: skip

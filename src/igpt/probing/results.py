@@ -233,14 +233,14 @@ def figure_of(all_results: list[MethodResults], about: dict[str, Any]) -> "Figur
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for number, results in enumerate(all_results):
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
         tested = [100 * result.test_accuracy for result in results.layers]
         bars = [100 * sampling_error(result.test_accuracy, about["images"]["test"]) for result in results.layers]
-        label = f"{results.method.name}, test, with standard error"
+        label = f"{results.method.name}, test"
         axes.errorbar(layers, tested, yerr=bars, fmt="o-", capsize=3, color=color, label=label)
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
@@ -251,10 +251,10 @@ def figure_of(all_results: list[MethodResults], about: dict[str, Any]) -> "Figur
         star = "best on validation" if number == 0 else "_nolegend_"
         axes.plot([best.layer], [100 * best.test_accuracy], "*", markersize=15, color="tab:red", label=star)
     axes.set_xlabel("layer (0: input of the first block)")
-    axes.set_ylabel("probe accuracy, %")
+    axes.set_ylabel("probe accuracy, %; bars: one standard error")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)  # never over a point
     place = Path(about["checkpoint"]).absolute()
     run = place.parents[1].name if place.parent.name == "checkpoints" else place.name.removesuffix(".ckpt")
     what = [about["data"]["class_path"].split(".")[-1], *(results.method.name for results in all_results)]
