@@ -44,10 +44,11 @@ def digest(*parts: bytes) -> str:
 
 
 def losses(run: Path) -> bytes:
-    """All that was logged, by name and step, but for speeds and learning rates."""
+    """All that was logged, by name and step, but for speeds, learning rates and gradient norms (later versions')."""
     events = EventAccumulator(str(run))
     events.Reload()
-    names = sorted(name for name in events.Tags()["scalars"] if "per_second" not in name and not name.startswith("lr"))
+    left_out = ("per_second", "lr-", "gradient_norm")
+    names = sorted(tag for tag in events.Tags()["scalars"] if not any(part in tag for part in left_out))
     found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
     assert len(found["train/loss"]) == 20
     return json.dumps(found).encode()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from igpt.data import LabelledImages, SplitOptions, UserError
+from igpt.data import LabelledImages, SplitOptions, UserError, check_background
 from igpt_datamodules import files
 
 
@@ -32,6 +32,7 @@ class ImageFolder(files.StoredModule):
         on_error: of a file that gives no picture: raise ends the run when its turn comes; skip decodes each file once
             before training, as `WebImages` does, and leaves it out.
         max_bad_share: with on_error skip, stop if more than this share of the files is bad.
+        background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ImageFolder(files.StoredModule):
         classes: files.ClassOrder = "natural",
         on_error: Literal["raise", "skip"] = "raise",
         max_bad_share: float = 0.05,
+        background: str = "white",
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         files.check_shares(test_share, max_bad_share)
@@ -60,6 +62,8 @@ class ImageFolder(files.StoredModule):
         self.classes = classes
         self.on_error = on_error
         self.max_bad_share = max_bad_share
+        check_background(background)
+        self.background = background
 
     @classmethod
     def completed(cls, init_args: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class ImageFolder(files.StoredModule):
         return good
 
     def _images(self, stored: files.StoredList, labels: list[int], augment: bool = False) -> LabelledImages:
-        return files.StoredImages(stored, labels, self.resolution, augment)
+        return files.StoredImages(stored, labels, self.resolution, augment, self.background)
 
 
 def check_one_tree(root: Path, parts: Mapping[Any, Path]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError, atomic_path
+from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError, atomic_path, check_background
 from igpt_datamodules import files
 
 
@@ -28,6 +28,7 @@ class WebImages(files.StoredModule):
         check: decode each file before training. False leaves broken files to `igpt tokenize`, which skips them itself,
             so that every file is read once; the splits are then made before it is known which files are bad.
         report: file to write every skipped path and its reason to, separated by a tab.
+        background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class WebImages(files.StoredModule):
         max_bad_share: float = 0.05,
         report: str | None = None,
         check: bool = True,
+        background: str = "white",
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         files.check_shares(test_share, max_bad_share)
@@ -54,6 +56,8 @@ class WebImages(files.StoredModule):
         self.max_bad_share = max_bad_share
         self.report = report
         self.check = check
+        check_background(background)
+        self.background = background
         self._good = files.StoredList([])
 
     def prepare_data(self) -> None:
@@ -73,7 +77,8 @@ class WebImages(files.StoredModule):
         return {"train": self._images(train), "test": self._images(test)}
 
     def _images(self, indices: list[int]) -> LabelledImages:
-        return files.StoredImages(self._good.take(indices), [NO_LABEL] * len(indices), self.resolution)
+        none = [NO_LABEL] * len(indices)
+        return files.StoredImages(self._good.take(indices), none, self.resolution, background=self.background)
 
     def _scan(self) -> None:
         """Look at the files once; what has been found is kept."""

@@ -27,10 +27,15 @@ class StoredImages(LabelledImages):
     """Images on disk as `(3, R, R)`: the central square, or in training with `augment` random crops (section 3.1)."""
 
     def __init__(
-        self, stored: Iterable[Stored], labels: Sequence[int] | Tensor, resolution: int, augment: bool = False
+        self,
+        stored: Iterable[Stored],
+        labels: Sequence[int] | Tensor,
+        resolution: int,
+        augment: bool = False,
+        background: str = "white",
     ) -> None:
         self.stored = stored if isinstance(stored, StoredList) else StoredList(stored)
-        self.resolution, self.augments = resolution, augment
+        self.resolution, self.augments, self.background = resolution, augment, background
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -43,7 +48,7 @@ class StoredImages(LabelledImages):
     def _cropped(self, index: int, box_of: Callable[[tuple[int, int]], Box]) -> tuple[Tensor, int]:
         stored = self.stored[index]
         try:
-            image = read_rgb(stored)
+            image = read_rgb(stored, self.background)
         except BadImageError as error:
             raise UserError(f"image {stored.name}: {error}; mend or remove the file") from error
         return resample(image, box_of(image.size), self.resolution), int(self.labels[index])

@@ -55,7 +55,7 @@ class Stored:
             return BytesIO(tar.read(max(0, min(self.size, there))))
 
 
-def read_rgb(stored: Stored) -> Image.Image:
+def read_rgb(stored: Stored, background: str = "white") -> Image.Image:
     """Decode to RGB; see `igpt.data.decode_rgb`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_rgb(stored: Stored) -> Image.Image:
     """
     try:
         with stored.open() as stream:
-            return decode_rgb(stream)
+            return decode_rgb(stream, background)
     except OSError as error:
         raise BadImageError(f"cannot be opened: {error.strerror}") from error
 

@@ -48,7 +48,7 @@ def as_list(images: Any) -> Sequence[Any]:
     return found
 
 
-def as_tensor(image: Any, resolution: int) -> Tensor:
+def as_tensor(image: Any, resolution: int, background: str = "white") -> Tensor:
     """One image as uint8 `(3, R, R)`, cropped and resized by the rule of the data modules' evaluation.
 
     Args:
@@ -63,20 +63,20 @@ def as_tensor(image: Any, resolution: int) -> Tensor:
     if isinstance(image, str | os.PathLike):
         if Path(image).is_dir():
             raise UserError(f"images: {image} is a folder; give its files, such as igpt.find_pictures({str(image)!r})")
-        rgb = open_rgb(Path(image))
+        rgb = open_rgb(Path(image), background)
     elif isinstance(image, Image.Image):
-        rgb = from_pil(image)
+        rgb = from_pil(image, background)
     elif isinstance(image, np.ndarray | Tensor):
-        rgb = from_pil(Image.fromarray(as_pixels(image)))
+        rgb = from_pil(Image.fromarray(as_pixels(image)), background)
     else:
         raise UserError(f"images: {type(image).__name__} is no image; give paths, PIL images, arrays or tensors")
     return resample(rgb, centre_crop_box(rgb.size), resolution)
 
 
-def from_pil(image: Image.Image) -> Image.Image:
-    """An image of PIL as RGB, upright, transparency on white."""
+def from_pil(image: Image.Image, background: str = "white") -> Image.Image:
+    """An image of PIL as RGB, upright, transparency on the background."""
     try:
-        return upright_rgb(image)
+        return upright_rgb(image, background)
     except (BadImageError, OSError) as error:
         raise UserError(f"images: a PIL image of mode {image.mode} cannot be read ({error})") from error
 
@@ -117,21 +117,26 @@ def as_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class Given(Dataset[Any]):
     """The images as uint8 `(3, R, R)`, or as a string: why one cannot be read."""
 
-    def __init__(self, images: Sequence[Any], resolution: int) -> None:
-        self.images, self.resolution = images, resolution
+    def __init__(self, images: Sequence[Any], resolution: int, background: str) -> None:
+        self.images, self.resolution, self.background = images, resolution, background
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return as_tensor(self.images[index], self.resolution)
+            return as_tensor(self.images[index], self.resolution, self.background)
         except UserError as error:
             return str(error)
 
 
 def batches(
-    images: Any, resolution: int, size: int, workers: int = 0, broken: Broken | None = None
+    images: Any,
+    resolution: int,
+    size: int,
+    workers: int = 0,
+    broken: Broken | None = None,
+    background: str = "white",
 ) -> Iterator[Tensor]:
     """All images in their order as uint8 `(B, 3, R, R)`, B = `size` in all batches but the last.
 
@@ -139,12 +144,13 @@ def batches(
         images: one image or many; see `as_tensor`.
         workers: processes that read and resize.
         broken: list that takes those that cannot be read; they are left out. None raises a UserError about the first.
+        background: colour that transparent images are laid on.
     """
     given = as_list(images)
     if size < 1 or workers < 0:
         raise UserError("batch_size must be at least 1, and workers at least 0")
     kept: list[Tensor] = []
-    for number, one in enumerate(read(given, resolution, workers)):
+    for number, one in enumerate(read(Given(given, resolution, background), workers)):
         if isinstance(one, str):
             if broken is None:
                 raise UserError(one)
@@ -158,9 +164,8 @@ def batches(
         yield torch.stack(kept)
 
 
-def read(given: Sequence[Any], resolution: int, workers: int) -> Iterator[Tensor | str]:
+def read(data: Given, workers: int) -> Iterator[Tensor | str]:
     """Each image, or why it cannot be read; counted on a terminal where there are many."""
-    data = Given(given, resolution)
     if workers:
         loader = WatchedLoader(
             data,

@@ -119,7 +119,8 @@ class Model:
         self, images: Any, batch_size: int | None = None, workers: int = 0, broken: Broken | None = None
     ) -> Iterator[Tensor]:
         """The images as the network takes them, uint8 `(B, 3, R, R)` on the CPU; see `igpt.api.intake.batches`."""
-        return batches(images, self.resolution, self.batch_size if batch_size is None else batch_size, workers, broken)
+        size, background = self.batch_size if batch_size is None else batch_size, self.loaded.background
+        return batches(images, self.resolution, size, workers, broken, background)
 
     def _compute(self, work: Literal["products", "pixels"] = "products") -> Compute:
         return compute_of(self._accelerator, self._precision, work)

@@ -151,7 +151,7 @@ def given_images(
     """Images to complete, uint8 `(B, 3, R, R)`: picture files, or some of the test split."""
     module = loaded.module.core
     if files:
-        return torch.stack([open_picture(file, module.resolution) for file in files])
+        return torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     data = data if data is not None else loaded.data()
     module.check_resolution(data.resolution)
     module.check_colors(data)
@@ -218,8 +218,9 @@ def surprise(
     if not files:
         raise UserError("--files is empty; name one picture or more")
     compute = ready(compute_of(accelerator, precision), tf32)
-    module = load(ckpt, compute.device).module.core
-    images = torch.stack([open_picture(file, module.resolution) for file in files])
+    loaded = load(ckpt, compute.device)
+    module = loaded.module.core
+    images = torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     tokens, nats = surprise_of(module, images, seed, compute)
     scale = max(float(nats.max()), 1e-6) if top is None else top
     pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, scale)], dim=1)

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
 from igpt.system import UserError, atomic_path, check_not_read, check_own
@@ -21,6 +21,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit of suspicion: 256 MiB of RGB
 MAX_TILE = 4 * MAX_PIXELS  # bytes that a tile of a TIFF unpacks to, which may be larger than the picture
 BAND = 1 << 22  # pixels that are converted at once
 ORIENTATION, BITS, SAMPLES, TILE = 274, 258, 277, (322, 323)  # tags of TIFF and EXIF
+WHITE = "white"  # what transparent pictures are laid on, unless their data say otherwise
 WRITTEN = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # suffixes of pictures that are written
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others, such as EPS, would start foreign programs
 PLUGINS = {  # formats that Pillow reads once a package is installed: the package, and the module to import
@@ -78,8 +79,8 @@ def missing_decoder(suffix: str) -> str:
     return "" if name in formats() else f"no decoder for {suffix}: install {PLUGINS[name][0]}"
 
 
-def decode_rgb(stream: BinaryIO) -> Image.Image:
-    """Decode to RGB, upright by its EXIF orientation, transparency on white, 16 bits to 8.
+def decode_rgb(stream: BinaryIO, background: str = WHITE) -> Image.Image:
+    """Decode to RGB, upright by its EXIF orientation, transparency on the background, 16 bits to 8.
 
     Raises:
         BadImageError: zero bytes, truncated, no image, no decoder, more than `MAX_PIXELS` (nothing is unpacked then),
@@ -88,14 +89,14 @@ def decode_rgb(stream: BinaryIO) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no fault of the pixels
-            return _decoded(stream)
+            return _decoded(stream, background)
     except BadImageError:
         raise
     except Exception as error:  # on broken files decoders raise anything, from SyntaxError to struct.error
         raise BadImageError(_reason(error)) from error
 
 
-def _decoded(stream: BinaryIO) -> Image.Image:
+def _decoded(stream: BinaryIO, background: str) -> Image.Image:
     head = stream.read(16)
     if not head:
         raise BadImageError("zero bytes")
@@ -103,15 +104,15 @@ def _decoded(stream: BinaryIO) -> Image.Image:
         if name not in formats() and head.startswith(known, place):
             raise BadImageError(f"no decoder for {name}: install {PLUGINS[name][0]}")
     stream.seek(0)
-    return upright_rgb(Image.open(stream, formats=formats()))
+    return upright_rgb(Image.open(stream, formats=formats()), background)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
     """An image of Pillow as RGB, upright by its EXIF orientation; a BadImageError where it is too large or odd."""
     check_size(image)
     image.load()
     turn = TURNS.get(_orientation(image))
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, background)
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -144,28 +145,28 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
     """Any mode of Pillow to RGB, by the rules of `rgb_of`; a large picture in bands, so that none is held thrice."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     shift = shift_of(image)
     rows = max(1, BAND // image.width)
     if rows >= image.height:
-        return rgb_of(image, shift)
+        return rgb_of(image, shift, background)
     rgb = Image.new("RGB", image.size)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
-        rgb.paste(rgb_of(image.crop(box), shift), box)
+        rgb.paste(rgb_of(image.crop(box), shift, background), box)
     return rgb
 
 
-def rgb_of(image: Image.Image, shift: int) -> Image.Image:
+def rgb_of(image: Image.Image, shift: int, background: str = WHITE) -> Image.Image:
     """A picture, or a band of one, as RGB.
 
     | mode | rule |
     |---|---|
     | 1, L, P, RGB, RGBX, YCbCr, HSV, CMYK | as Pillow converts them |
-    | LA, La, PA, RGBA, RGBa, or a transparent colour | laid on white |
+    | LA, La, PA, RGBA, RGBa, or a transparent colour | laid on the background |
     | LAB | to sRGB by ICC, from the standard white of D50 |
     | I;16, I;16L, I;16B, I;16N | the upper eight of the bits that `shift_of` finds |
     | I | the same, what is negative as 0 |
@@ -180,7 +181,7 @@ def rgb_of(image: Image.Image, shift: int) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode in ("PA", "La"):
             image = image.convert("LA" if image.mode == "La" else "RGBA")
-        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        paper = Image.new("RGBA", image.size, background)
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
@@ -216,6 +217,16 @@ def tag(image: Image.Image, number: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
+def check_background(name: str) -> None:
+    """Raise a UserError unless Pillow knows the colour, such as white, grey or #ffcc00."""
+    try:
+        ImageColor.getrgb(name)
+    except ValueError as error:
+        raise UserError(
+            f"data.background {name!r} is no colour; give a name such as white or black, or #rrggbb"
+        ) from error
+
+
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Width and height once the shorter side is `shorter` pixels; the longer is rounded down, as in torchvision."""
     width, height = size
@@ -242,9 +253,9 @@ def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
-def open_picture(path: str | Path, resolution: int) -> Tensor:
+def open_picture(path: str | Path, resolution: int, background: str = WHITE) -> Tensor:
     """Any image file as uint8 `(3, R, R)`, as data modules read theirs for evaluation; see `open_rgb`."""
-    image = open_rgb(path)
+    image = open_rgb(path, background)
     return resample(image, centre_crop_box(image.size), resolution)
 
 
@@ -256,7 +267,7 @@ def open_mask(path: str | Path, resolution: int) -> Tensor:
     return torch.from_numpy(np.array(small)) > 255 / 2
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path, background: str = WHITE) -> Image.Image:
     """Any image file that a user names, as RGB; a UserError where there is no such file, or it is not a picture."""
     if not os.path.lexists(path):
         raise UserError(f"picture {path} does not exist")
@@ -265,7 +276,7 @@ def open_rgb(path: str | Path) -> Image.Image:
         raise UserError(f"{wrong}; give a PNG or JPEG file")
     try:
         with open(path, "rb") as stream:
-            return decode_rgb(stream)
+            return decode_rgb(stream, background)
     except (OSError, BadImageError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{wrong} ({why}); give a PNG or JPEG file") from error

@@ -39,6 +39,11 @@ class Loaded:
         """Checksum of the file."""
         return checksum_of(self.path)
 
+    @property
+    def background(self) -> str:
+        """What transparent pictures are laid on, as in the data that it was trained on."""
+        return str((self.data_spec or {}).get("init_args", {}).get("background", "white"))
+
     def data(self) -> ImageDataModule:
         """The data module that the checkpoint was trained on.
 

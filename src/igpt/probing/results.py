@@ -76,7 +76,9 @@ class ProbeReport:
         name, first = next(iter(methods.items()))
         content = {
             **self.protocol,
-            "earlier_commands": earlier.protocol["earlier_commands"],
+            "earlier_commands": [
+                one for one in earlier.protocol["earlier_commands"] if one != self.protocol["command"]
+            ],
             "method": name,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
             "methods": methods,

@@ -24,7 +24,7 @@ model:
     learning_rate: 0.003
 data:
   class_path: {kind}
-  init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}}}
+  init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}, background: "{background}"}}
 trainer:
   max_steps: {steps}
   precision: auto
@@ -34,7 +34,14 @@ trainer:
 """
 
 
-def init(folder: str, out: str | None = None, resolution: int = 32, colors: int = 512, batch_size: int = 64) -> None:
+def init(
+    folder: str,
+    out: str | None = None,
+    resolution: int = 32,
+    colors: int = 512,
+    batch_size: int = 64,
+    background: str = "white",
+) -> None:
     """Make a palette and a config for a folder of your own pictures, which `igpt fit --config` trains as it stands.
 
     Class folders (FOLDER/CLASS/..., or FOLDER/train/CLASS/... and FOLDER/test/CLASS/...) give labelled images, any
@@ -47,6 +54,7 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
         resolution: side in pixels that the pictures are brought to.
         colors: of the palette, at most; fewer where the pictures have fewer.
         batch_size: images a step.
+        background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
     """
     root = Path(folder)
     if not root.is_dir():
@@ -57,7 +65,9 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
         if path.exists():
             raise UserError(f"{path} exists already; give another --out, or remove it")
     kind = next(point for point in registered() if point.name == name_of(root))
-    data: ImageDataModule = kind.load()(root=str(root), resolution=resolution, batch_size=batch_size)
+    data: ImageDataModule = kind.load()(
+        root=str(root), resolution=resolution, batch_size=batch_size, background=background
+    )
     data.prepare_data()
     count, batch = data.size("train"), min(batch_size, data.size("train"))
     made = make_palette(data, table, colors, at_most=True)
@@ -77,6 +87,7 @@ def init(folder: str, out: str | None = None, resolution: int = 32, colors: int 
         palette=table,
         kind=kind.value.replace(":", "."),
         batch=batch,
+        background=background,
         steps=steps,
         every=max(1, steps // 10),
         logged=min(10, count // batch),
