@@ -72,7 +72,7 @@ def test_the_plot_says_of_which_data_and_how_sure_its_points_are(digits_run, igp
     words = ["probe", "--ckpt", digits_run.checkpoint, "--method", "knn", "--layers", "0,2", "--out", tmp_path / "p"]
     assert igpt(*words)[0] == 0
     axes = drawn[-1].axes[0]
-    assert axes.get_title() == "Digits, step 30: accuracy on 359 test images"
+    assert axes.get_title() == "mini, step 30\nDigits, knn"
     (bars,) = axes.containers
     tested = [row["test_accuracy"] for row in results(tmp_path / "p")["methods"]["knn"]["layers"]]
     lengths = [(path[1, 1] - path[0, 1]) / 2 for path in bars[2][0].get_segments()]

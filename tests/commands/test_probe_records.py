@@ -113,7 +113,7 @@ def test_a_probe_that_fails_or_is_killed_between_two_methods_goes_on_there_and_f
     assert [line.split(":")[0] for line in printed.splitlines() if line.endswith(" s")][:-1] == ["sgd", "lbfgs"]
     whole, parts = record(tmp_path / "whole"), record(tmp_path / "parts")
     assert list(parts["methods"]) == ["knn", "sgd", "lbfgs"]
-    assert {key for key in whole if whole[key] != parts[key]} == {"command", "earlier_commands"}
+    assert {key for key in whole if whole[key] != parts[key]} == {"command"}
     for name in RESULTS:
         if name != "probe.json":
             assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -294,6 +294,11 @@ def test_a_palettes_picture_holds_its_colours_by_lightness(tmp_path):
     assert shown == [(0, 0, 0), (255, 0, 0), (255, 255, 255)]
 
 
+def test_accuracies_of_layers_have_error_bars_where_the_number_of_test_images_is_known():
+    shown = [figures.layer_curves([run("a", probes=[probe(PEAK, images=n)])])[0].content for n in (359, 0)]
+    assert [b"LineCollection" in content for content in shown] == [True, False]
+
+
 def test_a_bare_run_still_makes_a_page_that_says_what_is_missing():
     text = "".join(Reader(page("t", "s", sections([run("bare")]))).text)
     assert "No probe.json was found" in text

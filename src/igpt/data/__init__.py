@@ -39,7 +39,7 @@ from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
 from igpt.data.plots import beside, confusion_figure, enlarge, grid, heat, heat_legend, scale_for, with_headings
 from igpt.data.randomness import permuted, random_ints, rng_of
 from igpt.data.shards import NAME, Index, Shard, ShardReader, check_shards
-from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, spread, stratified_split
+from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, sampling_error, spread, stratified_split
 from igpt.data.workers import WatchedLoader, begin_worker, collate, end_with_the_parent
 from igpt.system import UserError, atomic_path
 
@@ -51,6 +51,6 @@ __all__ = [
     "collate", "confusion_figure", "decode_rgb", "end_with_the_parent", "enlarge", "evenly_spaced", "fetch",
     "few_per_class", "fingerprint", "grid", "heat", "heat_legend", "label_bytes", "missing_decoder", "open_mask",
     "open_picture", "open_rgb", "permuted", "picture_suffixes", "pixel_sha256", "random_ints", "resample", "resized",
-    "rng_of", "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings",
-    "wrap",
+    "rng_of", "sampling_error", "save_picture", "scale_for", "source_box", "spread", "stratified_split", "upright_rgb",
+    "with_headings", "wrap",
 ]  # fmt: skip

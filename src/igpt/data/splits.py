@@ -1,5 +1,6 @@
 """Training, validation and test splits, each a function of labels and seeds alone."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -46,6 +47,11 @@ def few_per_class(
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(classes == value))[:count] for value in values]
     return list(np.sort(np.concatenate(chosen)).tolist())
+
+
+def sampling_error(share: float, images: int) -> float:
+    """One standard error of an accuracy, both as shares of 1, that was measured on so many images."""
+    return math.sqrt(max(0.0, share * (1 - share)) / images)
 
 
 def spread(labels: Sequence[int] | Tensor, count: int, seed: int = 0) -> list[int]:

@@ -2,15 +2,18 @@
 
 import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from igpt.data import sampling_error
 from igpt.probing.methods import METHODS, MethodResults
 from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
-from igpt.system import atomic_path, check_own, move_aside
+from igpt.system import atomic_path, check_own, in_one_line, move_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAME = ("checkpoint_sha256", "identity", "images", "features")  # in which probes agree whose results belong together
 NOT_COMPARED = {"num_workers", "device_gib"}  # arguments of data that change no figure
@@ -73,7 +76,9 @@ class ProbeReport:
         name, first = next(iter(methods.items()))
         content = {
             **self.protocol,
-            "earlier_commands": earlier.protocol["earlier_commands"],
+            "earlier_commands": [
+                one for one in earlier.protocol["earlier_commands"] if one != self.protocol["command"]
+            ],
             "method": name,
             **{key: first[key] for key in ("best_layer", "best_test_accuracy", "layers", "raw_pixels", "concat")},
             "methods": methods,
@@ -86,7 +91,7 @@ class ProbeReport:
         with atomic_path(out / TABLE) as path:
             write_csv(results, path)
         with atomic_path(out / PLOT) as path:
-            plot(results, path, self.protocol)
+            figure_of(results, self.protocol).savefig(path, dpi=130, format="png")
         with atomic_path(out / RECORD) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [RECORD, TABLE, PLOT, *([SUBSETS] if low_data else [])], aside
@@ -222,24 +227,23 @@ def text_table(results: MethodResults) -> str:
     return "\n".join(lines)
 
 
-def plot(all_results: list[MethodResults], path: Path, protocol: dict[str, Any]) -> None:
+def figure_of(all_results: list[MethodResults], about: dict[str, Any]) -> "Figure":
     """Accuracy against layer, as figure 2 of the paper, a colour a method, with raw pixels as a line.
 
-    Bars are one standard error of the test images: what lies within them may be chance.
+    `about` is the protocol: the title says of which run and data, and bars are one standard error of the test split.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes, images = figure.subplots(), protocol["images"]["test"]
-    data = protocol["data"]["class_path"].rpartition(".")[2]
-    axes.set_title(f"{data}, step {protocol['step']:,}: accuracy on {images:,} test images", fontsize=10)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
     for number, results in enumerate(all_results):
         color = f"C{number}"
         layers = [result.layer for result in results.layers]
         tested = [100 * result.test_accuracy for result in results.layers]
-        error = [100 * standard_error(result.test_accuracy, images) for result in results.layers]
-        axes.errorbar(layers, tested, error, fmt="o-", color=color, capsize=2, label=f"{results.method.name}, test")
+        bars = [100 * sampling_error(result.test_accuracy, about["images"]["test"]) for result in results.layers]
+        label = f"{results.method.name}, test"
+        axes.errorbar(layers, tested, yerr=bars, fmt="o-", capsize=3, color=color, label=label)
         if len(all_results) == 1:
             axes.plot(layers, [100 * r.val_accuracy for r in results.layers], "s--", alpha=0.6, label="validation")
         if results.pixels:
@@ -249,13 +253,14 @@ def plot(all_results: list[MethodResults], path: Path, protocol: dict[str, Any])
         star = "best on validation" if number == 0 else "_nolegend_"
         axes.plot([best.layer], [100 * best.test_accuracy], "*", markersize=15, color="tab:red", label=star)
     axes.set_xlabel("layer (0: input of the first block)")
-    axes.set_ylabel("probe accuracy, %")
+    axes.set_ylabel("probe accuracy, %; bars: one standard error")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=130)
-
-
-def standard_error(share: float, images: int) -> float:
-    """Of an accuracy that was measured on so many images."""
-    return math.sqrt(max(0.0, share * (1 - share)) / images)
+    figure.legend(loc="outside lower center", ncols=2)  # never over a point
+    place = Path(about["checkpoint"]).absolute()
+    run = place.parents[1].name if place.parent.name == "checkpoints" else place.name.removesuffix(".ckpt")
+    what = [about["data"]["class_path"].split(".")[-1], *(results.method.name for results in all_results)]
+    title = f"{in_one_line(run)[:60]}, step {about['step']}\n{', '.join(what)}"
+    drawn = title.encode("latin-1", "replace").decode("latin-1")  # the font lacks other letters
+    axes.set_title(drawn, fontsize=10, parse_math=False)
+    return figure

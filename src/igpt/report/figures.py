@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image as Pil
 
-from igpt.data import decode_rgb
+from igpt.data import decode_rgb, sampling_error
 from igpt.palette import Palette
 from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
 from igpt.report.schema import Point, Run
@@ -134,7 +134,9 @@ def layer_figure(runs: list[Run], method: str) -> Image:
         for run, result in results:
             of = style[kind_of(run)]
             scores = sorted((score.layer or 0, 100 * score.test_accuracy) for score in result.layers)
-            axes.plot(*zip(*scores, strict=True), **of)
+            images = run.probe.images.get("test") if run.probe else None
+            bars = [100 * sampling_error(score / 100, images) for _, score in scores] if images else None
+            axes.errorbar(*zip(*scores, strict=True), yerr=bars, capsize=2, **of)
             ring = {"s": 120, "facecolors": "none", "edgecolors": of["color"], "linewidths": 1.5}
             axes.scatter([result.best_layer], [100 * result.best.test_accuracy], **ring)
             if result.raw_pixels:
@@ -145,7 +147,9 @@ def layer_figure(runs: list[Run], method: str) -> Image:
 
     best = [(run.name, r.best_layer, 100 * r.best.test_accuracy) for run, r in results]
     parts = [f"{name} is best at layer {layer} with {value:.1f} %" for name, layer, value in best]
-    caption = "Last probed checkpoint of each run. The ring marks the layer that validation chose."
+    caption = (
+        "Last probed checkpoint of each run. The ring marks the layer that validation chose; bars are standard errors."
+    )
     about = f"Probe accuracy against layer, {method}"
     return chart(f"Accuracy against layer, {method}", draw, about, parts, caption)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.data import sampling_error
 from igpt.report.comparing import (
     CORES,
     VOTES,
@@ -106,7 +107,7 @@ def difference(sides: Sequence[Sequence[float]], images: int | None, paired: boo
     why = "single run" if error is None else "all runs equal"
     if not images:
         return Difference(means[0] - means[1], None, f"{why}, number of test images not known")
-    error = math.sqrt(sum(max(0.0, share * (1 - share)) / images for share in means))
+    error = math.hypot(*(sampling_error(share, images) for share in means))
     return Difference(means[0] - means[1], error, f"{why}: of the test images")
 
 
