@@ -29,7 +29,7 @@ def test_what_is_transparent_has_the_colour_of_the_background(transparent, kind,
     data.prepare_data()
     image = data.images("test")[0][0]
     assert torch.equal(image[:, :, 6:], torch.full((3, 8, 2), colour, dtype=torch.uint8))
-    assert data.spec()["init_args"]["background"] == name
+    assert data.spec()["init_args"].get("background", "white") == name
 
 
 def test_a_colour_that_is_none_is_refused():

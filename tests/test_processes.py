@@ -1,6 +1,8 @@
 """Two processes train what one trains, stop in good order, and what they save is of use to one again."""
 
+import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -189,6 +191,13 @@ def test_recompute_and_compile_change_no_loss_of_a_sharded_run(home, fitted):
         assert max(other[step]) == pytest.approx(max(one[step]), abs=1e-5)
 
 
+def last_words(process):
+    """What a process that ended too early printed; the other, which waits for it, is ended first."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.stdout.read()
+
+
 @pytest.mark.slow
 def test_sigterm_to_one_of_two_processes_ends_both_with_75_five_times_of_five(home):
     seed = time.time_ns() % 10**6
@@ -199,10 +208,11 @@ def test_sigterm_to_one_of_two_processes_ends_both_with_75_five_times_of_five(ho
         command = fit_command(home, "stopped", "BERT", "ddp", *options, "--ckpt_path", "last")
         folder = home / "stopped" / "BERT" / "checkpoints"
         with subprocess.Popen(
-            command, cwd=home, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+            command, cwd=home, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
             while next(iter(step_checkpoints(folder)), 0) <= begun:
-                assert process.poll() is None, process.stdout.read()
+                assert process.poll() is None, last_words(process)
                 time.sleep(0.05)
             time.sleep(rng.uniform(0, 1))
             process.send_signal(signal.SIGTERM)

@@ -65,19 +65,24 @@ def test_the_likeliest_pixels_are_those_it_drew(igpt):
     assert np.array_equal(np.load("filled.npy"), np.load("infilled.npy"))
 
 
-def test_stored_features_are_reused_and_probes_as_accurate(igpt):
-    def accuracies():
-        methods = json.loads(Path("runs/ar/probe/probe.json").read_text())["methods"]
+def test_its_results_are_kept_its_features_reused_and_probes_as_accurate(igpt):
+    def accuracies(folder):
+        methods = json.loads(Path(folder, "probe.json").read_text())["methods"]
         return {
             name: [(row["test_accuracy"], row["val_accuracy"]) for row in one["layers"]]
             for name, one in methods.items()
         }
 
-    before = accuracies()
-    code, out, err = igpt("probe", "--ckpt", LAST["ar"], "--method", "lbfgs,knn", *EXACT)
+    words = ["probe", "--ckpt", LAST["ar"], "--method", "lbfgs,knn", *EXACT]
+    before = accuracies("runs/ar/probe")
+    code, out, err = igpt(*words)
+    assert code == 0, err
+    assert "kept lbfgs, knn" in out
+    assert accuracies("runs/ar/probe") == before
+    code, out, err = igpt(*words, "--store", "runs/ar/probe/features", "--out", "again")
     assert code == 0, err
     assert "reused" in out
-    assert accuracies() == before
+    assert accuracies("again") == before
 
 
 def test_an_unfinished_sgd_probe_goes_on_to_the_results_of_one_that_was_not_interrupted(igpt):

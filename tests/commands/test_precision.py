@@ -78,10 +78,10 @@ def test_probe_records_the_precision_it_chose(igpt, digits_run, tmp_path, machin
 
 def test_stored_features_of_one_precision_are_not_taken_for_those_of_another(igpt, digits_run, tmp_path, monkeypatch):
     probe = ("probe", "--ckpt", digits_run.checkpoint, "--layers", "1", "--out", tmp_path)
-    for ratio, said in [("12", "written"), ("12", "reused"), ("0.4", "written")]:
+    for ratio, said, words in [("12", "written", []), ("12", "reused", ["--method", "knn"]), ("0.4", "written", [])]:
         monkeypatch.setenv(hardware.RATIO, ratio)
         hardware.bf16_ratio.cache_clear()
-        code, out, err = igpt(*probe)
+        code, out, err = igpt(*probe, *words)
         assert code == 0, err
         assert said in out.split("MB, ")[1].splitlines()[0]
     hardware.bf16_ratio.cache_clear()

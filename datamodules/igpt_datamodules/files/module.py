@@ -1,7 +1,8 @@
 """`StoredImages` and `StoredModule`, for images that are read from files one at a time."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,7 @@ class StoredModule(ImageDataModule):
     """A data module whose images are files; what is left out is kept in `skipped`."""
 
     beside: Sequence[str] = ()  # names of folders that are not used
+    added: Mapping[str, Any] = {"background": "white"}
     _said = False
 
     def prepare_data(self) -> None:

@@ -46,6 +46,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
     skipped: Sequence[tuple[str, str]] = ()  # (image, reason) of what `prepare_data` left out
     damaged: Sequence[tuple[str, str]] = ()  # those of them that are broken, and not merely no images
+    added: Mapping[str, Any] = {}  # arguments that versions before did not know, with what these did
 
     def __init__(
         self,
@@ -244,7 +245,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return init_args
 
     def spec(self) -> dict[str, Any]:
-        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again."""
+        """`{"class_path", "init_args"}` as plain data, from which a checkpoint can build this data module again.
+
+        Arguments that were `added` are in it only where they change something, so that records of versions before
+        stay those of the same data.
+        """
         spec = spec_of(self)
         spec["init_args"].pop("device_gib", None)  # of a machine, not of the data
+        for name, value in self.added.items():
+            if spec["init_args"].get(name) == value:
+                del spec["init_args"][name]
         return spec
