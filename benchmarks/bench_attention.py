@@ -4,7 +4,7 @@
 
 Milliseconds, medians of rounds in turn within one process: forward alone without gradients, and forward with backward.
 "blocks of R" is `igpt.model.attend_in_blocks`, "fused" PyTorch's kernel. What is quickest here on a kind of CPU
-stands in `igpt.model.attention.WAYS`. An older kind is emulated by ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+stands in `igpt.model.attention.dense`. An older kind is emulated by ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 MKL_ENABLE_INSTRUCTIONS=AVX2.
 """
 

@@ -76,7 +76,7 @@ TESTS = {
     "probing/methods/sgd": "probing/test_sgd.py",
     "probing/methods/lbfgs": "probing/test_lbfgs.py test_mps.py::test_probes_are_fitted_where_there_is_float64",
     "probing/protocol": "probing/test_protocol.py probing/test_lbfgs.py",
-    "model/attention": "test_attention.py test_transformer.py",
+    "model/attention/dense": "test_attention.py test_transformer.py",
     "model/transformer": "test_transformer.py test_attention.py",
     "palette/palette": " ".join(f"test_palette.py::test_{test}" for test in PALETTE),
     "model/cache": "test_sampling.py test_decoding.py",

@@ -27,7 +27,7 @@ def test_cached_and_uncached_logits_agree(tiny, prefix):
 
 
 def test_cached_and_uncached_logits_agree_where_blocks_attend(tiny, monkeypatch):
-    monkeypatch.setattr("igpt.model.attention.HALF", (torch.float32,))
+    monkeypatch.setattr("igpt.model.attention.dense.HALF", (torch.float32,))
     test_cached_and_uncached_logits_agree(tiny, 4)
 
 

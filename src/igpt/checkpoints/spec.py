@@ -15,7 +15,8 @@ from igpt.system import UserError
 def plain(value: Any) -> Any:
     """Value as data that a checkpoint can hold and a YAML file can show."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        own = getattr(value, "to_dict", None)
+        return own() if own else asdict(value)
     if isinstance(value, PathLike):
         return fspath(value)
     if isinstance(value, (list, tuple)):

@@ -20,6 +20,7 @@ from igpt.model.kernels import Linear, rms_norm
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
+ADDED = ("grid",)  # fields of the config that came later, None where they change nothing
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -35,6 +36,7 @@ class TransformerConfig:
         vocab_size: palette colours, V.
         norm: "rms" is the released models' gain-only norm; "layer" the layer norm that the paper writes.
         sos: whether there is a start-of-sequence vector, which the autoregressive objective needs and BERT does not.
+        grid: rows and columns of the picture; None is a square of `n_positions` pixels.
     """
 
     n_layers: int = 24
@@ -44,6 +46,7 @@ class TransformerConfig:
     vocab_size: int = 512
     norm: Literal["rms", "layer"] = "rms"
     sos: bool = True
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -55,6 +58,19 @@ class TransformerConfig:
             )
         if self.norm not in ("rms", "layer"):
             raise UserError(f"transformer.norm is {self.norm!r}; choose rms or layer")
+        if self.grid is not None:
+            object.__setattr__(self, "grid", tuple(self.grid))
+            if math.prod(self.grid) != self.n_positions:
+                raise UserError(
+                    f"transformer.grid {list(self.grid)} has {math.prod(self.grid)} pixels, "
+                    f"but transformer.n_positions is {self.n_positions}; change one"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the picture."""
+        side = math.isqrt(self.n_positions)
+        return self.grid or (side, side)
 
     @classmethod
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
@@ -62,8 +78,9 @@ class TransformerConfig:
         return value if isinstance(value, cls) else cls(**with_preset(value))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for checkpoints."""
-        return asdict(self)
+        """Plain data, for checkpoints; what a version before did not know is in it only where it changes something."""
+        known = asdict(self)
+        return {name: value for name, value in known.items() if name not in ADDED or value is not None}
 
 
 PRESETS = {
