@@ -76,4 +76,4 @@ def test_on_a_cpu_blocks_attend_in_half_precision_to_as_many_keys_as_memory_shou
         step = steps.pop()
         seen.add(step.name())
         steps += [before for before, _ in step.next_functions if before is not None]
-    assert ("BlockAttentionBackward" in seen) == blocks
+    assert ("TileAttentionBackward" in seen) == blocks

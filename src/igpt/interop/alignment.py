@@ -32,6 +32,7 @@ def aligned_nll(model: PixelTransformer, tokens: Tensor, alignment: Alignment = 
         raise UserError(f"--alignment {alignment} is about autoregressive models; BERT has no start of sequence")
     if alignment == "igpt":
         return pixel_nll(model(tokens, causal=True), tokens)
+    assert model.wpe is not None
     h = model.wte(tokens) + model.wpe[: tokens.shape[1]]
     for block in model.blocks:
         h = block(h, True)

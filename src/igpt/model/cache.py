@@ -6,7 +6,8 @@ Shapes: B images, S new positions, T positions in all, D width, H heads, W = D /
 import torch
 from torch import Tensor
 
-from igpt.model.token_step import CUDAGraphs, compiled_step, eager_step, masked_step, weights_of
+from igpt.model.attention import PatternCache, is_dense
+from igpt.model.token_step import CUDAGraphs, compiled_step, eager_step, masked_step, pattern_step, weights_of
 from igpt.model.transformer import Block, PixelTransformer
 
 FIRST_COMPILED = 2  # positions seen: sizes of 0 and 1 would be compiled apart
@@ -34,9 +35,12 @@ class Decoder:
         self.weights = weights_of(model, batch)
         self.seen = 0
         config = model.config
-        shape = (config.n_layers, 2, batch, config.n_heads, config.n_positions, config.d_model // config.n_heads)
-        self.kv_cache = model.wpe.new_zeros(shape, dtype=self.weights.head.dtype)
-        self.compiled = compiled_step() if compile and self.kv_cache.device.type != "cuda" else None
+        width, like = config.d_model // config.n_heads, model.wte.weight.new_empty(0, dtype=self.weights.head.dtype)
+        self.patterns = pattern_caches(model, like, batch)
+        shape = (config.n_layers, 2, batch, config.n_heads, 0 if self.patterns else config.n_positions, width)
+        self.kv_cache = like.new_zeros(shape)
+        device = like.device.type
+        self.compiled = compiled_step() if compile and device != "cuda" and not self.patterns else None
         self.recorded = CUDAGraphs() if can_be_recorded(self.kv_cache) else None
 
     @torch.no_grad()
@@ -55,10 +59,10 @@ class Decoder:
         assert model.sos is not None
         h = torch.cat([model.sos.expand(len(tokens), 1, -1), model.wte(tokens)], dim=1)  # (B, S + 1, D)
         self.seen = h.shape[1]
-        h = h + model.wpe[: self.seen]
-        for block, layer in zip(model.blocks, self.kv_cache[..., : self.seen, :], strict=True):
+        h, bias = h if model.wpe is None else h + model.wpe[: self.seen], model.shared_bias()
+        for block, layer in zip(model.blocks, self.patterns or self.kv_cache[..., : self.seen, :], strict=True):
             assert isinstance(block, Block)
-            h = block.forward(h, causal=True, cache=layer)  # not a compiled block: it would be compiled anew for this
+            h = block.forward(h, True, layer, bias)  # not a compiled block: it would be compiled anew for this
         logits: Tensor = model.head(model.ln_f(h[:, -1]))
         return logits
 
@@ -66,6 +70,10 @@ class Decoder:
         """Logits after one more token an image, int64 `(B,)`, in the way that is quickest here."""
         position = torch.full((1,), self.seen, device=tokens.device)  # filled there: a copy would be waited for
         self.seen += 1
+        if self.patterns:
+            whole = self.model.config.n_positions
+            step = self.recorded or (lambda function, _, *tensors: function(_, *tensors))
+            return step(self.pattern_step, whole, tokens, position)
         if self.recorded is not None:
             reach = min(-(-self.seen // REACH) * REACH, self.model.config.n_positions)
             return self.recorded(self.masked_step, reach, tokens, position)
@@ -80,6 +88,25 @@ class Decoder:
     def masked_step(self, reach: int, tokens: Tensor, position: Tensor) -> Tensor:
         """The step that is recorded, once for each `reach`: how much of the cache is read, beyond the position."""
         return masked_step(self.model, self.weights, self.kv_cache[..., :reach, :], tokens, position)
+
+    def pattern_step(self, _: int, tokens: Tensor, position: Tensor) -> Tensor:
+        """The step of a network with patterns or a bias, which is recorded, too."""
+        return pattern_step(self.model, self.weights, self.patterns, tokens, position)
+
+
+def pattern_caches(model: PixelTransformer, like: Tensor, batch: int) -> list[PatternCache]:
+    """The caches of the layers, in the type and on the device of `like`; none where all of them are dense."""
+    bias, config = model.shared_bias(), model.config
+    attentions = [block.attn for block in model.blocks if isinstance(block, Block)]
+    if all(is_dense(one.heads) for one in attentions) and config.positions not in ("bias", "shared_bias"):
+        return []
+    width = config.d_model // config.n_heads
+    biases = [bias if one.bias is None else one.bias() for one in attentions]
+    return [
+        PatternCache(one.heads, one.layout, own, like, batch, width)
+        for one, own in zip(attentions, biases, strict=True)
+        if one.layout is not None
+    ]
 
 
 def can_be_recorded(cache: Tensor) -> bool:

@@ -16,15 +16,15 @@ Shapes: B images, T positions in the cache, D width, H heads, W = D / H, L layer
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.model.attention import attend, attend_to_past_and_self, attend_to_seen
+from igpt.model.attention import PatternCache, attend, attend_to_past_and_self, attend_to_seen
 from igpt.model.kernels import Matrix, add_product_, pack, product
 from igpt.model.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
@@ -53,7 +53,7 @@ def weights_of(model: PixelTransformer, rows: int) -> Weights:
     for block in model.blocks:
         assert isinstance(block, Block)
         found += [block.attn.qkv.weight, block.attn.proj.weight, block.mlp.fc.weight, block.mlp.proj.weight]
-    found, device = [*found, model.head.weight], model.wpe.device.type
+    found, device = [*found, model.head.weight], model.wte.weight.device.type
     if torch.is_autocast_enabled(device):
         found = [weight.detach().to(torch.get_autocast_dtype(device)) for weight in found]
     *matrices, head = pack(found, rows)
@@ -65,8 +65,8 @@ def token_step(
     weights: Weights,
     tokens: Tensor,
     position: Tensor,
-    cache: Tensor,
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    cache: Iterable[Any],
+    attend: Callable[[Tensor, Tensor, Any], Tensor],
 ) -> Tensor:
     """Logits `(B, V)` after one more token an image.
 
@@ -74,15 +74,19 @@ def token_step(
         weights: the model's, packed or not.
         tokens: int64 `(B,)`.
         position: of the tokens, int64 `(1,)`: a tensor, since a number would be compiled or recorded as a constant.
-        cache: keys and values, `(L, 2, B, H, T, W)`.
+        cache: keys and values of each block, `(L, 2, B, H, T, W)`, or what else `attend` takes.
         attend: attention of a block, from the query `(B, H, 1, W)`, the new key and value `(2, B, H, 1, W)` and the
             block's part of the cache; it also puts the new ones where they belong.
     """
-    h = model.wte(tokens) + F.embedding(position, model.wpe)  # (B, D); wpe[position] breaks the graph in torch 2.11
+    h = model.wte(tokens)  # (B, D)
+    if model.wpe is not None:
+        h = h + F.embedding(position, model.wpe)  # wpe[position] breaks the graph in torch 2.11
     for block, (qkv, attn, fc, proj), layer in zip(model.blocks, weights.blocks, cache, strict=True):
         assert isinstance(block, Block)
         # (B, 3 D) -> (B, 3, H, 1, W) -> (3, B, H, 1, W)
-        new = product(block.ln_1(h), qkv).view(len(h), 3, layer.shape[2], 1, -1).transpose(0, 1)
+        new = product(block.ln_1(h), qkv).view(len(h), 3, model.config.n_heads, 1, -1).transpose(0, 1)
+        if block.attn.rope is not None:
+            new = torch.cat([block.attn.rope(new[:2], position), new[2:]])
         mixed = attend(new[0], new[1:], layer)
         h = add_product_(h, mixed.reshape(h.shape), attn)  # (B, H, 1, W) -> (B, D)
         hidden = product(block.ln_2(h), fc, ACTIVATION_SLOPE)
@@ -110,6 +114,13 @@ def masked_step(model: PixelTransformer, weights: Weights, cache: Tensor, tokens
         return attend_to_seen(q, layer[0], layer[1], mask)
 
     return token_step(model, weights, tokens, position, cache, write_and_attend)
+
+
+def pattern_step(
+    model: PixelTransformer, weights: Weights, caches: list[PatternCache], tokens: Tensor, position: Tensor
+) -> Tensor:
+    """`token_step` with caches that hold what patterns still see, and know what the position reads."""
+    return token_step(model, weights, tokens, position, caches, lambda q, new, one: one.attend(q, new, position))
 
 
 def functional_step(

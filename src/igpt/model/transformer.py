@@ -6,6 +6,7 @@ norm, the activation, the missing biases and the initialisation.
 Shapes: B images, T tokens an image, V palette colours, D width (d_model), H heads, L layers.
 """
 
+import itertools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,12 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from igpt.model.attention import attend
+from igpt.model.attention import (
+    Layout,
+    Pattern,
+    PatternCache,
+    RelativeBias,
+    Rope,
+    attend,
+    is_dense,
+    patterns_of,
+)
 from igpt.model.kernels import Linear, rms_norm
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
-ADDED = ("grid",)  # fields of the config that came later, None where they change nothing
+ADDED = ("grid", "attention", "positions")  # fields of the config that came later, None where they change nothing
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -37,6 +47,11 @@ class TransformerConfig:
         norm: "rms" is the released models' gain-only norm; "layer" the layer norm that the paper writes.
         sos: whether there is a start-of-sequence vector, which the autoregressive objective needs and BERT does not.
         grid: rows and columns of the picture; None is a square of `n_positions` pixels.
+        attention: patterns that say what each position sees, one for a layer, repeated over the layers, such as
+            `[{pattern: rows, k: 4}, {pattern: strided}]`; in place of one a list of them, one for a head, repeated over
+            the heads (docs/attention.md). None is dense, as the paper's.
+        positions: "bias" learns a number for each offset of rows and columns and each head of a layer, "shared_bias"
+            one for all layers, "rope" rotates queries and keys. None learns a vector for each position, as the paper.
     """
 
     n_layers: int = 24
@@ -47,6 +62,8 @@ class TransformerConfig:
     norm: Literal["rms", "layer"] = "rms"
     sos: bool = True
     grid: tuple[int, int] | None = None
+    attention: list[Any] | None = None
+    positions: Literal["bias", "shared_bias", "rope"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -65,12 +82,31 @@ class TransformerConfig:
                     f"transformer.grid {list(self.grid)} has {math.prod(self.grid)} pixels, "
                     f"but transformer.n_positions is {self.n_positions}; change one"
                 )
+        if self.positions not in (None, "bias", "shared_bias", "rope"):
+            raise UserError(f"transformer.positions is {self.positions!r}; choose bias, shared_bias or rope")
+        if self.positions == "rope" and self.d_model // self.n_heads % 4:
+            raise UserError(
+                f"transformer.positions rope needs heads whose width is a multiple of 4, not "
+                f"{self.d_model // self.n_heads}; change transformer.n_heads"
+            )
+        if (self.attention is not None or self.positions) and math.prod(self.shape) != self.n_positions:
+            raise UserError(
+                f"transformer.n_positions {self.n_positions} is no square; patterns and offsets need transformer.grid"
+            )
+        for pattern in itertools.chain(*patterns_of(self.attention)):
+            pattern.check(self.shape, self.sos)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the picture."""
         side = math.isqrt(self.n_positions)
         return self.grid or (side, side)
+
+    def heads(self, layer: int) -> list[Pattern]:
+        """The pattern of each head of a layer."""
+        layers = patterns_of(self.attention)
+        own = layers[layer % len(layers)]
+        return [own[head % len(own)] for head in range(self.n_heads)]
 
     @classmethod
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
@@ -127,22 +163,36 @@ def make_norm(config: TransformerConfig) -> nn.Module:
 class Attention(nn.Module):
     """Multi-head self-attention; q, k and v in one projection, no biases."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int, layout: Layout | None, rope: Rope | None) -> None:
         super().__init__()
         self.n_heads = config.n_heads
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.heads, self.layout, self.rope = config.heads(layer), layout, rope
+        self.bias = RelativeBias(config.n_heads, config.shape, buckets=False) if config.positions == "bias" else None
 
-    def forward(self, x: Tensor, causal: bool, cache: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, cache: Tensor | PatternCache | None = None, bias: Tensor | None = None
+                ) -> Tensor:  # fmt: skip
         """`(B, S, D)` to `(B, S, D)`; see `Block.forward`."""
         parts = self.qkv(x).chunk(3, dim=-1)  # each (B, S, D)
         q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)  # each (B, H, S, D / H)
-        if cache is not None:
+        if self.rope is not None:
+            end = cache.shape[3] if isinstance(cache, Tensor) else x.shape[1]
+            q, k = (self.rope(part, slice(end - x.shape[1], end)) for part in (q, k))
+        bias = bias if self.bias is None else self.bias()
+        if isinstance(cache, PatternCache):
+            cache.fill(k, v)
+        elif cache is not None:
             cache[0, :, :, -x.shape[1] :], cache[1, :, :, -x.shape[1] :] = k, v
             k, v = cache
             causal = causal and x.shape[1] > 1  # one position sees all before it
-        mixed: Tensor = self.proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))  # (B, H, S, D / H) -> (B, S, D)
-        return mixed
+        if bias is None and is_dense(self.heads):
+            mixed = attend(q, k, v, causal)
+        else:
+            assert self.layout is not None
+            mixed = self.layout.attend(q, k, v, self.heads, causal, bias)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (B, H, S, D / H) -> (B, S, D)
+        return out
 
 
 class MLP(nn.Module):
@@ -162,22 +212,27 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """`a = h + attn(norm(h)); h' = a + mlp(norm(a))`: every operation lies on a residual path (section 2.2)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(
+        self, config: TransformerConfig, layer: int = 0, layout: Layout | None = None, rope: Rope | None = None
+    ) -> None:
         super().__init__()
         self.ln_1 = make_norm(config)
-        self.attn = Attention(config)
+        self.attn = Attention(config, layer, layout, rope)
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, h: Tensor, causal: bool, cache: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, causal: bool, cache: Tensor | PatternCache | None = None, bias: Tensor | None = None
+                ) -> Tensor:  # fmt: skip
         """Hidden states `(B, S, D)` to `(B, S, D)`, in training, for features and in decoding.
 
         Args:
             causal: each position sees those before it and itself, else all see all.
             cache: in decoding, keys and values `(2, B, H, T, D / H)` of all positions so far. The S given ones are the
-                last of them, and their keys and values are written there; S is T (the prefix) or 1.
+                last of them, and their keys and values are written there; S is T (the prefix) or 1. A `PatternCache`
+                takes those of a prefix alone.
+            bias: that all layers share, `(H, offsets)`.
         """
-        h = h + self.attn(self.ln_1(h), causal, cache)
+        h = h + self.attn(self.ln_1(h), causal, cache, bias)
         out: Tensor = h + self.mlp(self.ln_2(h))
         return out
 
@@ -189,14 +244,22 @@ class PixelTransformer(nn.Module):
     embeddings of masked positions set to zero, and output i predicts `x_i` at those.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, order: Tensor | None = None) -> None:
+        """`order` is the raster index of each element of the sequence, int64 `(T,)`; None is raster order."""
         super().__init__()
         self.config = config
         self.activation_checkpointing = False  # training keeps only each block's input and runs it again backwards
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
-        self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model))
+        learned = config.positions is None
+        self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model)) if learned else None
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        raster = torch.arange(config.n_positions) if order is None else order
+        row, column = raster // config.shape[1], raster % config.shape[1]
+        layout = Layout(row, column, config.shape)
+        rope = Rope(config.d_model // config.n_heads, row, column) if config.positions == "rope" else None
+        shared = config.positions == "shared_bias"
+        self.bias = RelativeBias(config.n_heads, config.shape, buckets=True) if shared else None
+        self.blocks = nn.ModuleList(Block(config, layer, layout, rope) for layer in range(config.n_layers))
         self.ln_f = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.initialise()
@@ -206,7 +269,8 @@ class PixelTransformer(nn.Module):
         """The published initialisation; the zero head makes the first loss exactly log(V)."""
         d_model, n_layers = self.config.d_model, self.config.n_layers
         nn.init.normal_(self.wte.weight, std=0.02)
-        nn.init.normal_(self.wpe, std=0.01)
+        if self.wpe is not None:
+            nn.init.normal_(self.wpe, std=0.01)
         if self.sos is not None:
             nn.init.normal_(self.sos, std=0.02)
         for block in self.blocks:
@@ -233,7 +297,11 @@ class PixelTransformer(nn.Module):
             content = torch.cat([start, content[:, :-1]], dim=1)
         elif masked is not None:
             content = content.masked_fill(masked.unsqueeze(-1), 0.0)
-        return content + self.wpe[: tokens.shape[1]]
+        return content if self.wpe is None else content + self.wpe[: tokens.shape[1]]
+
+    def shared_bias(self) -> Tensor | None:
+        """The bias by offsets that all layers share, `(H, offsets)`."""
+        return None if self.bias is None else self.bias()
 
     def forward(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Logits `(B, T, V)`, output i being the distribution of `x_i`."""
@@ -242,10 +310,11 @@ class PixelTransformer(nn.Module):
 
     def hidden_states(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Last hidden states `(B, T, D)`, behind the final norm: the head projects them, and fine-tuning pools them."""
-        h = self.embed(tokens, causal, masked)
+        h, bias = self.embed(tokens, causal, masked), self.shared_bias()
         for block in self.blocks:
             again = self.activation_checkpointing and h.requires_grad
-            h = checkpoint(block, h, causal, use_reentrant=False) if again else block(h, causal)
+            more = causal, None, bias
+            h = checkpoint(block, h, *more, use_reentrant=False) if again else block(h, *more)
         normed: Tensor = self.ln_f(h)
         return normed
 
@@ -272,7 +341,7 @@ class PixelTransformer(nn.Module):
         """
         check_layers(layers, self.config.n_layers)
         pooled: dict[int, Tensor] = {}
-        h = self.embed(tokens, causal, masked)
+        h, bias = self.embed(tokens, causal, masked), self.shared_bias()
         for layer in range(max(layers) + 1):
             if layer in layers:
                 norm = self.ln_f if layer == self.config.n_layers else self.blocks[layer].ln_1
@@ -280,7 +349,7 @@ class PixelTransformer(nn.Module):
                 with torch.autocast(states.device.type, enabled=False):  # a mean is no place to save digits
                     pooled[layer] = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
             if layer < max(layers):
-                h = self.blocks[layer](h, causal)
+                h = self.blocks[layer](h, causal, None, bias)
         return torch.stack([pooled[layer] for layer in layers])
 
 

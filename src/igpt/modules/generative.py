@@ -1,5 +1,6 @@
 """What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,12 @@ class GenerativeModule(PixelModule, PixelModel):
             )
         self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
-        self.transformer = PixelTransformer(config)
+        raster = pixel_order(order, math.isqrt(config.n_positions))
+        self.transformer = PixelTransformer(config, raster)
         self.compile_blocks = compile
         self.recompute = self.transformer.activation_checkpointing = recompute
         self.order: Order = order
-        self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.register_buffer("pixel_order", raster)
         self.start_from = start_from
         if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
