@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from igpt.model.attention.dense import attend_to_seen
-from igpt.model.attention.flex import block_mask, flex_attend
 from igpt.model.attention.patterns import Dense, Pattern
 from igpt.model.attention.places import Picture
 from igpt.model.attention.tiles import attend_in_tiles, tiling_of
@@ -58,6 +57,8 @@ class Layout:
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pattern: Pattern, causal: bool) -> Tensor:
         if q.is_cuda:
+            from igpt.model.attention.flex import block_mask, flex_attend  # takes a moment to import
+
             mask = self.made(block_mask, pattern, causal, q.device)
             return flex_attend(q, k, v, mask, self.picture(causal, q.device), bias)
         return attend_in_tiles(q, k, v, self.made(tiling_of, pattern, causal, q.device, bias is not None), bias)
