@@ -1,6 +1,6 @@
 """The network and what it computes: logits, losses, features, samples. Torch alone, no Lightning."""
 
-from igpt.model.attention import LONG, attend_in_blocks
+from igpt.model.attention import LONG, attend_in_blocks, resized_bias
 from igpt.model.cache import Decoder
 from igpt.model.features import FeatureOptions, pooling
 from igpt.model.objectives import (
@@ -16,6 +16,7 @@ from igpt.model.objectives import (
 from igpt.model.order import Order, inverse_order, pixel_order, resize_positions
 from igpt.model.sampling import SamplingOptions, generate, infill, sample
 from igpt.model.transformer import (
+    ADDED,
     NORM_EPS,
     PRESETS,
     PixelTransformer,
@@ -26,8 +27,8 @@ from igpt.model.transformer import (
 )
 
 __all__ = [
-    "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
+    "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
     "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
-    "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
-    "parameter_count", "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "sample", "with_preset",
+    "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss", "parameter_count",
+    "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "resized_bias", "sample", "with_preset",
 ]  # fmt: skip

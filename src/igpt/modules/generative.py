@@ -20,6 +20,7 @@ from igpt.model import (
     pixel_loss,
     pixel_order,
     resize_positions,
+    resized_bias,
 )
 from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
@@ -177,30 +178,53 @@ def open_palette(path: str | None, vocab_size: int) -> Palette:
 
 
 def start_with(module: GenerativeModule, path: str) -> None:
-    """Load weights and palette of another run; position embeddings are interpolated to another resolution.
+    """Load weights and palette of another run; what stands for positions is fitted to another resolution.
 
     Raises:
-        UserError: the checkpoint cannot be read, or is of another shape or kind.
+        UserError: the checkpoint cannot be read, or is of another shape, kind or pattern of attention.
     """
     content = read_checkpoint(path)
-    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
+    model = content[CHECKPOINT_KEY]["model"]
+    kind = model["class_path"].rpartition(".")[2]
     try:
+        stored = TransformerConfig.of((model["init_args"].get("generative") or model)["init_args"]["transformer"])
+        check_same_attention(stored, module.transformer.config)
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
-        positions, order = state["transformer.wpe"], state.pop("pixel_order")
-        new_order = pixel_order(module.order, module.resolution)
-        if len(positions) == len(new_order):
-            state["transformer.wpe"] = positions[inverse_order(order)][new_order]
-        else:
-            state["transformer.wpe"] = resize_positions(positions, order, new_order)
+        if len(state["pixel_order"]) != len(module.pixel_order):
             rank_zero_info(
-                f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}"
+                f"positions of {path} fitted from {len(state['pixel_order'])} to {len(module.pixel_order)} pixels"
             )
-        state["pixel_order"] = new_order
-        module.load_state_dict(state)
-    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        load_fitted(module, state)
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, UserError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error
+
+
+def check_same_attention(one: TransformerConfig, other: TransformerConfig) -> None:
+    """Raise a ValueError where two networks do not see by the same patterns, or know positions in another way."""
+    for name in ("attention", "positions"):
+        if getattr(one, name) != getattr(other, name):
+            raise ValueError(
+                f"its transformer.{name} is {getattr(one, name)}, this model's {getattr(other, name)}; make them equal"
+            )
+
+
+def load_fitted(module: GenerativeModule, state: dict[str, Tensor]) -> None:
+    """Load weights that may be of another resolution or order.
+
+    Embeddings of positions are interpolated; a bias takes that of the farthest offset for those that it did not meet.
+    """
+    order, new_order = state["pixel_order"], module.pixel_order
+    fitted = dict(state, pixel_order=new_order)
+    for name, own in module.state_dict().items():
+        if name == "transformer.wpe" and len(order) == len(new_order):
+            fitted[name] = state[name][inverse_order(order)][new_order]
+        elif name == "transformer.wpe":
+            fitted[name] = resize_positions(state[name], order, new_order)
+        elif name.endswith((".attn.bias.rows", ".attn.bias.columns")):
+            fitted[name] = resized_bias(state[name], own.shape[1])
+    module.load_state_dict(fitted)

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
+from igpt.model import ADDED
 from igpt.modules import step_of
 from igpt.system import ACCELERATORS, Compute, UserError, compute_of
 from igpt.training import is_main_process
@@ -64,7 +65,7 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
     if "generative" in stored:  # it holds the whole network, so that the file it began with is not needed
         model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
-    network = differences(stored.get("transformer", {}), given.get("transformer") or {})
+    network = differences(dict.fromkeys(ADDED) | stored.get("transformer", {}), given.get("transformer") or {})
     if stored.get("order") != given.get("order"):
         network.append(f"order {stored.get('order')} (now {given.get('order')})")
     if network:
