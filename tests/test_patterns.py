@@ -24,6 +24,7 @@ PATTERNS = {
     "strided": [{"pattern": "strided"}],
     "strided by three": [{"pattern": "strided", "stride": 3, "part": "both"}],
     "fixed": [{"pattern": "fixed", "c": 2}],
+    "lsh": [{"pattern": "lsh", "buckets": 4, "rounds": 2, "chunk": 3}, {"pattern": "rows", "k": 1}],
     "by head": [[{"pattern": "window", "k": 2}, {"pattern": "strided", "part": "column"}], "dense"],
 }
 
@@ -102,7 +103,7 @@ def test_every_pattern_is_dense_attention_under_its_mask_with_its_gradients(
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", [name for name in PATTERNS if name != "lsh"])
 def test_the_kernel_for_cuda_is_told_of_the_same_mask_and_bias(name, biased):
     """FlexAttention, whose plain form for CPUs has no gradients, is given what it is given on a card."""
     q, k, v = torch.randn(3, 2, 2, 16, 4).unbind()
@@ -168,6 +169,8 @@ def test_cached_logits_are_those_of_the_whole_sequence(config):
 
 def test_bert_sees_what_the_pattern_lets_it_see_on_all_sides(config):
     """One block: a position's logits depend on exactly the positions that its heads see."""
+    if config.attention and config.attention[0] == PATTERNS["lsh"][0]:
+        pytest.skip("hashing is defined for AR alone")
     model = network(replace(config, sos=False, n_layers=1))
     tokens = torch.randint(5, (1, 16))
     with torch.no_grad():
@@ -246,6 +249,9 @@ WRONG = {
     "no such pattern": ([{"pattern": "spots"}], "there is no pattern 'spots'; choose dense, rows"),
     "no such field": ([{"pattern": "rows", "width": 3}], "rows has no 'width'; it has k"),
     "no such part": ([{"pattern": "axial", "part": "diagonal"}], "part is 'diagonal'"),
+    "an odd number of buckets": ([{"pattern": "lsh", "buckets": 7}], "lsh: buckets is 7; it must be even"),
+    "no round": ([{"pattern": "lsh", "rounds": 0}], "lsh: rounds is 0"),
+    "hashing of one head": ([["lsh", "dense"]], "lsh is of a whole layer"),
     "no list": ("rows", "must be a list of patterns"),
     "an empty list": ([], "must be a list of patterns"),
     "no heads": ([[]], "empty list of heads"),
@@ -259,6 +265,19 @@ def test_patterns_that_make_no_sense_are_refused_in_one_line(name):
         TransformerConfig(1, 8, 2, 16, 5, attention=attention)
     assert "\n" not in str(found.value)
     assert "transformer.attention" in str(found.value)
+
+
+def test_hashing_is_refused_where_it_is_not_defined():
+    with pytest.raises(UserError, match="lsh is defined for AR alone"):
+        TransformerConfig(1, 8, 2, 16, 5, sos=False, attention=["lsh"])
+    with pytest.raises(UserError, match="positions rope is not defined for lsh"):
+        TransformerConfig(1, 8, 2, 16, 5, attention=["lsh"], positions="rope")
+
+
+def test_patterns_need_to_know_rows_and_columns():
+    with pytest.raises(UserError, match="n_positions 12 is no square; patterns and offsets need"):
+        TransformerConfig(1, 8, 2, 12, 5, attention=["rows"])
+    assert TransformerConfig(1, 8, 2, 12, 5, attention=["rows"], grid=(3, 4)).shape == (3, 4)
 
 
 def test_configs_without_patterns_say_nothing_about_them():

@@ -6,7 +6,7 @@ Shapes: B images, S new positions, T positions in all, D width, H heads, W = D /
 import torch
 from torch import Tensor
 
-from igpt.model.attention import PatternCache, is_dense
+from igpt.model.attention import LayerCache, is_dense
 from igpt.model.token_step import CUDAGraphs, compiled_step, eager_step, masked_step, pattern_step, weights_of
 from igpt.model.transformer import Block, PixelTransformer
 
@@ -94,19 +94,13 @@ class Decoder:
         return pattern_step(self.model, self.weights, self.patterns, tokens, position)
 
 
-def pattern_caches(model: PixelTransformer, like: Tensor, batch: int) -> list[PatternCache]:
+def pattern_caches(model: PixelTransformer, like: Tensor, batch: int) -> list[LayerCache]:
     """The caches of the layers, in the type and on the device of `like`; none where all of them are dense."""
     bias, config = model.shared_bias(), model.config
     attentions = [block.attn for block in model.blocks if isinstance(block, Block)]
     if all(is_dense(one.heads) for one in attentions) and config.positions not in ("bias", "shared_bias"):
         return []
-    width = config.d_model // config.n_heads
-    biases = [bias if one.bias is None else one.bias() for one in attentions]
-    return [
-        PatternCache(one.heads, one.layout, own, like, batch, width)
-        for one, own in zip(attentions, biases, strict=True)
-        if one.layout is not None
-    ]
+    return [one.own_cache(bias, like, batch) for one in attentions]
 
 
 def can_be_recorded(cache: Tensor) -> bool:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.model.attention import PatternCache, attend, attend_to_past_and_self, attend_to_seen
+from igpt.model.attention import LayerCache, attend, attend_to_past_and_self, attend_to_seen
 from igpt.model.kernels import Matrix, add_product_, pack, product
 from igpt.model.transformer import ACTIVATION_SLOPE, Block, PixelTransformer
 
@@ -78,13 +78,14 @@ def token_step(
         attend: attention of a block, from the query `(B, H, 1, W)`, the new key and value `(2, B, H, 1, W)` and the
             block's part of the cache; it also puts the new ones where they belong.
     """
-    h = model.wte(tokens)  # (B, D)
+    h, n_heads = model.wte(tokens), model.config.n_heads  # (B, D)
+    heads = n_heads, 1, h.shape[1] // n_heads
     if model.wpe is not None:
         h = h + F.embedding(position, model.wpe)  # wpe[position] breaks the graph in torch 2.11
     for block, (qkv, attn, fc, proj), layer in zip(model.blocks, weights.blocks, cache, strict=True):
         assert isinstance(block, Block)
         # (B, 3 D) -> (B, 3, H, 1, W) -> (3, B, H, 1, W)
-        new = product(block.ln_1(h), qkv).view(len(h), 3, model.config.n_heads, 1, -1).transpose(0, 1)
+        new = product(block.ln_1(h), qkv).view(len(h), -1, *heads).transpose(0, 1)
         if block.attn.rope is not None:
             new = torch.cat([block.attn.rope(new[:2], position), new[2:]])
         mixed = attend(new[0], new[1:], layer)
@@ -117,7 +118,11 @@ def masked_step(model: PixelTransformer, weights: Weights, cache: Tensor, tokens
 
 
 def pattern_step(
-    model: PixelTransformer, weights: Weights, caches: list[PatternCache], tokens: Tensor, position: Tensor
+    model: PixelTransformer,
+    weights: Weights,
+    caches: list[LayerCache],
+    tokens: Tensor,
+    position: Tensor,
 ) -> Tensor:
     """`token_step` with caches that hold what patterns still see, and know what the position reads."""
     return token_step(model, weights, tokens, position, caches, lambda q, new, one: one.attend(q, new, position))

@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from igpt.model.attention import (
+    LSH,
+    HashedCache,
+    LayerCache,
     Layout,
     Pattern,
     PatternCache,
@@ -24,7 +27,9 @@ from igpt.model.attention import (
     Rope,
     attend,
     is_dense,
+    lsh_attend,
     patterns_of,
+    rotations,
 )
 from igpt.model.kernels import Linear, rms_norm
 from igpt.system import UserError
@@ -95,6 +100,8 @@ class TransformerConfig:
             )
         for pattern in itertools.chain(*patterns_of(self.attention)):
             pattern.check(self.shape, self.sos)
+            if isinstance(pattern, LSH) and self.positions:
+                raise UserError(f"transformer.positions {self.positions} is not defined for lsh; leave it out")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -163,26 +170,38 @@ def make_norm(config: TransformerConfig) -> nn.Module:
 class Attention(nn.Module):
     """Multi-head self-attention; q, k and v in one projection, no biases."""
 
+    rotations: Tensor
+
     def __init__(self, config: TransformerConfig, layer: int, layout: Layout | None, rope: Rope | None) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
-        self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
         self.heads, self.layout, self.rope = config.heads(layer), layout, rope
+        self.lsh = self.heads[0] if isinstance(self.heads[0], LSH) else None  # queries are its keys
+        self.qkv = nn.Linear(config.d_model, (2 if self.lsh else 3) * config.d_model, bias=False)
+        self.proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        if self.lsh:
+            width, hashing = config.d_model // config.n_heads, (self.lsh.buckets, self.lsh.rounds)
+            self.register_buffer("rotations", rotations(width, *hashing, layer, config.n_heads), persistent=False)
         self.bias = RelativeBias(config.n_heads, config.shape, buckets=False) if config.positions == "bias" else None
 
-    def forward(self, x: Tensor, causal: bool, cache: Tensor | PatternCache | None = None, bias: Tensor | None = None
-                ) -> Tensor:  # fmt: skip
+    def forward(
+        self, x: Tensor, causal: bool, cache: Tensor | LayerCache | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         """`(B, S, D)` to `(B, S, D)`; see `Block.forward`."""
-        parts = self.qkv(x).chunk(3, dim=-1)  # each (B, S, D)
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)  # each (B, H, S, D / H)
+        parts = self.qkv(x).split(x.shape[-1], dim=-1)  # each (B, S, D)
+        q, *others = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)  # each (B, H, S, D / H)
+        if self.lsh:
+            if isinstance(cache, HashedCache):
+                cache.fill(q, others[0])
+            return self.out(lsh_attend(q, others[0], self.rotations, self.lsh.chunk))
+        k, v = others
         if self.rope is not None:
             end = cache.shape[3] if isinstance(cache, Tensor) else x.shape[1]
             q, k = (self.rope(part, slice(end - x.shape[1], end)) for part in (q, k))
         bias = bias if self.bias is None else self.bias()
         if isinstance(cache, PatternCache):
             cache.fill(k, v)
-        elif cache is not None:
+        elif isinstance(cache, Tensor):
             cache[0, :, :, -x.shape[1] :], cache[1, :, :, -x.shape[1] :] = k, v
             k, v = cache
             causal = causal and x.shape[1] > 1  # one position sees all before it
@@ -191,8 +210,20 @@ class Attention(nn.Module):
         else:
             assert self.layout is not None
             mixed = self.layout.attend(q, k, v, self.heads, causal, bias)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (B, H, S, D / H) -> (B, S, D)
+        return self.out(mixed)
+
+    def out(self, mixed: Tensor) -> Tensor:
+        """Heads `(B, H, S, D / H)` side by side and projected, `(B, S, D)`."""
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def own_cache(self, bias: Tensor | None, like: Tensor, batch: int) -> LayerCache:
+        """Its KV cache where it is no dense one, in the type and on the device of `like`."""
+        assert self.layout is not None
+        width = self.proj.in_features // self.n_heads
+        if self.lsh:
+            return HashedCache(self.lsh, self.rotations, like, batch, self.n_heads, self.layout.length)
+        return PatternCache(self.heads, self.layout, bias if self.bias is None else self.bias(), like, batch, width)
 
 
 class MLP(nn.Module):
@@ -221,8 +252,9 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, h: Tensor, causal: bool, cache: Tensor | PatternCache | None = None, bias: Tensor | None = None
-                ) -> Tensor:  # fmt: skip
+    def forward(
+        self, h: Tensor, causal: bool, cache: Tensor | LayerCache | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         """Hidden states `(B, S, D)` to `(B, S, D)`, in training, for features and in decoding.
 
         Args:

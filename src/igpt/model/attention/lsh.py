@@ -13,7 +13,6 @@ both of its own bucket. The last chunk of a bucket may be partly empty, so that 
 Shapes: B images, H heads, R rounds, T positions, W width of a head, K buckets, C slots a chunk, N chunks; G = B * H.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,33 +20,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igpt.model.kernels import rms_norm
-from igpt.system import UserError
 
 KEY_EPS = 1e-6  # as published
 OWN = -1e5  # added to the score of a position with itself: as published, it counts only where nothing else is seen
-
-
-@dataclass(frozen=True)
-class LSH:
-    """How positions are hashed.
-
-    Args:
-        buckets: of each round; even, since rotated vectors and their negatives make them.
-        rounds: of hashing, each with rotations of its own. More rounds come closer to dense attention, and take longer.
-        chunk: ranks of a bucket that are attended to together. A position sees the `chunk` positions of its bucket
-            before it, or all if there are fewer, and at most `2 * chunk - 1`.
-    """
-
-    buckets: int = 16
-    rounds: int = 2
-    chunk: int = 64
-
-    def __post_init__(self) -> None:
-        if self.buckets < 2 or self.buckets % 2:
-            raise UserError(f"transformer.attention: buckets is {self.buckets}; it must be even and at least 2")
-        for name in ("rounds", "chunk"):
-            if getattr(self, name) < 1:
-                raise UserError(f"transformer.attention: {name} is {getattr(self, name)}; it must be at least 1")
 
 
 def rotations(width: int, buckets: int, rounds: int, seed: int, heads: int) -> Tensor:

@@ -164,6 +164,34 @@ class Fixed(Pattern):
             raise UserError(f"{OPTION}: fixed: c {self.c} is more than its stride {self.stride or shape[1]}; lower it")
 
 
+@dataclass(frozen=True)
+class LSH(Pattern):
+    """Positions with similar vectors, found by hashing (Reformer, Kitaev et al. 2020; `igpt.model.attention.lsh`).
+
+    Of a whole layer, whose queries are its keys.
+
+    Args:
+        buckets: of each round; even, since rotated vectors and their negatives make them.
+        rounds: of hashing, each with rotations of its own. More rounds come closer to dense attention, and take longer.
+        chunk: ranks of a bucket that are attended to together. A position sees the `chunk` positions of its bucket
+            before it, or all if there are fewer, and at most `2 * chunk - 1`.
+    """
+
+    name = "lsh"
+    buckets: int = 16
+    rounds: int = 2
+    chunk: int = 64
+
+    def check(self, shape: tuple[int, int], causal: bool) -> None:
+        """Numbers that make a hashing, in a causal network."""
+        for field in ("buckets", "rounds", "chunk"):
+            at_least("lsh", field, getattr(self, field), 1)
+        if self.buckets % 2:
+            raise UserError(f"{OPTION}: lsh: buckets is {self.buckets}; it must be even")
+        if not causal:
+            raise UserError(f"{OPTION}: lsh is defined for AR alone; choose another pattern for BERT")
+
+
 def either(part: Part, row: Tensor, column: Tensor) -> Tensor:
     """The row part, the column part, or both."""
     return row if part == "row" else column if part == "column" else row | column
@@ -187,7 +215,7 @@ def check_stride(pattern: str, stride: int | None, shape: tuple[int, int]) -> No
             )
 
 
-PATTERNS: dict[str, type[Pattern]] = {kind.name: kind for kind in (Dense, Rows, Window, Axial, Strided, Fixed)}
+PATTERNS: dict[str, type[Pattern]] = {kind.name: kind for kind in (Dense, Rows, Window, Axial, Strided, Fixed, LSH)}
 IN_TURN = ("axial", "strided", "fixed")  # their parts become a layer each where no part is given
 
 
@@ -222,6 +250,8 @@ def patterns_of(attention: Sequence[Any] | None) -> list[list[Pattern]]:
             if not entry:
                 raise UserError(f"{OPTION}: a layer has an empty list of heads' patterns; name at least one")
             layers.append([pattern_of(head) for head in entry])
+            if any(isinstance(head, LSH) for head in layers[-1]):
+                raise UserError(f"{OPTION}: lsh is of a whole layer; take it out of the list of heads")
         elif isinstance(entry, dict) and entry.get("pattern") in IN_TURN and "part" not in entry:
             layers += [[pattern_of({**entry, "part": part})] for part in ("row", "column")]
         else:
