@@ -56,6 +56,8 @@ def check_exportable(config: TransformerConfig, order: str, source: str) -> None
     for refused, why in (
         (not config.sos, "is a BERT model, which ImageGPT cannot be: it is causal"),
         (config.norm != "rms", f"has transformer.norm {config.norm}; ImageGPT has the gain-only norm"),
+        (config.attention is not None, "has patterns of attention; ImageGPT's is dense"),
+        (config.positions is not None, f"has transformer.positions {config.positions}; ImageGPT learns a vector each"),
         (order != "raster", f"has pixel order {order}; ImageGPT's processor knows raster order"),
     ):
         if refused:
