@@ -75,7 +75,7 @@ def test_a_preset_stands_for_its_sizes_in_a_config_and_on_the_command_line(
     with torch.device("meta"):
         cli = run("fit", ["--config", "mine.yaml", *words], Unrun)
     assert cli.model.transformer.config == expected
-    assert cli.model.spec()["init_args"]["transformer"] == asdict(expected)
+    assert cli.model.spec()["init_args"]["transformer"] == expected.to_dict()
     assert cli.config.fit.model.init_args.transformer.as_dict() == asdict(expected)
 
 

@@ -55,7 +55,7 @@ class Decoder:
         assert model.sos is not None
         h = torch.cat([model.sos.expand(len(tokens), 1, -1), model.wte(tokens)], dim=1)  # (B, S + 1, D)
         self.seen = h.shape[1]
-        h = h + model.wpe[: self.seen]
+        h = h + self.weights.positions[: self.seen]
         for block, layer in zip(model.blocks, self.kv_cache[..., : self.seen, :], strict=True):
             assert isinstance(block, Block)
             h = block.forward(h, causal=True, cache=layer)  # not a compiled block: it would be compiled anew for this

@@ -41,10 +41,11 @@ class BlockWeights(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """All matrices that a position is multiplied with."""
+    """All matrices that a position is multiplied with, and what is added to its token."""
 
     blocks: list[BlockWeights]
     head: Matrix
+    positions: Tensor  # (T, D)
 
 
 def weights_of(model: PixelTransformer, rows: int) -> Weights:
@@ -57,7 +58,8 @@ def weights_of(model: PixelTransformer, rows: int) -> Weights:
     if torch.is_autocast_enabled(device):
         found = [weight.detach().to(torch.get_autocast_dtype(device)) for weight in found]
     *matrices, head = pack(found, rows)
-    return Weights([BlockWeights(*matrices[first : first + 4]) for first in range(0, len(matrices), 4)], head)
+    blocks = [BlockWeights(*matrices[first : first + 4]) for first in range(0, len(matrices), 4)]
+    return Weights(blocks, head, model.positions().detach())
 
 
 def token_step(
@@ -78,7 +80,7 @@ def token_step(
         attend: attention of a block, from the query `(B, H, 1, W)`, the new key and value `(2, B, H, 1, W)` and the
             block's part of the cache; it also puts the new ones where they belong.
     """
-    h = model.wte(tokens) + F.embedding(position, model.wpe)  # (B, D); wpe[position] breaks the graph in torch 2.11
+    h = model.wte(tokens) + F.embedding(position, weights.positions)  # (B, D); an index breaks the graph in torch 2.11
     for block, (qkv, attn, fc, proj), layer in zip(model.blocks, weights.blocks, cache, strict=True):
         assert isinstance(block, Block)
         # (B, 3 D) -> (B, 3, H, 1, W) -> (3, B, H, 1, W)

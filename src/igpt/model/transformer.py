@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 from igpt.model.attention import attend
 from igpt.model.kernels import Linear, rms_norm
+from igpt.model.order import with_slices
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
-ADDED = ("grid",)  # fields of the config that came later, None where they change nothing
+ADDED = ("grid", "slices")  # fields of the config that came later, None where they change nothing
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -37,6 +38,7 @@ class TransformerConfig:
         norm: "rms" is the released models' gain-only norm; "layer" the layer norm that the paper writes.
         sos: whether there is a start-of-sequence vector, which the autoregressive objective needs and BERT does not.
         grid: rows and columns of the picture; None is a square of `n_positions` pixels.
+        slices: equal parts of the sequence that have an embedding each, as a subscale order has; None has none.
     """
 
     n_layers: int = 24
@@ -47,6 +49,7 @@ class TransformerConfig:
     norm: Literal["rms", "layer"] = "rms"
     sos: bool = True
     grid: tuple[int, int] | None = None
+    slices: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -65,6 +68,8 @@ class TransformerConfig:
                     f"transformer.grid {list(self.grid)} has {math.prod(self.grid)} pixels, "
                     f"but transformer.n_positions is {self.n_positions}; change one"
                 )
+        if self.slices is not None and (self.slices < 1 or self.n_positions % self.slices):
+            raise UserError(f"transformer.slices {self.slices} must divide n_positions {self.n_positions}; change one")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -196,6 +201,7 @@ class PixelTransformer(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
         self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model))
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
+        self.slices = nn.Parameter(torch.empty(config.slices, config.d_model)) if config.slices else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_f = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -209,6 +215,8 @@ class PixelTransformer(nn.Module):
         nn.init.normal_(self.wpe, std=0.01)
         if self.sos is not None:
             nn.init.normal_(self.sos, std=0.02)
+        if self.slices is not None:
+            nn.init.normal_(self.slices, std=0.01)
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.normal_(block.attn.qkv.weight, std=1 / math.sqrt(d_model))
@@ -216,6 +224,10 @@ class PixelTransformer(nn.Module):
             nn.init.normal_(block.mlp.fc.weight, std=0.02)
             nn.init.normal_(block.mlp.proj.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
+
+    def positions(self) -> Tensor:
+        """What is added to the token at each position, `(T, D)`: its embedding, and that of its slice."""
+        return with_slices(self.wpe, self.slices)
 
     def embed(self, tokens: Tensor, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Input of the first block, `(B, T, D)`.
@@ -233,7 +245,7 @@ class PixelTransformer(nn.Module):
             content = torch.cat([start, content[:, :-1]], dim=1)
         elif masked is not None:
             content = content.masked_fill(masked.unsqueeze(-1), 0.0)
-        return content + self.wpe[: tokens.shape[1]]
+        return content + self.positions()[: tokens.shape[1]]
 
     def forward(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Logits `(B, T, V)`, output i being the distribution of `x_i`."""

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from igpt.data import ImageDataModule
-from igpt.model import FeatureOptions, Order, PixelTransformer, SamplingOptions, inverse_order, pooling
+from igpt.model import (
+    STRIDES,
+    FeatureOptions,
+    Order,
+    PixelTransformer,
+    SamplingOptions,
+    TransformerConfig,
+    inverse_order,
+    pooling,
+)
 from igpt.palette import Palette
 from igpt.system import UserError
 
@@ -28,6 +37,7 @@ class PixelModel(pl.LightningModule, ABC):
     mask_seed = 0  # of what the objective hides; BERT takes it as an argument
     palette: Palette
     palette_path: str | None
+    config: TransformerConfig  # of pictures: `n_positions` pixels of `vocab_size` colours
     transformer: PixelTransformer
     order: Order
     pixel_order: Tensor
@@ -41,7 +51,7 @@ class PixelModel(pl.LightningModule, ABC):
     @property
     def resolution(self) -> int:
         """Side of the images that this model knows."""
-        return math.isqrt(self.transformer.config.n_positions)
+        return math.isqrt(self.config.n_positions)
 
     @property
     def n_layers(self) -> int:
@@ -116,11 +126,14 @@ class PixelModel(pl.LightningModule, ABC):
         """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
 
         Args:
-            keep: share of the sequence that is kept; at least one row's worth is kept and one drawn.
+            keep: share of the sequence that is kept, in whole rows (of a slice, where the order has slices); at least
+                one is kept and one drawn. 1 / s^2 of subscale keeps the small picture.
         """
         if region is not None:
             return region.flatten().to(self.device)[self.pixel_order]
-        kept = min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
+        row = self.resolution // STRIDES.get(self.order, 1)
+        rows = self.resolution**2 // row
+        kept = min(rows - 1, max(1, round(keep * rows))) * row
         return torch.arange(self.resolution**2, device=self.device) >= kept
 
     def complete(
@@ -183,7 +196,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     def check_resolution(self, side: int) -> None:
         """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
-        n_positions = self.transformer.config.n_positions
+        n_positions = self.config.n_positions
         if side * side != n_positions:
             raise UserError(
                 f"data.init_args.resolution: the images are {side}x{side} but the model has "

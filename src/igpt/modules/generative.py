@@ -1,6 +1,6 @@
 """What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from igpt.model import (
     pixel_loss,
     pixel_order,
     resize_positions,
+    slices_of,
+    with_slices,
 )
 from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
@@ -41,7 +43,8 @@ class GenerativeModule(PixelModule, PixelModel):
         compile: compile each block with `torch.compile`; the state dict keeps its keys.
         recompute: keep only the input of each block for the backward pass and compute the rest again (activation
             checkpointing): about a third more time, a fraction of the memory.
-        order: raster, column, spiral or random: how the pixels form a sequence.
+        order: raster, column, spiral, random, subscale2 or subscale4: how the pixels form a sequence
+            (`igpt.model.pixel_order`).
         start_from: checkpoint whose weights and palette to start with; at another resolution its position embeddings
             are interpolated.
 
@@ -69,13 +72,14 @@ class GenerativeModule(PixelModule, PixelModel):
             raise UserError(
                 f"transformer.sos must be {needed} for {type(self).__name__}; only AR has a start of sequence"
             )
+        self.config = config
         self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
-        self.transformer = PixelTransformer(config)
-        self.compile_blocks = compile
-        self.recompute = self.transformer.activation_checkpointing = recompute
         self.order: Order = order
         self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.transformer = PixelTransformer(self.network(config))
+        self.compile_blocks = compile
+        self.recompute = self.transformer.activation_checkpointing = recompute
         self.start_from = start_from
         if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
@@ -84,6 +88,10 @@ class GenerativeModule(PixelModule, PixelModel):
     def core(self) -> PixelModel:
         """Itself."""
         return self
+
+    def network(self, config: TransformerConfig) -> TransformerConfig:
+        """The network over the sequence, for pictures of this shape."""
+        return replace(config, slices=config.slices or slices_of(self.order))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
@@ -135,7 +143,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
-        known = {"transformer": self.transformer.config, "palette": None, "start_from": None} | asdict(self.recipe)
+        known = {"transformer": self.config, "palette": None, "start_from": None} | asdict(self.recipe)
         return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 
@@ -186,6 +194,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
+        fit_slices(state, module.transformer.slices)
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
@@ -202,3 +211,16 @@ def start_with(module: GenerativeModule, path: str) -> None:
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error
+
+
+def fit_slices(state: dict[str, Tensor], own: Tensor | None) -> None:
+    """Make a checkpoint's embeddings of slices those of a network that has `own (S, D)`, or none.
+
+    Another number of them is added to the position embeddings, and the network's own begin at zero.
+    """
+    found = state.pop("transformer.slices", None)
+    if found is None or own is None or found.shape != own.shape:
+        state["transformer.wpe"] = with_slices(state["transformer.wpe"], found)
+        found = None if own is None else torch.zeros_like(own)
+    if found is not None:
+        state["transformer.slices"] = found
