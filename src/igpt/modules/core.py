@@ -95,13 +95,17 @@ class PixelModel(pl.LightningModule, ABC):
             how: norm, pooling and masks.
             rng: draws the masks, where `how` asks for some.
         """
-        pool = pooling(self.pixel_order, how.grid)
-        pass_ = partial(self.transformer.features, causal=self.causal, normed=how.norm == "normed", pool=pool)
+        normed, pool = how.norm == "normed", self.pooling(how.grid)
+        pass_ = partial(self.transformer.features, causal=self.causal, normed=normed, pool=pool)
         if not how.masks:
             return pass_(tokens, layers)
         assert rng is not None
         under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
         return torch.stack(under).mean(0)
+
+    def pooling(self, grid: int) -> Tensor | None:
+        """Averaging weights of each cell over the sequence (`igpt.model.pooling`)."""
+        return pooling(self.pixel_order, grid)
 
     def fill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
         """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
@@ -119,8 +123,9 @@ class PixelModel(pl.LightningModule, ABC):
 
     def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
         """`num` new images as tokens `(num, T)` in raster order."""
-        tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
-        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), options)
+        tokens = torch.zeros(num, self.transformer.config.n_positions, dtype=torch.int64, device=self.device)
+        unknown = torch.ones(num, self.resolution**2, dtype=torch.bool, device=self.device)
+        return self.fill(tokens, unknown, options)
 
     def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
         """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
@@ -159,7 +164,7 @@ class PixelModel(pl.LightningModule, ABC):
         """
         tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
         repeated = tokens.repeat_interleave(num, 0)
-        drawn = self.fill(repeated, unknown.expand_as(repeated), options)
+        drawn = self.fill(repeated, unknown.expand(len(repeated), -1), options)
         quantised = self.palette.decode(self.to_raster(tokens))
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
         completions = self.palette.decode(drawn).unflatten(0, (-1, num))

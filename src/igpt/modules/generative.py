@@ -80,6 +80,10 @@ class GenerativeModule(PixelModule, PixelModel):
         self.transformer = PixelTransformer(self.network(config))
         self.compile_blocks = compile
         self.recompute = self.transformer.activation_checkpointing = recompute
+        self.begin(start_from)
+
+    def begin(self, start_from: str | None) -> None:
+        """Start with the weights of a checkpoint, where one is named and there."""
         self.start_from = start_from
         if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
@@ -103,7 +107,11 @@ class GenerativeModule(PixelModule, PixelModel):
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
         masked = self.draw_mask(tokens, rng)
-        return pixel_loss(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
+        return self.score(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
+
+    def score(self, logits: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+        """`loss` from the network's logits."""
+        return pixel_loss(logits, tokens, masked)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
@@ -199,13 +207,13 @@ def start_with(module: GenerativeModule, path: str) -> None:
         check_finite(state.items(), f"start_from: checkpoint {path}")
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
         new_order = pixel_order(module.order, module.resolution)
-        if len(positions) == len(new_order):
-            state["transformer.wpe"] = positions[inverse_order(order)][new_order]
+        parts = positions.chunk(len(positions) // len(order))  # two where each pixel has two tokens
+        if len(order) == len(new_order):
+            parts = [part[inverse_order(order)][new_order] for part in parts]
         else:
-            state["transformer.wpe"] = resize_positions(positions, order, new_order)
-            rank_zero_info(
-                f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}"
-            )
+            parts = [resize_positions(part, order, new_order) for part in parts]
+            rank_zero_info(f"position embeddings of {path} interpolated from {len(order)} to {module.resolution**2}")
+        state["transformer.wpe"] = torch.cat(parts)
         state["pixel_order"] = new_order
         module.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
