@@ -56,6 +56,7 @@ def check_exportable(config: TransformerConfig, order: str, source: str) -> None
     for refused, why in (
         (not config.sos, "is a BERT model, which ImageGPT cannot be: it is causal"),
         (config.norm != "rms", f"has transformer.norm {config.norm}; ImageGPT has the gain-only norm"),
+        (config.slices is not None, "has embeddings of slices, which ImageGPT has not"),
         (order != "raster", f"has pixel order {order}; ImageGPT's processor knows raster order"),
     ):
         if refused:
