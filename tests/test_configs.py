@@ -116,7 +116,7 @@ def test_a_config_parses_and_builds_on_the_meta_device(config, tmp_path, monkeyp
         cli = run("fit", ["--config", str(config), *options], Unrun)
     assert isinstance(cli.model, PixelModule)
     assert isinstance(cli.datamodule, ImageDataModule)
-    assert cli.model.core.transformer.config.n_positions == cli.datamodule.resolution**2
+    assert cli.model.core.config.n_positions == cli.datamodule.resolution**2
     assert cli.config.fit.trainer.max_steps > 0
 
 

@@ -224,7 +224,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
 def fit_slices(state: dict[str, Tensor], own: Tensor | None) -> None:
     """Make a checkpoint's embeddings of slices those of a network that has `own (S, D)`, or none.
 
-    Another number of them is added to the position embeddings, and the network's own begin at zero.
+    Where their numbers differ, the checkpoint's are added to its position embeddings, and the network's begin at zero.
     """
     found = state.pop("transformer.slices", None)
     if found is None or own is None or found.shape != own.shape:
