@@ -75,7 +75,7 @@ def test_a_preset_stands_for_its_sizes_in_a_config_and_on_the_command_line(
     with torch.device("meta"):
         cli = run("fit", ["--config", "mine.yaml", *words], Unrun)
     assert cli.model.transformer.config == expected
-    assert cli.model.spec()["init_args"]["transformer"] == asdict(expected)
+    assert cli.model.spec()["init_args"]["transformer"] == expected.to_dict()
     assert cli.config.fit.model.init_args.transformer.as_dict() == asdict(expected)
 
 
@@ -116,7 +116,7 @@ def test_a_config_parses_and_builds_on_the_meta_device(config, tmp_path, monkeyp
         cli = run("fit", ["--config", str(config), *options], Unrun)
     assert isinstance(cli.model, PixelModule)
     assert isinstance(cli.datamodule, ImageDataModule)
-    assert cli.model.core.transformer.config.n_positions == cli.datamodule.resolution**2
+    assert cli.model.core.config.n_positions == cli.datamodule.resolution**2
     assert cli.config.fit.trainer.max_steps > 0
 
 

@@ -57,7 +57,7 @@ class Model:
 
     def __repr__(self) -> str:
         core = self.module.core
-        config = core.transformer.config
+        config = core.config
         return (
             f"igpt.Model({type(self.module).__name__}, {config.n_layers} layers, width {config.d_model}, "
             f"{self.resolution}x{self.resolution} pixels, {config.vocab_size} colours, on {self.device})"

@@ -36,6 +36,11 @@ class Contents(NamedTuple):
     state: dict[str, Tensor]
     prefix: str  # of the generative module's names in `state`
 
+    @property
+    def parameters(self) -> int:
+        """Of the network."""
+        return sum(v.numel() for name, v in self.state.items() if name.startswith(f"{self.prefix}transformer."))
+
 
 def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
     """What a checkpoint file holds, as Lightning and `igpt.load` read it, with an optimizer that has done nothing."""
@@ -69,7 +74,7 @@ def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "c
     if Path(out).is_dir():
         check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
-    card = model_card(Facts.of(ckpt, contents.header, contents.core, format))  # before the weights are taken apart
+    card = model_card(Facts.of(ckpt, contents.header, contents.core, format, contents.parameters))
     files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":
@@ -105,6 +110,8 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
     """The JSON files and the tensors of Hugging Face's ImageGPT; the network's tensors leave `contents.state`."""
     args, state = contents.core["init_args"], contents.state
     config = TransformerConfig.of(args["transformer"])
+    if "coarse" in args:
+        raise UserError(f"{source} predicts coarse colours first, which ImageGPT cannot; use --format safetensors")
     check_exportable(config, args.get("order", "raster"), source)
     colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."

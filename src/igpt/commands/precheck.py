@@ -16,7 +16,7 @@ from igpt.system import UserError, dataclasses_in, find_config, names_in, packag
 
 TRAINER = "igpt.runs.trainer.Trainer"
 GROUPS = {"trainer": TRAINER, "checkpoint": "igpt.callbacks.StepCheckpoint", "samples": "igpt.callbacks.SampleGrid"}
-MODELS = ("Autoregressive", "BERT", "Joint")  # of `igpt.modules`
+MODELS = ("Autoregressive", "BERT", "CoarseToFine", "Joint")  # of `igpt.modules`
 CHOSEN = ("model", "data")  # options that name a class
 ALWAYS = {"config", "ckpt", "ckpt_path", "ckpt-path", "help", "print_config"}
 OF_TRAINER = {"seed_everything", "name", "runs_dir", "tf32", "schedule", *GROUPS, *CHOSEN}

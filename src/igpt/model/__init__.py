@@ -13,7 +13,7 @@ from igpt.model.objectives import (
     pixel_loss,
     pixel_nll,
 )
-from igpt.model.order import Order, inverse_order, pixel_order, resize_positions
+from igpt.model.order import STRIDES, Order, inverse_order, pixel_order, resize_positions, slices_of, with_slices
 from igpt.model.sampling import SamplingOptions, generate, infill, sample
 from igpt.model.transformer import (
     ADDED,
@@ -27,8 +27,9 @@ from igpt.model.transformer import (
 )
 
 __all__ = [
-    "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "Decoder", "FeatureOptions", "Order", "PixelTransformer",
-    "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks", "draw_mask",
-    "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss", "parameter_count",
-    "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "resized_bias", "sample", "with_preset",
+    "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "STRIDES", "Decoder", "FeatureOptions", "Order",
+    "PixelTransformer", "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks",
+    "draw_mask", "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
+    "parameter_count", "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "resized_bias",
+    "sample", "slices_of", "with_preset", "with_slices",
 ]  # fmt: skip

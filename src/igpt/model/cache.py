@@ -59,7 +59,8 @@ class Decoder:
         assert model.sos is not None
         h = torch.cat([model.sos.expand(len(tokens), 1, -1), model.wte(tokens)], dim=1)  # (B, S + 1, D)
         self.seen = h.shape[1]
-        h, bias = h if model.wpe is None else h + model.wpe[: self.seen], model.shared_bias()
+        bias, positions = model.shared_bias(), self.weights.positions
+        h = h if positions is None else h + positions[: self.seen]
         for block, layer in zip(model.blocks, self.patterns or self.kv_cache[..., : self.seen, :], strict=True):
             assert isinstance(block, Block)
             h = block.forward(h, True, layer, bias)  # not a compiled block: it would be compiled anew for this

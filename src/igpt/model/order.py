@@ -1,23 +1,26 @@
 """The order in which the pixels of an image form a sequence; the method allows any (paper, section 2.1: "raster")."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from igpt.system import UserError
 
-Order = Literal["raster", "column", "spiral", "random"]
+Order = Literal["raster", "column", "spiral", "random", "subscale2", "subscale4"]
+STRIDES = {"subscale2": 2, "subscale4": 4}  # distance of the pixels of a slice, in rows and in columns
 
 
 def pixel_order(order: Order, side: int) -> Tensor:
     """Raster index of each element of the sequence, int64 `(side * side,)`.
 
     "raster" goes row by row; "column" column by column; "spiral" clockwise from the upper left corner inwards; "random"
-    is one fixed permutation for each side.
+    is one fixed permutation for each side. "subscale2" interleaves 4 slices, and "subscale4" 16 (Menick & Kalchbrenner
+    2018): slice (a, b) holds the pixels (s i + a, s j + b), and slices follow one another in raster order of (a, b), so
+    that the first one is the picture at 1 / s of its side.
 
     Raises:
-        UserError: there is no such order, which a checkpoint's header may name.
+        UserError: there is no such order, which a checkpoint's header may name, or `s` does not divide the side.
     """
     grid = torch.arange(side * side).view(side, side)
     if order == "column":
@@ -26,9 +29,32 @@ def pixel_order(order: Order, side: int) -> Tensor:
         return _spiral(grid)
     if order == "random":
         return torch.randperm(side * side, generator=torch.Generator().manual_seed(side))
+    if order in STRIDES:
+        return _subscale(grid, STRIDES[order])
     if order == "raster":
         return grid.flatten()
-    raise UserError(f"there is no pixel order {order!r}; choose raster, column, spiral or random")
+    raise UserError(f"there is no pixel order {order!r}; choose {', '.join(get_args(Order))}")
+
+
+def slices_of(order: Order) -> int | None:
+    """How many slices an order interleaves; None where it has none."""
+    return STRIDES[order] ** 2 if order in STRIDES else None
+
+
+def with_slices(positions: Tensor, slices: Tensor | None) -> Tensor:
+    """Position embeddings `(T, D)` with those of S equal parts of the sequence `(S, D)` added, where there are some."""
+    return positions if slices is None else positions + slices.repeat_interleave(len(positions) // len(slices), 0)
+
+
+def _subscale(grid: Tensor, stride: int) -> Tensor:
+    rows, columns = grid.shape
+    if rows % stride or columns % stride:
+        raise UserError(
+            f"order subscale{stride}: {stride} does not divide the sides of {rows}x{columns} pixels; choose a "
+            "resolution that it divides, or another order"
+        )
+    tiles = grid.view(rows // stride, stride, columns // stride, stride)  # row in a slice, a, column in a slice, b
+    return tiles.permute(1, 3, 0, 2).flatten()
 
 
 def _spiral(grid: Tensor) -> Tensor:

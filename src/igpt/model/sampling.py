@@ -1,6 +1,7 @@
 """Drawing pixels: one after another with a key/value cache (AR; paper, figure 1), or many at once (BERT)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +90,11 @@ def generate(
 
 @torch.inference_mode()
 def sample(
-    model: PixelTransformer, prefix: Tensor, known: Tensor | None = None, options: SamplingOptions = SamplingOptions()
+    model: PixelTransformer,
+    prefix: Tensor,
+    known: Tensor | None = None,
+    options: SamplingOptions = SamplingOptions(),
+    allowed: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
     """Sample what is not known of each image pixel by pixel, in the order of the sequence (paper, figure 1).
 
@@ -100,6 +105,8 @@ def sample(
         prefix: int64 `(B, P)` with `0 <= P <= T`, on the model's device: how the images begin; P = 0 draws whole ones.
         known: bool `(B, T)` or `(T,)`: which pixels of `prefix`, now whole images `(B, T)`, are kept. If left out,
             those of the prefix.
+        allowed: which colours may stand at a position, bool `(B, V)`, given the images so far `(B, T)` and the
+            position; if left out, all.
 
     Returns:
         Tokens int64 `(B, T)`, the known ones unchanged.
@@ -122,6 +129,8 @@ def sample(
         logits = decoder.next_logits(fresh)
         fresh = tokens[:, position : position + 1]
         if position in drawing:
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed(tokens, position), float("-inf"))
             drawn = draw(filter_logits(logits, options).softmax(-1), generator)
             fresh = torch.where(known[:, position : position + 1], fresh, drawn)
             tokens[:, position] = fresh[:, 0]

@@ -41,10 +41,11 @@ class BlockWeights(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """All matrices that a position is multiplied with."""
+    """All matrices that a position is multiplied with, and what is added to its token."""
 
     blocks: list[BlockWeights]
     head: Matrix
+    positions: Tensor | None  # (T, D)
 
 
 def weights_of(model: PixelTransformer, rows: int) -> Weights:
@@ -57,7 +58,8 @@ def weights_of(model: PixelTransformer, rows: int) -> Weights:
     if torch.is_autocast_enabled(device):
         found = [weight.detach().to(torch.get_autocast_dtype(device)) for weight in found]
     *matrices, head = pack(found, rows)
-    return Weights([BlockWeights(*matrices[first : first + 4]) for first in range(0, len(matrices), 4)], head)
+    blocks = [BlockWeights(*matrices[first : first + 4]) for first in range(0, len(matrices), 4)]
+    return Weights(blocks, head, None if (positions := model.positions()) is None else positions.detach())
 
 
 def token_step(
@@ -80,8 +82,8 @@ def token_step(
     """
     h, n_heads = model.wte(tokens), model.config.n_heads  # (B, D)
     heads = n_heads, 1, h.shape[1] // n_heads
-    if model.wpe is not None:
-        h = h + F.embedding(position, model.wpe)  # wpe[position] breaks the graph in torch 2.11
+    if weights.positions is not None:
+        h = h + F.embedding(position, weights.positions)  # an index breaks the graph in torch 2.11
     for block, (qkv, attn, fc, proj), layer in zip(model.blocks, weights.blocks, cache, strict=True):
         assert isinstance(block, Block)
         # (B, 3 D) -> (B, 3, H, 1, W) -> (3, B, H, 1, W)

@@ -32,10 +32,11 @@ from igpt.model.attention import (
     rotations,
 )
 from igpt.model.kernels import Linear, rms_norm
+from igpt.model.order import with_slices
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
-ADDED = ("grid", "attention", "positions")  # fields of the config that came later, None where they change nothing
+ADDED = ("grid", "attention", "positions", "slices")  # fields that came later, None where they change nothing
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -57,6 +58,7 @@ class TransformerConfig:
             the heads (docs/attention.md). None is dense, as the paper's.
         positions: "bias" learns a number for each offset of rows and columns and each head of a layer, "shared_bias"
             one for all layers, "rope" rotates queries and keys. None learns a vector for each position, as the paper.
+        slices: equal parts of the sequence that have an embedding each, as a subscale order has; None has none.
     """
 
     n_layers: int = 24
@@ -69,6 +71,7 @@ class TransformerConfig:
     grid: tuple[int, int] | None = None
     attention: list[Any] | None = None
     positions: Literal["bias", "shared_bias", "rope"] | None = None
+    slices: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -102,6 +105,8 @@ class TransformerConfig:
             pattern.check(self.shape, self.sos)
             if isinstance(pattern, LSH) and self.positions:
                 raise UserError(f"transformer.positions {self.positions} is not defined for lsh; leave it out")
+        if self.slices is not None and (self.slices < 1 or self.n_positions % self.slices):
+            raise UserError(f"transformer.slices {self.slices} must divide n_positions {self.n_positions}; change one")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -285,6 +290,7 @@ class PixelTransformer(nn.Module):
         learned = config.positions is None
         self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model)) if learned else None
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
+        self.slices = nn.Parameter(torch.empty(config.slices, config.d_model)) if config.slices else None
         raster = torch.arange(config.n_positions) if order is None else order
         row, column = raster // config.shape[1], raster % config.shape[1]
         layout = Layout(row, column, config.shape)
@@ -305,6 +311,8 @@ class PixelTransformer(nn.Module):
             nn.init.normal_(self.wpe, std=0.01)
         if self.sos is not None:
             nn.init.normal_(self.sos, std=0.02)
+        if self.slices is not None:
+            nn.init.normal_(self.slices, std=0.01)
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.normal_(block.attn.qkv.weight, std=1 / math.sqrt(d_model))
@@ -312,6 +320,13 @@ class PixelTransformer(nn.Module):
             nn.init.normal_(block.mlp.fc.weight, std=0.02)
             nn.init.normal_(block.mlp.proj.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
+
+    def positions(self) -> Tensor | None:
+        """What is added to the token at each position, `(T, D)`: its embedding, and that of its slice."""
+        if self.wpe is None and self.slices is None:
+            return None
+        own = self.wte.weight.new_zeros(self.config.n_positions, 1) if self.wpe is None else self.wpe
+        return with_slices(own, self.slices)
 
     def embed(self, tokens: Tensor, causal: bool, masked: Tensor | None = None) -> Tensor:
         """Input of the first block, `(B, T, D)`.
@@ -329,7 +344,8 @@ class PixelTransformer(nn.Module):
             content = torch.cat([start, content[:, :-1]], dim=1)
         elif masked is not None:
             content = content.masked_fill(masked.unsqueeze(-1), 0.0)
-        return content if self.wpe is None else content + self.wpe[: tokens.shape[1]]
+        positions = self.positions()
+        return content if positions is None else content + positions[: tokens.shape[1]]
 
     def shared_bias(self) -> Tensor | None:
         """The bias by offsets that all layers share, `(H, offsets)`."""

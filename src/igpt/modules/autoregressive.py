@@ -14,7 +14,11 @@ class Autoregressive(GenerativeModule):
 
     def surprise(self, tokens: Tensor, seed: int = 0) -> Tensor:
         """-log p(x_i | x_<i) of every pixel, exact, float32 `(B, T)` in nats, in the order of the sequence."""
-        return pixel_nll(self.transformer(tokens, causal=True), tokens)
+        return self.nll(self.transformer(tokens, causal=True), tokens)
+
+    def nll(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """`surprise` from the network's logits."""
+        return pixel_nll(logits, tokens)
 
     def infill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
         """In order, each pixel given those before it (`igpt.model.sample`)."""

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from igpt.data import ImageDataModule
-from igpt.model import FeatureOptions, Order, PixelTransformer, SamplingOptions, inverse_order, pooling
+from igpt.model import (
+    STRIDES,
+    FeatureOptions,
+    Order,
+    PixelTransformer,
+    SamplingOptions,
+    TransformerConfig,
+    inverse_order,
+    pooling,
+)
 from igpt.palette import Palette
 from igpt.system import UserError
 
@@ -28,6 +37,7 @@ class PixelModel(pl.LightningModule, ABC):
     mask_seed = 0  # of what the objective hides; BERT takes it as an argument
     palette: Palette
     palette_path: str | None
+    config: TransformerConfig  # of pictures: `n_positions` pixels of `vocab_size` colours
     transformer: PixelTransformer
     order: Order
     pixel_order: Tensor
@@ -41,7 +51,7 @@ class PixelModel(pl.LightningModule, ABC):
     @property
     def resolution(self) -> int:
         """Side of the images that this model knows."""
-        return math.isqrt(self.transformer.config.n_positions)
+        return math.isqrt(self.config.n_positions)
 
     @property
     def n_layers(self) -> int:
@@ -85,13 +95,17 @@ class PixelModel(pl.LightningModule, ABC):
             how: norm, pooling and masks.
             rng: draws the masks, where `how` asks for some.
         """
-        pool = pooling(self.pixel_order, how.grid)
-        pass_ = partial(self.transformer.features, causal=self.causal, normed=how.norm == "normed", pool=pool)
+        normed, pool = how.norm == "normed", self.pooling(how.grid)
+        pass_ = partial(self.transformer.features, causal=self.causal, normed=normed, pool=pool)
         if not how.masks:
             return pass_(tokens, layers)
         assert rng is not None
         under = [pass_(tokens, layers, masked=self.draw_mask(tokens, rng)) for _ in range(how.masks)]
         return torch.stack(under).mean(0)
+
+    def pooling(self, grid: int) -> Tensor | None:
+        """Averaging weights of each cell over the sequence (`igpt.model.pooling`)."""
+        return pooling(self.pixel_order, grid)
 
     def fill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
         """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
@@ -109,18 +123,22 @@ class PixelModel(pl.LightningModule, ABC):
 
     def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
         """`num` new images as tokens `(num, T)` in raster order."""
-        tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
-        return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), options)
+        tokens = torch.zeros(num, self.transformer.config.n_positions, dtype=torch.int64, device=self.device)
+        unknown = torch.ones(num, self.resolution**2, dtype=torch.bool, device=self.device)
+        return self.fill(tokens, unknown, options)
 
     def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
         """What a completion draws, bool `(T,)` in sequence order: `region (R, R)`, or else all but the first pixels.
 
         Args:
-            keep: share of the sequence that is kept; at least one row's worth is kept and one drawn.
+            keep: share of the sequence that is kept, in whole rows (of a slice, where the order has slices); at least
+                one is kept and one drawn. 1 / s^2 of subscale keeps the small picture.
         """
         if region is not None:
             return region.flatten().to(self.device)[self.pixel_order]
-        kept = min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
+        row = self.resolution // STRIDES.get(self.order, 1)
+        rows = self.resolution**2 // row
+        kept = min(rows - 1, max(1, round(keep * rows))) * row
         return torch.arange(self.resolution**2, device=self.device) >= kept
 
     def complete(
@@ -146,7 +164,7 @@ class PixelModel(pl.LightningModule, ABC):
         """
         tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
         repeated = tokens.repeat_interleave(num, 0)
-        drawn = self.fill(repeated, unknown.expand_as(repeated), options)
+        drawn = self.fill(repeated, unknown.expand(len(repeated), -1), options)
         quantised = self.palette.decode(self.to_raster(tokens))
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
         completions = self.palette.decode(drawn).unflatten(0, (-1, num))
@@ -183,7 +201,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     def check_resolution(self, side: int) -> None:
         """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
-        n_positions = self.transformer.config.n_positions
+        n_positions = self.config.n_positions
         if side * side != n_positions:
             raise UserError(
                 f"data.init_args.resolution: the images are {side}x{side} but the model has "

@@ -1,7 +1,6 @@
 """What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
 
-import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from igpt.model import (
     pixel_order,
     resize_positions,
     resized_bias,
+    slices_of,
+    with_slices,
 )
 from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
@@ -43,7 +44,8 @@ class GenerativeModule(PixelModule, PixelModel):
         compile: compile each block with `torch.compile`; the state dict keeps its keys.
         recompute: keep only the input of each block for the backward pass and compute the rest again (activation
             checkpointing): about a third more time, a fraction of the memory.
-        order: raster, column, spiral or random: how the pixels form a sequence.
+        order: raster, column, spiral, random, subscale2 or subscale4: how the pixels form a sequence
+            (`igpt.model.pixel_order`).
         start_from: checkpoint whose weights and palette to start with; at another resolution its position embeddings
             are interpolated.
 
@@ -71,14 +73,18 @@ class GenerativeModule(PixelModule, PixelModel):
             raise UserError(
                 f"transformer.sos must be {needed} for {type(self).__name__}; only AR has a start of sequence"
             )
+        self.config = config
         self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
-        raster = pixel_order(order, math.isqrt(config.n_positions))
-        self.transformer = PixelTransformer(config, raster)
+        self.order: Order = order
+        self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.transformer = PixelTransformer(self.network(config), self.places())
         self.compile_blocks = compile
         self.recompute = self.transformer.activation_checkpointing = recompute
-        self.order: Order = order
-        self.register_buffer("pixel_order", raster)
+        self.begin(start_from)
+
+    def begin(self, start_from: str | None) -> None:
+        """Start with the weights of a checkpoint, where one is named and there."""
         self.start_from = start_from
         if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
@@ -87,6 +93,14 @@ class GenerativeModule(PixelModule, PixelModel):
     def core(self) -> PixelModel:
         """Itself."""
         return self
+
+    def places(self) -> Tensor:
+        """Raster index of each element of the sequence, int64, in the grid of `network`."""
+        return self.pixel_order
+
+    def network(self, config: TransformerConfig) -> TransformerConfig:
+        """The network over the sequence, for pictures of this shape."""
+        return replace(config, slices=config.slices or slices_of(self.order))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
@@ -98,7 +112,11 @@ class GenerativeModule(PixelModule, PixelModel):
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
         masked = self.draw_mask(tokens, rng)
-        return pixel_loss(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
+        return self.score(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
+
+    def score(self, logits: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
+        """`loss` from the network's logits."""
+        return pixel_loss(logits, tokens, masked)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
@@ -138,7 +156,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
-        known = {"transformer": self.transformer.config, "palette": None, "start_from": None} | asdict(self.recipe)
+        known = {"transformer": self.config, "palette": None, "start_from": None} | asdict(self.recipe)
         return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
 
 
@@ -192,6 +210,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
+        fit_slices(state, module.transformer.slices)
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
         if len(state["pixel_order"]) != len(module.pixel_order):
@@ -221,10 +240,27 @@ def load_fitted(module: GenerativeModule, state: dict[str, Tensor]) -> None:
     order, new_order = state["pixel_order"], module.pixel_order
     fitted = dict(state, pixel_order=new_order)
     for name, own in module.state_dict().items():
-        if name == "transformer.wpe" and len(order) == len(new_order):
-            fitted[name] = state[name][inverse_order(order)][new_order]
-        elif name == "transformer.wpe":
-            fitted[name] = resize_positions(state[name], order, new_order)
+        if name == "transformer.wpe":
+            parts = list(state[name].chunk(len(state[name]) // len(order)))  # two where each pixel has two tokens
+            if len(order) == len(new_order):
+                parts = [part[inverse_order(order)][new_order] for part in parts]
+            else:
+                parts = [resize_positions(part, order, new_order) for part in parts]
+            fitted[name] = torch.cat(parts)
         elif name.endswith((".attn.bias.rows", ".attn.bias.columns")):
             fitted[name] = resized_bias(state[name], own.shape[1])
     module.load_state_dict(fitted)
+
+
+def fit_slices(state: dict[str, Tensor], own: Tensor | None) -> None:
+    """Make a checkpoint's embeddings of slices those of a network that has `own (S, D)`, or none.
+
+    Where their numbers differ, the checkpoint's are added to its position embeddings, and the network's begin at zero.
+    """
+    found = state.pop("transformer.slices", None)
+    if found is None or own is None or found.shape != own.shape:
+        if "transformer.wpe" in state:
+            state["transformer.wpe"] = with_slices(state["transformer.wpe"], found)
+        found = None if own is None else torch.zeros_like(own)
+    if found is not None:
+        state["transformer.slices"] = found

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint, spec_of
 from igpt.data import confusion_figure
-from igpt.model import majority_vote, pixel_loss
+from igpt.model import majority_vote
 from igpt.modules.base import Batch, PixelModule
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
@@ -95,7 +95,7 @@ class Joint(PixelModule):
         normed = self._hidden_states(tokens, masked)
         generative = normed.new_zeros(())
         if self.generative_weight:
-            generative = pixel_loss(self.generative.transformer.head(normed), tokens, masked)
+            generative = self.generative.score(self.generative.transformer.head(normed), tokens, masked)
         logits = self._classify(normed)
         return generative, F.cross_entropy(logits.float(), labels), logits
 

@@ -2,9 +2,16 @@
 
 from igpt.palette.counting import ColorCounts
 from igpt.palette.kmeans import faiss_behind_torch
-from igpt.palette.palette import Palette, check_colors, fit_palette, palette_quality, sha256_of_colors
+from igpt.palette.palette import (
+    Palette,
+    check_colors,
+    fit_palette,
+    group_colors,
+    palette_quality,
+    sha256_of_colors,
+)
 
 __all__ = [
-    "ColorCounts", "Palette", "check_colors", "faiss_behind_torch", "fit_palette", "palette_quality",
-    "sha256_of_colors",
+    "ColorCounts", "Palette", "check_colors", "faiss_behind_torch", "fit_palette", "group_colors",
+    "palette_quality", "sha256_of_colors",
 ]  # fmt: skip

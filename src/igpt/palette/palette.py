@@ -225,6 +225,20 @@ def fit_palette(counts: ColorCounts, k: int, seed: int = 0) -> Palette:
     return Palette(torch.from_numpy((centroids / 127.5 - 1).astype(np.float32).clip(-1, 1)))
 
 
+def group_colors(palette: Palette, count: int) -> Tensor:
+    """Which of `count <= k` groups each colour belongs to, int64 `(k,)`, by k-means of the colours in RGB.
+
+    Each group has at least one. The same colours give the same groups.
+    """
+    points = (palette.colors.cpu().numpy() * 127.5 + 127.5).astype(np.float32)
+    centroids = weighted_kmeans(points, np.ones(len(points), np.float32), count, seed=0)
+    squared, nearest = (found[:, 0] for found in nearest_of(points, centroids, 1))
+    for empty in sorted(set(range(count)) - set(nearest.tolist())):  # where colours are equal
+        members = np.flatnonzero(nearest == np.bincount(nearest).argmax())
+        nearest[members[squared[members].argmax()]] = empty
+    return torch.from_numpy(nearest.astype(np.int64))
+
+
 def palette_quality(palette: Palette, counts: ColorCounts) -> tuple[dict[str, float | int | None], NDArray[np.float64]]:
     """Over all counted pixels: `mse` is the mean squared RGB distance, in 0..255 units, `psnr` in dB over the channels.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igpt import __version__
-from igpt.model import TransformerConfig, parameter_count
+from igpt.model import TransformerConfig
 from igpt.report.page import escape, render
 from igpt.report.reading import read_commands, read_probes, read_scores, warn
 from igpt.report.schema import Probe, Score
@@ -24,22 +24,23 @@ class Facts(NamedTuple):
     header: dict[str, Any]  # model and data as plain data, and the step
     core: dict[str, Any]  # description of the generative module
     format: str  # huggingface, safetensors or checkpoint
+    parameters: int  # of the network
     commands: Sequence[str] = ()  # that trained the run
     scores: Sequence[Score] = ()  # at this step
     probes: Sequence[Probe] = ()  # of this file; of this step, where a probe.json does not say of which file
     aside: Sequence[Probe] = ()  # the same of earlier probes, which later ones moved aside
 
     @classmethod
-    def of(cls, ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str) -> "Facts":
+    def of(cls, ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str, parameters: int) -> "Facts":
         """Look beside the checkpoint for what is known of its run; a record that is broken is left out and said."""
         path = Path(ckpt).absolute()
         if path.parent.name != "checkpoints":
-            return cls(path.stem, ckpt, header, core, format)
+            return cls(path.stem, ckpt, header, core, format, parameters)
         run, step = path.parent.parent, header["step"]
         commands = [line for line in read_commands(run, warn) if line.startswith("igpt fit")]
         scores = [s for s in read_scores(run / "scores.json", warn) if s.step == step and s.checkpoint == path.name]
         probes = [of_checkpoint(read_probes(run, warn, aside), path, step) for aside in (False, True)]
-        return cls(run.name, ckpt, header, core, format, commands, scores, *probes)
+        return cls(run.name, ckpt, header, core, format, parameters, commands, scores, *probes)
 
 
 def of_checkpoint(probes: list[Probe], ckpt: Path, step: int) -> list[Probe]:
@@ -60,8 +61,10 @@ def model_card(facts: Facts) -> str:
         ("layers, width, heads", f"{config.n_layers}, {config.d_model}, {config.n_heads}"),
         ("images", f"{side}x{side}, {facts.core['init_args'].get('order', 'raster')} order"),
         ("colours", config.vocab_size),
-        ("parameters", f"{parameter_count(config):,}"),
+        ("parameters", f"{facts.parameters:,}"),
     ]
+    if coarse := facts.core["init_args"].get("coarse"):
+        about.append(("coarse colours, drawn first", coarse))
     recipe = [(name, model["init_args"][name]) for name in RECIPE if model["init_args"].get(name) is not None]
     return render(
         "model_card.md.j2",

@@ -58,6 +58,9 @@ def convert(kind: Any, value: Any, place: str) -> Any:
     raise ValueError(f"field '{place.lstrip('.')}' is missing or off" if place else "it does not hold what it should")
 
 
+OBJECTIVES = {"Autoregressive": "AR", "BERT": "BERT", "CoarseToFine": "AR coarse to fine", "Joint": "Joint"}
+
+
 @dataclass(frozen=True)
 class Network:
     """Shape of a transformer; AR and BERT of one shape are equal here, though only AR has a start of sequence."""
@@ -93,8 +96,8 @@ class Module:
 
     @property
     def objective(self) -> str | None:
-        """AR, BERT or Joint."""
-        return {"Autoregressive": "AR", "BERT": "BERT", "Joint": "Joint"}.get(self.class_path.rpartition(".")[2])
+        """AR, AR coarse to fine, BERT or Joint."""
+        return OBJECTIVES.get(self.class_path.rpartition(".")[2])
 
 
 @dataclass(frozen=True)
@@ -277,8 +280,8 @@ class Run:
 
     name: str
     folder: str
-    objective: str  # AR, BERT or Joint
-    core: str  # AR or BERT: the objective itself, or what Joint holds
+    objective: str  # a value of OBJECTIVES
+    core: str  # the objective itself, or what Joint holds
     data: Data  # trained on; of an imported run, whose files do not tell, last tested on
     origin: str | None = None  # of Joint: AR or BERT (from a checkpoint), scratch, or None where no file tells
     weight: float | None = None  # of L_GEN in Joint

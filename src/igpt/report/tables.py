@@ -339,7 +339,7 @@ def lacking(run: Run) -> Iterator[tuple[str, str]]:
         return
     if run.tested("loss") is None:
         yield "test loss", test
-    elif run.objective == "AR" and not any(score.likelihood for score in run.own_scores):
+    elif run.objective != "BERT" and not any(score.likelihood for score in run.own_scores):
         yield "exact likelihood of the test images", test
     if run.probe is None:
         yield "probe.json", command("probe", "--ckpt", file, *data)

@@ -8,13 +8,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
-from igpt.model import ADDED
 from igpt.modules import step_of
 from igpt.system import ACCELERATORS, Compute, UserError, compute_of
 from igpt.training import is_main_process
 
 NOT_COMPARED = {
-    *("palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order"),
+    *("palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order", "coarse"),
     *("batch_size", "num_workers"),  # of the data: the recipe's images_a_step says what matters
 }
 
@@ -65,9 +64,11 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
     if "generative" in stored:  # it holds the whole network, so that the file it began with is not needed
         model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
-    network = differences(dict.fromkeys(ADDED) | stored.get("transformer", {}), given.get("transformer") or {})
-    if stored.get("order") != given.get("order"):
-        network.append(f"order {stored.get('order')} (now {given.get('order')})")
+    shape = given.get("transformer") or {}
+    network = differences(dict.fromkeys(shape) | stored.get("transformer", {}), shape)  # what it lacks was None
+    for name in ("order", "coarse"):
+        if stored.get(name) != given.get(name):
+            network.append(f"{name} {stored.get(name)} (now {given.get(name)})")
     if network:
         raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
     if recipe := differences(stored, given):
