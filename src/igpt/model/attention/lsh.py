@@ -27,7 +27,8 @@ OWN = -1e5  # added to the score of a position with itself: as published, it cou
 
 def rotations(width: int, buckets: int, rounds: int, seed: int, heads: int) -> Tensor:
     """Random directions `(H, W, R, K / 2)`, float32, the same for the same seed: each layer has a seed of its own."""
-    return torch.randn(heads, width, rounds, buckets // 2, generator=torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(heads, width, rounds, buckets // 2, generator=rng, device="cpu")  # also within another's context
 
 
 @torch.no_grad()
@@ -119,8 +120,8 @@ class ChunkAttention(torch.autograd.Function):
         mixed, kept, chunk = torch.empty_like(v), [], held.shape[-1]
         seen = torch.cat([held.roll(1, -2), held], -1)  # (G, R, N, 2 C)
         # A bucket's slots are in the order of positions, its empty ones last, so that no position sees an empty one.
-        mask = wide(q).new_full((chunk, 2 * chunk), -torch.inf).triu_(chunk + 1)
-        mask[:, chunk:].fill_diagonal_(OWN)
+        ahead = torch.arange(-chunk, chunk, device=q.device) - torch.arange(chunk, device=q.device)[:, None]
+        mask = wide(q.new_zeros(ahead.shape)).masked_fill_(ahead == 0, OWN).masked_fill_(ahead > 0, -torch.inf)
         for here in heads_of(q):
             scores = wide(rows(q[here], held[here]) @ rows(k[here], seen[here]).mT)  # (G, R, N, C, 2 C)
             scores += mask
