@@ -1,6 +1,5 @@
 """What AR and BERT give once they are trained: features of images, new pictures and completed ones."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, Resolution
 from igpt.model import FeatureOptions, Order, PixelTransformer, SamplingOptions, inverse_order, pooling
 from igpt.palette import Palette
 from igpt.system import UserError
@@ -39,9 +38,15 @@ class PixelModel(pl.LightningModule, ABC):
         """Class path and arguments as plain data."""
 
     @property
-    def resolution(self) -> int:
-        """Side of the images that this model knows."""
-        return math.isqrt(self.transformer.config.n_positions)
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the images that this model knows."""
+        return self.transformer.config.shape
+
+    @property
+    def resolution(self) -> Resolution:
+        """Side of the images that this model knows; their rows and columns where they are not square."""
+        rows, columns = self.shape
+        return rows if rows == columns else (rows, columns)
 
     @property
     def n_layers(self) -> int:
@@ -51,6 +56,10 @@ class PixelModel(pl.LightningModule, ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, T)` in raster order to images uint8 `(B, 3, R, R)`."""
+        return self.palette.decode(tokens, self.shape)
 
     @abstractmethod
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
@@ -85,7 +94,7 @@ class PixelModel(pl.LightningModule, ABC):
             how: norm, pooling and masks.
             rng: draws the masks, where `how` asks for some.
         """
-        pool = pooling(self.pixel_order, how.grid)
+        pool = pooling(self.pixel_order, how.grid, self.shape)
         pass_ = partial(self.transformer.features, causal=self.causal, normed=how.norm == "normed", pool=pool)
         if not how.masks:
             return pass_(tokens, layers)
@@ -109,7 +118,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
         """`num` new images as tokens `(num, T)` in raster order."""
-        tokens = torch.zeros(num, self.resolution**2, dtype=torch.int64, device=self.device)
+        tokens = torch.zeros(num, len(self.pixel_order), dtype=torch.int64, device=self.device)
         return self.fill(tokens, torch.ones_like(tokens, dtype=torch.bool), options)
 
     def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
@@ -120,8 +129,9 @@ class PixelModel(pl.LightningModule, ABC):
         """
         if region is not None:
             return region.flatten().to(self.device)[self.pixel_order]
-        kept = min(self.resolution - 1, max(1, round(keep * self.resolution))) * self.resolution
-        return torch.arange(self.resolution**2, device=self.device) >= kept
+        rows, columns = self.shape
+        kept = min(rows - 1, max(1, round(keep * rows))) * columns
+        return torch.arange(rows * columns, device=self.device) >= kept
 
     def complete(
         self,
@@ -147,9 +157,9 @@ class PixelModel(pl.LightningModule, ABC):
         tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
         repeated = tokens.repeat_interleave(num, 0)
         drawn = self.fill(repeated, unknown.expand_as(repeated), options)
-        quantised = self.palette.decode(self.to_raster(tokens))
+        quantised = self.decode(self.to_raster(tokens))
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
-        completions = self.palette.decode(drawn).unflatten(0, (-1, num))
+        completions = self.decode(drawn).unflatten(0, (-1, num))
         return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
 
     def to_raster(self, sequence: Tensor) -> Tensor:
@@ -181,11 +191,13 @@ class PixelModel(pl.LightningModule, ABC):
                 f"{own[:12]} ({self.palette_path or 'from its checkpoint'}); use one palette for both"
             )
 
-    def check_resolution(self, side: int) -> None:
-        """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
-        n_positions = self.transformer.config.n_positions
-        if side * side != n_positions:
+    def check_resolution(self, shape: tuple[int, int]) -> None:
+        """Raise a UserError if images of so many rows and columns are not what the network was shaped for."""
+        n_positions, (rows, columns) = self.transformer.config.n_positions, shape
+        if rows * columns != n_positions or shape != self.shape:
+            known = "x".join(map(str, self.shape))
+            mend = f"set transformer.grid [{rows}, {columns}]" if rows * columns == n_positions else "set one to match"
             raise UserError(
-                f"data.init_args.resolution: the images are {side}x{side} but the model has "
-                f"transformer.n_positions {n_positions} ({self.resolution}x{self.resolution}); set one to match"
+                f"data.init_args.resolution: the images are {rows}x{columns} but the model has "
+                f"transformer.n_positions {n_positions} ({known}); {mend}"
             )

@@ -32,7 +32,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     Args:
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
-            resolution squared, `vocab_size` the palette's size, and a config may leave out both.
+            number of pixels, `vocab_size` the palette's size, and a config may leave out both.
         palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
         learning_rate: peak learning rate of Adam.
         betas: of Adam; the paper's are (0.9, 0.95).
@@ -75,7 +75,7 @@ class GenerativeModule(PixelModule, PixelModel):
         self.compile_blocks = compile
         self.recompute = self.transformer.activation_checkpointing = recompute
         self.order: Order = order
-        self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.register_buffer("pixel_order", pixel_order(order, self.shape))
         self.start_from = start_from
         if start_from is not None and Path(start_from).exists():
             start_with(self, start_from)
@@ -87,7 +87,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
-        self.check_resolution(images.shape[-1])
+        self.check_resolution((images.shape[-2], images.shape[-1]))
         self.check_palette()
         tokens = self.palette.encode(images)
         return tokens if self.order == "raster" else tokens[:, self.pixel_order]
@@ -151,7 +151,7 @@ def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generato
     core = module.core
     rng = rng_of(TRAIN, core.mask_seed, module.global_step, batch_idx, 0)
     if not core.causal:
-        torch.rand(module.global_rank * images * core.resolution**2, generator=rng)  # masks of the processes before
+        torch.rand(module.global_rank * images * len(core.pixel_order), generator=rng)  # masks of the processes before
     return rng
 
 
@@ -181,22 +181,23 @@ def start_with(module: GenerativeModule, path: str) -> None:
         UserError: the checkpoint cannot be read, or is of another shape or kind.
     """
     content = read_checkpoint(path)
-    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
+    model = content[CHECKPOINT_KEY]["model"]
+    kind = model["class_path"].rpartition(".")[2]
     try:
+        core = model["init_args"].get("generative") or model
+        old = TransformerConfig.of(core["init_args"]["transformer"]).shape
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
-        new_order = pixel_order(module.order, module.resolution)
-        if len(positions) == len(new_order):
+        new_order = pixel_order(module.order, module.shape)
+        if old == module.shape:
             state["transformer.wpe"] = positions[inverse_order(order)][new_order]
         else:
-            state["transformer.wpe"] = resize_positions(positions, order, new_order)
-            rank_zero_info(
-                f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}"
-            )
+            state["transformer.wpe"] = resize_positions(positions, order, new_order, old, module.shape)
+            rank_zero_info(f"position embeddings of {path} interpolated from {len(positions)} to {len(new_order)}")
         state["pixel_order"] = new_order
         module.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
