@@ -300,6 +300,12 @@ def test_weights_of_one_rectangle_start_another(home, igpt):
     code, _, err = igpt("fit", "--config", "ar.yaml", "--name", "turned", *words)
     assert code == 0, err
     assert load(checkpoint("turned")).module.shape == (8, 6)
+    content = yaml.safe_load(Path("ar.yaml").read_text())
+    content["model"] = {"class_path": "igpt.modules.Joint", "init_args": {"pretrained": checkpoint("ar")}}
+    Path("joint.yaml").write_text(yaml.safe_dump(content))
+    code, _, err = igpt("fit", "--config", "joint.yaml")
+    assert code == 0, err
+    assert api.load("runs/joint").predict(files()).probs.shape == (3, 2)
     larger = api.create_model("igpt-s", "runs/ar", n_layers=2, d_model=16, n_heads=2, vocab_size=16, resolution=(9, 16))
     assert larger.sample(1).shape == (1, 9, 16, 3)
 

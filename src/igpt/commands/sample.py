@@ -65,12 +65,12 @@ def sample(
         ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as samples.png.
         num: images to draw (16 if left out), or completions of each given image (4 if left out).
-        complete: picture files to complete; their centre, at the model's resolution, in palette colours.
+        complete: picture files to complete; the central part, at the model's resolution, in palette colours.
         rows: complete this many images of the test split instead, of as many classes as there are; each is one row of
             the grid, and they are the same ones whatever the seed.
         indices: complete these images of the test split instead, by their numbers from 0.
         keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
-        mask: picture file instead of keep: its centre is laid over each image, and what is lighter than medium
+        mask: picture file instead of keep: its central part is laid over each image, and what is lighter than medium
             grey there is drawn anew, in any place and shape; all white draws the whole image.
         data: where `rows` come from; the data that the checkpoint was trained on if left out.
         temperature: above 1 more varied, below 1 more typical.
@@ -202,7 +202,7 @@ def surprise(
     outside its mask; that is a pseudo-likelihood, which can be compared between images but not with AR's.
 
     Args:
-        files: pictures; of each their centre, at the model's resolution, in palette colours.
+        files: pictures; of each the central part, at the model's resolution, in palette colours.
         ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as surprise.png.
         top: the scale ends at so many nats, so that pictures of several commands can be compared; the highest surprise

@@ -167,10 +167,10 @@ def is_list(hint: Any) -> bool:
 
 def as_list(given: list[str], hint: Any) -> list[str]:
     """Words as one value that the parser reads as a list; what is written as a list already stays as it is."""
-    kinds = (hint, *get_args(hint))
-    if not given or (len(given) == 1 and (int in kinds or re.fullmatch(r"\[.*\]", given[0], re.DOTALL))):
+    number = int in get_args(hint) and get_origin(hint) is not list  # one number will do
+    if not given or (len(given) == 1 and (number or re.fullmatch(r"\[.*\]", given[0], re.DOTALL))):
         return given
-    numbers = any(set(get_args(kind)) == {int} for kind in kinds)
+    numbers = any(set(get_args(kind)) == {int} for kind in (hint, *get_args(hint)))
     values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 
