@@ -156,11 +156,11 @@ def test_masks_belong_to_their_random_numbers_and_leave_the_image_whole_without(
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(options, causal, words):
     with pytest.raises(UserError, match=words) as caught:
-        FeatureOptions(**options).check(8, causal)
+        FeatureOptions(**options).check((8, 8), causal)
     assert "\n" not in str(caught.value)
 
 
 def test_all_options_in_range_are_taken():
     for grid in range(1, 9):
-        FeatureOptions("raw", grid).check(8, True)
-    FeatureOptions(masks=5).check(8, False)
+        FeatureOptions("raw", grid).check((8, 8), True)
+    FeatureOptions(masks=5).check((8, 8), False)

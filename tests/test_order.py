@@ -63,14 +63,15 @@ def test_the_order_stands_in_the_checkpoint():
 @pytest.mark.parametrize("order", ORDERS)
 def test_resizing_positions_to_their_own_size_changes_nothing(order):
     positions, sequence = torch.randn(36, 5), pixel_order(order, 6)
-    torch.testing.assert_close(resize_positions(positions, sequence, sequence), positions, atol=1e-5, rtol=1e-5)
+    resized = resize_positions(positions, sequence, sequence, (6, 6), (6, 6))
+    torch.testing.assert_close(resized, positions, atol=1e-5, rtol=1e-5)
 
 
 def test_resized_positions_follow_the_image_whatever_the_order():
     """A ramp from left to right stays a ramp; its sequence may differ."""
     old, new = pixel_order("column", 4), pixel_order("spiral", 8)
     ramp = (torch.arange(16) % 4).float()[old][:, None]
-    resized = resize_positions(ramp, old, new)[inverse_order(new)].view(8, 8)
+    resized = resize_positions(ramp, old, new, (4, 4), (8, 8))[inverse_order(new)].view(8, 8)
     assert (resized[0] == resized).all(0).all() or torch.allclose(resized, resized[0].expand(8, 8), atol=1e-5)
     assert (resized[0].diff() > 0).all()
     assert resized.mean().item() == pytest.approx(1.5, abs=1e-4)
@@ -78,7 +79,7 @@ def test_resized_positions_follow_the_image_whatever_the_order():
 
 def test_a_coarser_image_takes_means_of_positions_and_does_not_pick_some():
     stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(2).expand(8, 8).reshape(64, 1)
-    coarse = resize_positions(stripes, pixel_order("raster", 8), pixel_order("raster", 2))
+    coarse = resize_positions(stripes, pixel_order("raster", 8), pixel_order("raster", 2), (8, 8), (2, 2))
     assert coarse.abs().max() < 0.3
 
 

@@ -9,9 +9,9 @@ comes from is resampled once. On scikit-learn's photos the two ways differ by an
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import center_crop, resize
 
-from igpt.data import CROP, AugmentedImages, Box, random_ints, resized, source_box
+from igpt.data import AugmentedImages, Box, Resolution, crop_size, random_ints, resized, shape_of, source_box
 
 SHORTER = (256, 384)  # sides that the shorter side is resized to in training, both included
 PAD_SHARE = 8  # CIFAR pads 4 of 32 pixels
@@ -23,25 +23,31 @@ def random_int(low: int, high: int, rng: torch.Generator) -> int:
     return int(torch.randint(low, high + 1, (1,), generator=rng))
 
 
-def random_crop_box(size: tuple[int, int], rng: torch.Generator) -> Box:
-    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop."""
-    width, height = scaled = resized(size, random_int(*SHORTER, rng))
-    return source_box(size, scaled, random_int(0, width - CROP, rng), random_int(0, height - CROP, rng))
+def random_crop_box(size: tuple[int, int], rng: torch.Generator, resolution: Resolution = 1) -> Box:
+    """Pre-training and fine-tuning on ImageNet: shorter side uniform in [256, 384], then a random 224x224 crop.
+
+    Of a resolution that is no square, crops have its aspect, and 224 is their shorter side.
+    """
+    width, height = scaled = resized(size, random_int(*SHORTER, rng), resolution)
+    across, down = crop_size(resolution)
+    left, top = random_int(0, width - across, rng), random_int(0, height - down, rng)
+    return source_box(size, scaled, left, top, resolution)
 
 
 def pad_crop_flip(images: Tensor, keys: Tensor) -> Tensor:
     """Fine-tuning on CIFAR: reflect-pad 4 of 32 pixels, then a random 32x32 crop, half of them mirrored.
 
     Args:
-        images: uint8 `(B, 3, R, R)`; R // 8 pixels are padded, so that other resolutions move as far.
+        images: uint8 `(B, 3, R, R)`; R // 8 pixels of rows and columns are padded: other resolutions move as far.
         keys: int64 `(B,)`, on the images' device; each gives its image's top, left and whether to mirror.
     """
-    side = images.shape[-1]
-    pad = side // PAD_SHARE
-    rows, columns = (_reflected(random_ints(keys, stream, 2 * pad + 1) - pad, side) for stream in range(2))
+    rows, columns = (
+        _reflected(random_ints(keys, stream, 2 * (side // PAD_SHARE) + 1) - side // PAD_SHARE, side)
+        for stream, side in enumerate(images.shape[-2:])
+    )
     mirrored = random_ints(keys, 2, 2) == 1
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    pixels = (rows[:, :, None] * side + columns[:, None, :]).flatten(1)
+    pixels = (rows[:, :, None] * images.shape[-1] + columns[:, None, :]).flatten(1)
     return images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1)).view_as(images)
 
 
@@ -59,10 +65,16 @@ class ShiftedImages(AugmentedImages):
         return pad_crop_flip(images, keys)
 
 
-def resize_all(images: Tensor, resolution: int) -> Tensor:
-    """uint8 `(N, 3, H, W)` to `(N, 3, R, R)`: bicubic with antialiasing; unchanged where the size is right."""
-    if images.shape[-2:] == (resolution, resolution):
+def resize_all(images: Tensor, resolution: Resolution) -> Tensor:
+    """uint8 `(N, 3, H, W)` to `(N, 3, R, R)`: bicubic with antialiasing; unchanged where the size is right.
+
+    Of a resolution that is no square, the centre of its aspect is taken first.
+    """
+    rows, columns = shape_of(resolution)
+    height, width = images.shape[-2:]
+    kept = [max(1, min(height, width * rows // columns)), max(1, min(width, height * columns // rows))]
+    images = center_crop(images, kept)
+    if kept == [rows, columns]:
         return images
-    size = [resolution, resolution]
-    parts = [resize(part, size, InterpolationMode.BICUBIC, antialias=True) for part in images.split(CHUNK)]
+    parts = [resize(part, [rows, columns], InterpolationMode.BICUBIC, antialias=True) for part in images.split(CHUNK)]
     return torch.cat(parts)

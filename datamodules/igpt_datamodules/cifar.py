@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from igpt.data import DEVICE_GIB, ImageDataModule, LabelledImages, SplitOptions, TensorImages
+from igpt.data import DEVICE_GIB, ImageDataModule, LabelledImages, Resolution, SplitOptions, TensorImages
 from igpt_datamodules.augment import ShiftedImages, resize_all
 from igpt_datamodules.files import find_or_download
 
@@ -17,7 +17,7 @@ class CIFAR10(ImageDataModule):
     Args:
         root: folder of the archive or of the unpacked files.
         download: fetch the archive if it is not there.
-        resolution: side R in pixels; 32 is theirs, any other is resized bicubically.
+        resolution: side R in pixels, or rows and columns; 32 is theirs, any other is resized bicubically.
         batch_size: images a batch and process; 128 in the paper.
         num_workers: loader processes; the images are in memory, so 0 is fast.
         seed: of the validation split and the training order.
@@ -33,7 +33,7 @@ class CIFAR10(ImageDataModule):
         self,
         root: str = "data",
         download: bool = True,
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from igpt.data import ImageDataModule, LabelledImages, SplitOptions, TensorImages, stratified_split
+from igpt.data import ImageDataModule, LabelledImages, Resolution, SplitOptions, TensorImages, stratified_split
 from igpt_datamodules.augment import resize_all
 
 TEST_SHARE = 0.2
@@ -16,7 +16,7 @@ class Digits(ImageDataModule):
     """scikit-learn's digits, 17 grey levels: 1,294 to train, 144 to validate, 359 to test.
 
     Args:
-        resolution: side R in pixels; 8 is theirs, any other is resized bicubically.
+        resolution: side R in pixels, or rows and columns; 8 is theirs, any other is resized bicubically.
         batch_size: images a batch and process.
         num_workers: loader processes.
         seed: of the validation split and the training order; the test split never changes.
@@ -28,7 +28,7 @@ class Digits(ImageDataModule):
 
     def __init__(
         self,
-        resolution: int = 8,
+        resolution: Resolution = 8,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,

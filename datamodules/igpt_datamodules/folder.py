@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from igpt.data import LabelledImages, SplitOptions, UserError, check_background
+from igpt.data import LabelledImages, Resolution, SplitOptions, UserError, check_background
 from igpt_datamodules import files
 
 
@@ -19,7 +19,7 @@ class ImageFolder(files.StoredModule):
 
     Args:
         root: the folder.
-        resolution: side R in pixels.
+        resolution: side R in pixels, or rows and columns.
         batch_size: images a batch and process.
         num_workers: loader processes; as many as there are cores, since every image is decoded anew.
         seed: of the validation split, the training order and the augmentation.
@@ -38,7 +38,7 @@ class ImageFolder(files.StoredModule):
     def __init__(
         self,
         root: str = "data/images",
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from igpt.data import LabelledImages, SplitOptions, UserError
+from igpt.data import LabelledImages, Resolution, SplitOptions, UserError
 from igpt_datamodules import files
 
 MEND = (
@@ -19,7 +19,7 @@ class ImageNet(files.StoredModule):
 
     Args:
         root: folder that holds train/ and val/.
-        resolution: side R in pixels: 32, 48 or 64 in the paper.
+        resolution: side R in pixels, or rows and columns: 32, 48 or 64 in the paper.
         batch_size: images a batch and process; 128 in the paper, 64 for iGPT-XL.
         num_workers: loader processes; as many as there are cores, since every image is decoded anew.
         seed: of the validation split, the training order and the augmentation.
@@ -32,7 +32,7 @@ class ImageNet(files.StoredModule):
     def __init__(
         self,
         root: str = "data/imagenet",
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,

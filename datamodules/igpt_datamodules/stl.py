@@ -11,6 +11,7 @@ from igpt.data import (
     NO_LABEL,
     ImageDataModule,
     LabelledImages,
+    Resolution,
     SplitOptions,
     TensorImages,
     UserError,
@@ -29,7 +30,7 @@ class STL10(ImageDataModule):
     Args:
         root: folder of the archive or of the unpacked files.
         download: fetch the archive (2.6 GB) if it is not there.
-        resolution: side R in pixels; 96 is theirs, any other is resized bicubically.
+        resolution: side R in pixels, or rows and columns; 96 is theirs, any other is resized bicubically.
         batch_size: images a batch and process; 128 in the paper.
         num_workers: loader processes; the images are in memory, so 0 is fast.
         seed: of the validation split and the training order.
@@ -45,7 +46,7 @@ class STL10(ImageDataModule):
         self,
         root: str = "data",
         download: bool = True,
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,

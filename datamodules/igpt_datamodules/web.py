@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from igpt.data import NO_LABEL, LabelledImages, SplitOptions, UserError, atomic_path, check_background
+from igpt.data import NO_LABEL, LabelledImages, Resolution, SplitOptions, UserError, atomic_path, check_background
 from igpt_datamodules import files
 
 
@@ -17,7 +17,7 @@ class WebImages(files.StoredModule):
 
     Args:
         root: the folder.
-        resolution: side R in pixels.
+        resolution: side R in pixels, or rows and columns.
         batch_size: images a batch and process.
         num_workers: loader processes, also used to look for bad files; as many as there are cores.
         seed: of the validation split and the training order.
@@ -34,7 +34,7 @@ class WebImages(files.StoredModule):
     def __init__(
         self,
         root: str = "data/web",
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,

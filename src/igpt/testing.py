@@ -58,7 +58,7 @@ def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
 
 def _check_batch(data: ImageDataModule, name: str) -> None:
     images, labels = _first(data, name)
-    expected = (len(labels), 3, data.resolution, data.resolution)
+    expected = (len(labels), 3, *data.shape)
     assert images.dtype == torch.uint8, f"{name}: images must be uint8, not {images.dtype}"
     assert tuple(images.shape) == expected, f"{name}: images have shape {tuple(images.shape)}, not {expected}"
     assert labels.dtype == torch.int64, f"{name}: labels must be int64, not {labels.dtype}"

@@ -111,7 +111,7 @@ def test_filtering_keeps_the_likeliest_and_leaves_a_distribution(values, tempera
 @given(ORDERS, SIDES, st.data())
 def test_pooling_weights_of_a_cell_sum_to_one_and_each_pixel_is_in_one_cell(order, side, data):
     grid = data.draw(st.integers(1, side))
-    weights = pooling(pixel_order(order, side), grid)
+    weights = pooling(pixel_order(order, side), grid, (side, side))
     assert (weights is None) == (grid == 1)
     if weights is not None:
         assert weights.shape == (grid * grid, side * side)

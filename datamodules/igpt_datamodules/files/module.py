@@ -13,6 +13,7 @@ from igpt.data import (
     Box,
     ImageDataModule,
     LabelledImages,
+    Resolution,
     UserError,
     centre_crop_box,
     resample,
@@ -25,13 +26,13 @@ from igpt_datamodules.files.walking import summary
 
 
 class StoredImages(LabelledImages):
-    """Images on disk as `(3, R, R)`: the central square, or in training with `augment` random crops (section 3.1)."""
+    """Images on disk as `(3, R, R)`: the centre crop, or in training with `augment` random crops (section 3.1)."""
 
     def __init__(
         self,
         stored: Iterable[Stored],
         labels: Sequence[int] | Tensor,
-        resolution: int,
+        resolution: Resolution,
         augment: bool = False,
         background: str = "white",
     ) -> None:
@@ -46,13 +47,13 @@ class StoredImages(LabelledImages):
         """One training image: a random crop if augmented, else the centre."""
         return self._cropped(index, partial(random_crop_box, rng=rng) if self.augments else centre_crop_box)
 
-    def _cropped(self, index: int, box_of: Callable[[tuple[int, int]], Box]) -> tuple[Tensor, int]:
+    def _cropped(self, index: int, box_of: Callable[..., Box]) -> tuple[Tensor, int]:
         stored = self.stored[index]
         try:
             image = read_rgb(stored, self.background)
         except BadImageError as error:
             raise UserError(f"image {stored.name}: {error}; mend or remove the file") from error
-        return resample(image, box_of(image.size), self.resolution), int(self.labels[index])
+        return resample(image, box_of(image.size, resolution=self.resolution), self.resolution), int(self.labels[index])
 
 
 class StoredModule(ImageDataModule):

@@ -1,5 +1,6 @@
 """A model's palette: pictures of any kind to tokens in raster order, and back."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,12 +45,11 @@ class Colours:
     @speaks_python
     def decode(self, tokens: Any) -> Pictures:
         """Pictures uint8 `(..., R, R, 3)` of tokens `(..., R * R)` in raster order."""
-        side, found = self._model.resolution, torch.as_tensor(tokens)
-        if found.ndim < 1 or found.shape[-1] != side * side or found.is_floating_point() or found.dtype == torch.bool:
-            raise UserError(
-                f"tokens: {found.dtype} {tuple(found.shape)} are none; give whole numbers (N, {side * side})"
-            )
+        shape, found = self._model.shape, torch.as_tensor(tokens)
+        length = math.prod(shape)
+        if found.ndim < 1 or found.shape[-1] != length or found.is_floating_point() or found.dtype == torch.bool:
+            raise UserError(f"tokens: {found.dtype} {tuple(found.shape)} are none; give whole numbers (N, {length})")
         if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < len(self):
             raise UserError(f"tokens must lie in 0..{len(self) - 1}, the numbers of the palette's colours")
-        flat = found.reshape(-1, side * side).long().to(self._model.device)
-        return Pictures.of(self._palette.decode(flat).unflatten(0, found.shape[:-1] or (1,)))
+        flat = found.reshape(-1, length).long().to(self._model.device)
+        return Pictures.of(self._palette.decode(flat, shape).unflatten(0, found.shape[:-1] or (1,)))

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from igpt.data import (
     BadImageError,
+    Resolution,
     WatchedLoader,
     begin_worker,
     centre_crop_box,
@@ -48,7 +49,7 @@ def as_list(images: Any) -> Sequence[Any]:
     return found
 
 
-def as_tensor(image: Any, resolution: int, background: str = "white") -> Tensor:
+def as_tensor(image: Any, resolution: Resolution, background: str = "white") -> Tensor:
     """One image as uint8 `(3, R, R)`, cropped and resized by the rule of the data modules' evaluation.
 
     Args:
@@ -70,7 +71,7 @@ def as_tensor(image: Any, resolution: int, background: str = "white") -> Tensor:
         rgb = from_pil(Image.fromarray(as_pixels(image)), background)
     else:
         raise UserError(f"images: {type(image).__name__} is no image; give paths, PIL images, arrays or tensors")
-    return resample(rgb, centre_crop_box(rgb.size), resolution)
+    return resample(rgb, centre_crop_box(rgb.size, resolution), resolution)
 
 
 def from_pil(image: Image.Image, background: str = "white") -> Image.Image:
@@ -117,7 +118,7 @@ def as_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class Given(Dataset[Any]):
     """The images as uint8 `(3, R, R)`, or as a string: why one cannot be read."""
 
-    def __init__(self, images: Sequence[Any], resolution: int, background: str) -> None:
+    def __init__(self, images: Sequence[Any], resolution: Resolution, background: str) -> None:
         self.images, self.resolution, self.background = images, resolution, background
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class Given(Dataset[Any]):
 
 def batches(
     images: Any,
-    resolution: int,
+    resolution: Resolution,
     size: int,
     workers: int = 0,
     broken: Broken | None = None,

@@ -1,6 +1,7 @@
 """`load` and `create_model`: the ways to a `Model`."""
 
 import difflib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from igpt.api.model import Model
 from igpt.api.words import speaks_python
 from igpt.checkpoints import check_finite, find_checkpoint
+from igpt.data import Resolution, shape_of
 from igpt.interop import check_state, read_huggingface
 from igpt.model import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, GenerativeModule, Joint, Loaded
@@ -74,7 +76,7 @@ def create_model(
     *,
     objective: Literal["ar", "bert"] = "ar",
     palette: str | Path | Palette | Any = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     num_classes: int | None = None,
     device: str | torch.device = "auto",
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto",
@@ -88,7 +90,7 @@ def create_model(
             position embeddings interpolated.
         objective: ar predicts each pixel from those before it, bert masked ones from all others.
         palette: colours: a .npy file, an `igpt.Palette`, or an array `(k, 3)` in [-1, 1]; with `pretrained` its own.
-        resolution: side of the pictures; that of the published network if left out.
+        resolution: side of the pictures, or rows and columns; that of the published network if left out.
         num_classes: adds a class head, for fine-tuning.
         device: as of `load`.
         precision: as of `load`.
@@ -101,10 +103,11 @@ def create_model(
     if name.lower() not in sizes:
         raise UserError(f"there is no model {name!r}{near(name.lower(), sizes)}; choose from {', '.join(sizes)}")
     colors = None if palette is None else colors_of(palette)
-    fields = sizes[name.lower()].to_dict()
+    fields = asdict(sizes[name.lower()])
     given = dict(overrides)
     if resolution is not None:
-        given["n_positions"] = resolution**2
+        rows, columns = shape_of(resolution)
+        given |= {"n_positions": rows * columns, "grid": None if rows == columns else (rows, columns)}
     if colors is not None:
         given.setdefault("vocab_size", colors.k)
     if unknown := sorted(given.keys() - fields.keys()):

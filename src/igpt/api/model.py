@@ -16,7 +16,7 @@ from igpt.api.colours import Colours
 from igpt.api.intake import Broken, batches
 from igpt.api.pictures import Pictures, Predictions
 from igpt.api.words import speaks_python
-from igpt.data import ImageDataModule, open_mask, rng_of
+from igpt.data import ImageDataModule, Resolution, open_mask, rng_of
 from igpt.model import FeatureOptions, SamplingOptions, check_layers
 from igpt.modules import BERT, EVALUATE, FEATURES, Joint, Loaded, PixelModel, PixelModule
 from igpt.probing import SavedProbe
@@ -57,10 +57,10 @@ class Model:
 
     def __repr__(self) -> str:
         core = self.module.core
-        config = core.config
+        config, (rows, columns) = core.config, self.shape
         return (
             f"igpt.Model({type(self.module).__name__}, {config.n_layers} layers, width {config.d_model}, "
-            f"{self.resolution}x{self.resolution} pixels, {config.vocab_size} colours, on {self.device})"
+            f"{rows}x{columns} pixels, {config.vocab_size} colours, on {self.device})"
         )
 
     @property
@@ -88,9 +88,14 @@ class Model:
         return speaks_python(self.loaded.data)()
 
     @property
-    def resolution(self) -> int:
-        """R, the side of the pictures that the network works on."""
+    def resolution(self) -> Resolution:
+        """R, the side of the pictures that the network works on; rows and columns where they are not square."""
         return self.module.core.resolution
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the pictures that the network works on."""
+        return self.module.core.shape
 
     @property
     def n_layers(self) -> int:
@@ -171,7 +176,7 @@ class Model:
             broken: list that takes (name, reason) of images that cannot be read, which are left out; None raises.
         """
         how, numbers = FeatureOptions(norm, grid, masks), self.layer_numbers(layers)
-        how.check(self.resolution, self.module.core.causal)
+        how.check(self.shape, self.module.core.causal)
         parts: list[Tensor] = []
         with self._running() as core:
             for number, part in enumerate(self.batches(images, batch_size, workers, broken)):
@@ -193,7 +198,7 @@ class Model:
             gradients: keep what is needed to train the weights through them; colours are looked up in a table, so that
                 no gradient reaches the pixels.
         """
-        shape = (3, self.resolution, self.resolution)
+        shape = (3, *self.shape)
         if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.shape[1:] != shape:
             raise UserError(
                 f"images must be a tensor uint8 (B, {', '.join(map(str, shape))}); `features` takes any other"
@@ -235,7 +240,7 @@ class Model:
         if not parts:
             raise none_left(broken)
         found = torch.cat(parts)
-        return (found.unflatten(1, (self.resolution, -1)) if per_pixel else found).numpy()
+        return (found.unflatten(1, self.shape) if per_pixel else found).numpy()
 
     @speaks_python
     def sample(
@@ -269,7 +274,7 @@ class Model:
         with self._running("pixels") as core:
             for start in range(0, num, batch_size):
                 drawn.append(core.sample(min(batch_size, num - start), of_batch(options, start)))
-            return Pictures.of(core.palette.decode(torch.cat(drawn)))
+            return Pictures.of(core.decode(torch.cat(drawn)))
 
     @speaks_python
     def complete(
@@ -381,9 +386,10 @@ class Model:
             found = open_mask(region, self.resolution)
         else:
             found = torch.as_tensor(np.asarray(region))
-        if found.shape != (self.resolution, self.resolution) or found.dtype != torch.bool or not found.any():
-            side = f"({self.resolution}, {self.resolution})"
-            raise UserError(f"region must be bool {side} with a True where a pixel is drawn, or a mask picture's path")
+        if found.shape != self.shape or found.dtype != torch.bool or not found.any():
+            raise UserError(
+                f"region must be bool {self.shape} with a True where a pixel is drawn, or a mask picture's path"
+            )
         return found
 
 

@@ -57,7 +57,7 @@ class SampleGrid(pl.Callback):
     def _pictures(self, trainer: pl.Trainer, module: GenerativeModule) -> dict[str, Tensor]:
         pictures, options = {}, SamplingOptions(seed=self.seed)
         if self.num:
-            drawn = module.palette.decode(module.sample(self.num, options)).cpu()
+            drawn = module.decode(module.sample(self.num, options)).cpu()
             pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))))
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.completions:

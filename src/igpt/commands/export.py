@@ -124,7 +124,7 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
         described["label2id"] = {name: label for label, name in enumerate(names)}
     files = {
         "config.json": described,
-        "preprocessor_config.json": processor_config(colors, round(config.n_positions**0.5)),
+        "preprocessor_config.json": processor_config(colors, config.shape[0]),
     }
     return files, to_huggingface(network, config, head)
 

@@ -158,7 +158,7 @@ def write(target: Path, imported: Imported, colors: Tensor) -> None:
     shape = imported.config.to_dict()
     spec = spec_of(Autoregressive if imported.causal else BERT, transformer=shape, order="raster")
     state = {f"transformer.{name}": tensor for name, tensor in imported.state.items()}
-    state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", math.isqrt(imported.config.n_positions))}
+    state |= {"palette.colors": colors, "pixel_order": pixel_order("raster", imported.config.shape)}
     content = {target.name: (spec, state)}
     head = trained_head(imported)
     if head is not None:
@@ -218,9 +218,9 @@ def check_score(alignment: Alignment, data: ImageDataModule | None, config: Tran
         data.prepare_data()
     elif alignment != "igpt" and not config.sos:
         raise UserError(f"--alignment {alignment} is about autoregressive models; BERT has no start of sequence")
-    elif data.resolution**2 != config.n_positions:
-        side, given = math.isqrt(config.n_positions), data.resolution
-        raise UserError(f"--data.resolution: the images are {given}x{given}, the model's {side}x{side}; set it")
+    elif data.shape != config.shape:
+        given, ours = ("x".join(map(str, shape)) for shape in (data.shape, config.shape))
+        raise UserError(f"--data.resolution: the images are {given}, the model's {ours}; set it")
 
 
 def score(ckpt: str, data: ImageDataModule, alignment: Alignment, compute: Compute) -> str:

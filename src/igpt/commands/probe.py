@@ -187,7 +187,7 @@ def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModu
     """The data given, or else those of the checkpoint, prepared, with training and validation apart."""
     data = data if data is not None else loaded.data()
     data.split = replace(data.split, fold_validation=False)
-    loaded.module.core.check_resolution(data.resolution)
+    loaded.module.core.check_resolution(data.shape)
     loaded.module.core.check_colors(data)
     data.prepare_data()
     return data

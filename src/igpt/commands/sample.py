@@ -10,6 +10,7 @@ from torch import Tensor
 
 from igpt.data import (
     ImageDataModule,
+    Resolution,
     beside,
     check_pair,
     enlarge,
@@ -64,12 +65,12 @@ def sample(
         ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as samples.png.
         num: images to draw (16 if left out), or completions of each given image (4 if left out).
-        complete: picture files to complete; the central square, at the model's resolution, in palette colours.
+        complete: picture files to complete; the central part, at the model's resolution, in palette colours.
         rows: complete this many images of the test split instead, of as many classes as there are; each is one row of
             the grid, and they are the same ones whatever the seed.
         indices: complete these images of the test split instead, by their numbers from 0.
         keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
-        mask: picture file instead of keep: its central square is laid over each image, and what is lighter than medium
+        mask: picture file instead of keep: its central part is laid over each image, and what is lighter than medium
             grey there is drawn anew, in any place and shape; all white draws the whole image.
         data: where `rows` come from; the data that the checkpoint was trained on if left out.
         temperature: above 1 more varied, below 1 more typical.
@@ -104,7 +105,7 @@ def sample(
             drawn = int(module.unknown_part(keep, region).sum())
         else:
             tokens = module.sample(num or 16, options)
-            picture = enlarge(grid(module.palette.decode(tokens).cpu(), max(1, round(len(tokens) ** 0.5))))
+            picture = enlarge(grid(module.decode(tokens).cpu(), max(1, round(len(tokens) ** 0.5))))
             drawn = tokens.shape[1]
     seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
     write(picture, tokens.cpu().numpy(), out)
@@ -153,7 +154,7 @@ def given_images(
     if files:
         return torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     data = data if data is not None else loaded.data()
-    module.check_resolution(data.resolution)
+    module.check_resolution(data.shape)
     module.check_colors(data)
     data.prepare_data()
     test = data.images("test")
@@ -163,13 +164,13 @@ def given_images(
     return torch.stack([test[index][0] for index in indices or spread(test.labels, rows)])
 
 
-def given_region(mask: str | None, resolution: int) -> Tensor | None:
+def given_region(mask: str | None, resolution: Resolution) -> Tensor | None:
     """What a mask file says is drawn anew, bool `(R, R)`; None where none is given, a UserError if it is nothing."""
     if mask is None:
         return None
     region = open_mask(mask, resolution)
     if not region.any():
-        size = f"{resolution}x{resolution}"
+        size = "x".join(map(str, region.shape))
         raise UserError(f"--mask {mask} has no white pixel at the model's {size}; paint white what is to be drawn")
     return region
 
@@ -201,7 +202,7 @@ def surprise(
     outside its mask; that is a pseudo-likelihood, which can be compared between images but not with AR's.
 
     Args:
-        files: pictures; of each the central square, at the model's resolution, in palette colours.
+        files: pictures; of each the central part, at the model's resolution, in palette colours.
         ckpt: checkpoint of an AR or BERT model, or of one that was fine-tuned.
         out: picture to write, such as surprise.png.
         top: the scale ends at so many nats, so that pictures of several commands can be compared; the highest surprise
@@ -223,9 +224,9 @@ def surprise(
     images = torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     tokens, nats = surprise_of(module, images, seed, compute)
     scale = max(float(nats.max()), 1e-6) if top is None else top
-    pairs = torch.stack([module.palette.decode(tokens).cpu(), heat(nats, scale)], dim=1)
+    pairs = torch.stack([module.decode(tokens).cpu(), heat(nats, scale)], dim=1)
     means = nats.double().mean((1, 2)).tolist()
-    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), max(1, SIDE // module.resolution))
+    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), max(1, SIDE // module.shape[1]))
     picture = beside(
         picture, [[Path(file).name, f"{mean:.2f} nats per pixel"] for file, mean in zip(files, means, strict=True)]
     )
@@ -242,4 +243,4 @@ def surprise_of(module: PixelModel, images: Tensor, seed: int, compute: Compute)
     tokens = module.encode(images.to(module.device))
     with compute.autocast():
         nats = torch.cat([module.surprise(part, seed) for part in tokens.split(BATCH)])
-    return module.to_raster(tokens), module.to_raster(nats).unflatten(1, (module.resolution, -1)).cpu()
+    return module.to_raster(tokens), module.to_raster(nats).unflatten(1, module.shape).cpu()

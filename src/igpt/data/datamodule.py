@@ -11,8 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from igpt.checkpoints import spec_of
+from igpt.checkpoints import plain, spec_of
 from igpt.data.contract import check_splits
+from igpt.data.imagefile import Resolution, shape_of
 from igpt.data.images import ChosenImages, LabelledImages, fingerprint, in_memory
 from igpt.data.loaders import TrainingImages, TrainingLoader, TrainingOrder, WholeBatches, fits
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, stratified_split
@@ -29,7 +30,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     kept as an attribute of the same name, by which a checkpoint remembers its data.
 
     Args:
-        resolution: side R of the square images in pixels.
+        resolution: side R of the square images in pixels; or their rows and columns, where they are not square.
         batch_size: images a batch and process.
         num_workers: loader processes; 0 loads in the main process.
         seed: of the validation split and of the training order.
@@ -50,7 +51,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def __init__(
         self,
-        resolution: int = 32,
+        resolution: Resolution = 32,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
@@ -58,11 +59,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         device_gib: float = DEVICE_GIB,
     ) -> None:
         super().__init__()
-        if resolution < 1 or batch_size < 1 or num_workers < 0 or seed < 0:
-            raise UserError("data: resolution and batch_size must be at least 1, num_workers and seed at least 0")
+        rows, columns = shape_of(resolution)
+        if batch_size < 1 or num_workers < 0 or seed < 0:
+            raise UserError("data: batch_size must be at least 1, num_workers and seed at least 0")
         if not device_gib >= 0:
             raise UserError(f"data.device_gib {device_gib} must be at least 0; 0 keeps no images on the GPU")
-        self.resolution = resolution
+        self.resolution: Resolution = rows if rows == columns else (rows, columns)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -71,6 +73,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self._splits: dict[Split, LabelledImages] = {}
         self._whole: dict[str, LabelledImages] = {}
         self._fingerprint: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        return shape_of(self.resolution)
 
     @abstractmethod
     def load(self) -> Mapping[str, LabelledImages]:
@@ -212,7 +219,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return {
             "name": type(self).__name__,
             "root": next((str(vars(self)[name]) for name in ("root", "folder") if name in vars(self)), None),
-            "resolution": self.resolution,
+            "resolution": plain(self.resolution),
             "classes": self.num_classes,
             "class_names": digest_of(list(self.class_names))[:16],
             "validation": "own" if own else {"share": self.split.val_share, "seed": self.seed},

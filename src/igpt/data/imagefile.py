@@ -36,7 +36,8 @@ BEGINNINGS = {  # of files of these formats: where, and with which bytes
     "JXL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
 }
 Box = tuple[float, float, float, float]
-CROP = 224  # of the paper, at whatever resolution the network works
+Resolution = int | tuple[int, int]  # side of a square, or rows and columns
+CROP = 224  # shorter side of the paper's crop, at whatever resolution the network works
 FILTER = Image.Resampling.BICUBIC
 REDUCING_GAP = 3.4  # sizes above the target down to which whole pixels are averaged first, which is quicker
 TURNS = {
@@ -227,43 +228,70 @@ def check_background(name: str) -> None:
         ) from error
 
 
-def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height once the shorter side is `shorter` pixels; the longer is rounded down, as in torchvision."""
+def shape_of(resolution: Resolution) -> tuple[int, int]:
+    """Rows and columns of pictures of a resolution; a UserError where it is none, such as a list of three numbers."""
+    sides = list(resolution) if isinstance(resolution, list | tuple) else [resolution, resolution]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise UserError(
+            f"resolution {resolution!r} must be a whole number above 0, or two, rows and columns, such as [48, 64]"
+        )
+    return sides[0], sides[1]
+
+
+def crop_size(resolution: Resolution, shorter: int = CROP) -> tuple[int, int]:
+    """Width and height of the aspect of a resolution, the shorter of them `shorter` pixels."""
+    rows, columns = shape_of(resolution)
+    least = min(rows, columns)
+    return round(shorter * columns / least), round(shorter * rows / least)
+
+
+def resized(size: tuple[int, int], shorter: int, resolution: Resolution = 1) -> tuple[int, int]:
+    """Width and height of an image of `size`, scaled to cover a crop (`crop_size`): a square if no resolution is given.
+
+    The side that exceeds it is rounded down, as in torchvision.
+    """
     width, height = size
-    if width < height:
-        return shorter, max(shorter, shorter * height // width)
-    return max(shorter, shorter * width // height), shorter
+    across, down = crop_size(resolution, shorter)
+    if width * down < height * across:
+        return across, max(down, across * height // width)
+    return max(across, down * width // height), down
 
 
-def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: int) -> Box:
-    """The part of an image of `size` that a 224x224 crop at (left, top) of its `scaled` version shows."""
+def source_box(size: tuple[int, int], scaled: tuple[int, int], left: int, top: int, resolution: Resolution = 1) -> Box:
+    """The part of an image of `size` that a crop at (left, top) of its `scaled` version shows: 224x224 for a square."""
     across, down = size[0] / scaled[0], size[1] / scaled[1]
-    return left * across, top * down, (left + CROP) * across, (top + CROP) * down
+    width, height = crop_size(resolution)
+    return left * across, top * down, (left + width) * across, (top + height) * down
 
 
-def centre_crop_box(size: tuple[int, int]) -> Box:
-    """What evaluation sees of an image: shorter side 224, then the centre 224x224 crop (paper, section 3.1)."""
-    width, height = scaled = resized(size, CROP)
-    return source_box(size, scaled, round((width - CROP) / 2), round((height - CROP) / 2))
+def centre_crop_box(size: tuple[int, int], resolution: Resolution = 1) -> Box:
+    """What evaluation sees of an image: shorter side 224, then the centre 224x224 crop (paper, section 3.1).
+
+    Of a resolution that is no square, the centre crop of its aspect whose shorter side is 224.
+    """
+    width, height = scaled = resized(size, CROP, resolution)
+    across, down = crop_size(resolution)
+    return source_box(size, scaled, round((width - across) / 2), round((height - down) / 2), resolution)
 
 
-def resample(image: Image.Image, box: Box, resolution: int) -> Tensor:
+def resample(image: Image.Image, box: Box, resolution: Resolution) -> Tensor:
     """The box of an RGB image as uint8 `(3, R, R)`: whole pixels averaged, then one bicubic antialiased pass."""
-    small = image.resize((resolution, resolution), FILTER, box=box, reducing_gap=REDUCING_GAP)
+    rows, columns = shape_of(resolution)
+    small = image.resize((columns, rows), FILTER, box=box, reducing_gap=REDUCING_GAP)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
-def open_picture(path: str | Path, resolution: int, background: str = WHITE) -> Tensor:
+def open_picture(path: str | Path, resolution: Resolution, background: str = WHITE) -> Tensor:
     """Any image file as uint8 `(3, R, R)`, as data modules read theirs for evaluation; see `open_rgb`."""
     image = open_rgb(path, background)
-    return resample(image, centre_crop_box(image.size), resolution)
+    return resample(image, centre_crop_box(image.size, resolution), resolution)
 
 
-def open_mask(path: str | Path, resolution: int) -> Tensor:
+def open_mask(path: str | Path, resolution: Resolution) -> Tensor:
     """Any image file as bool `(R, R)`, True where it is lighter than medium grey; hard edges stay hard."""
     image = open_rgb(path).convert("L")
-    box = centre_crop_box(image.size)
-    small = image.resize((resolution, resolution), Image.Resampling.NEAREST, box=box)
+    rows, columns = shape_of(resolution)
+    small = image.resize((columns, rows), Image.Resampling.NEAREST, box=centre_crop_box(image.size, resolution))
     return torch.from_numpy(np.array(small)) > 255 / 2
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from igpt.data.imagefile import centre_crop_box, resample, upright_rgb
+from igpt.data.imagefile import Resolution, centre_crop_box, resample, upright_rgb
 from igpt.system import UserError
 
 NO_LABEL = -1
@@ -182,15 +182,15 @@ def in_memory(images: LabelledImages) -> InMemory | None:
 class WrappedImages(LabelledImages):
     """A data set of `(PIL image, label)` pairs, as torchvision's are, brought to one size when read."""
 
-    def __init__(self, dataset: Any, resolution: int, labels: Sequence[int] | Tensor) -> None:
+    def __init__(self, dataset: Any, resolution: Resolution, labels: Sequence[int] | Tensor) -> None:
         self.dataset, self.resolution, self.labels = dataset, resolution, labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = upright_rgb(self.dataset[index][0])
-        return resample(image, centre_crop_box(image.size), self.resolution), int(self.labels[index])
+        return resample(image, centre_crop_box(image.size, self.resolution), self.resolution), int(self.labels[index])
 
 
-def wrap(dataset: Any, resolution: int) -> LabelledImages:
+def wrap(dataset: Any, resolution: Resolution) -> LabelledImages:
     """Any map-style data set of `(PIL image, label)` pairs as images of a data module.
 
     Each image is brought to `resolution` by the centre crop and filter of the other data modules. Labels are taken from
@@ -198,7 +198,7 @@ def wrap(dataset: Any, resolution: int) -> LabelledImages:
 
     Args:
         dataset: with `len` and indexing; labels are whole numbers from 0 on, or None for images without.
-        resolution: side R.
+        resolution: side R, or rows and columns.
 
     Raises:
         UserError: an item is no pair of an image and a label.

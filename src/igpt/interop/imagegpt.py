@@ -53,12 +53,14 @@ def bias_shapes(config: TransformerConfig) -> dict[str, Shape]:
 
 def check_exportable(config: TransformerConfig, order: str, source: str) -> None:
     """Raise a UserError for what `ImageGPT` cannot hold."""
+    rows, columns = config.shape
     for refused, why in (
         (not config.sos, "is a BERT model, which ImageGPT cannot be: it is causal"),
         (config.norm != "rms", f"has transformer.norm {config.norm}; ImageGPT has the gain-only norm"),
         (config.attention is not None, "has patterns of attention; ImageGPT's is dense"),
         (config.positions is not None, f"has transformer.positions {config.positions}; ImageGPT learns a vector each"),
         (config.slices is not None, "has embeddings of slices, which ImageGPT has not"),
+        (rows != columns, f"has pictures of {rows}x{columns} pixels; those of ImageGPT's processor are square"),
         (order != "raster", f"has pixel order {order}; ImageGPT's processor knows raster order"),
     ):
         if refused:

@@ -25,12 +25,12 @@ class FeatureOptions:
     grid: int = 1
     masks: int = 0
 
-    def check(self, side: int, causal: bool) -> None:
-        """Raise a UserError where these do not fit images of `side` pixels or the objective."""
+    def check(self, shape: tuple[int, int], causal: bool) -> None:
+        """Raise a UserError where these do not fit images of so many rows and columns, or the objective."""
         if self.norm not in ("normed", "raw"):
             raise UserError(f"--norm {self.norm}; choose normed or raw")
-        if not 1 <= self.grid <= side:
-            raise UserError(f"--grid {self.grid} must lie between 1 and {side}, the side of the images")
+        if not 1 <= self.grid <= min(shape):
+            raise UserError(f"--grid {self.grid} must lie between 1 and {min(shape)}, the side of the images")
         if self.masks < 0:
             raise UserError(f"--masks {self.masks} must be 0 or more")
         if self.masks and causal:
@@ -41,19 +41,20 @@ class FeatureOptions:
         return asdict(self)
 
 
-def pooling(order: Tensor, grid: int) -> Tensor | None:
+def pooling(order: Tensor, grid: int, shape: tuple[int, int]) -> Tensor | None:
     """Averaging weights `(grid * grid, T)` of each cell over the sequence; None for the mean over all positions.
 
-    Position i belongs to the pixel that its output predicts. Where the side is no multiple of `grid`, cells differ by a
+    Position i belongs to the pixel that its output predicts. Where a side is no multiple of `grid`, cells differ by a
     row or column.
 
     Args:
         order: raster index of each element of the sequence, int64 `(T,)` (`igpt.model.order.pixel_order`).
         grid: cells along each side.
+        shape: rows and columns of the picture.
     """
     if grid == 1:
         return None
-    side = round(len(order) ** 0.5)
-    row, column = order // side * grid // side, order % side * grid // side
+    rows, columns = shape
+    row, column = order // columns * grid // rows, order % columns * grid // columns
     member = torch.nn.functional.one_hot(row * grid + column, grid * grid).T.float()
     return member / member.sum(1, keepdim=True)

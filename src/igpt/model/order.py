@@ -11,24 +11,30 @@ Order = Literal["raster", "column", "spiral", "random", "subscale2", "subscale4"
 STRIDES = {"subscale2": 2, "subscale4": 4}  # distance of the pixels of a slice, in rows and in columns
 
 
-def pixel_order(order: Order, side: int) -> Tensor:
-    """Raster index of each element of the sequence, int64 `(side * side,)`.
+def pixel_order(order: Order, shape: int | tuple[int, int]) -> Tensor:
+    """Raster index of each element of the sequence, int64 `(rows * columns,)`.
 
     "raster" goes row by row; "column" column by column; "spiral" clockwise from the upper left corner inwards; "random"
-    is one fixed permutation for each side. "subscale2" interleaves 4 slices, and "subscale4" 16 (Menick & Kalchbrenner
+    is one fixed permutation for each shape. "subscale2" interleaves 4 slices, and "subscale4" 16 (Menick & Kalchbrenner
     2018): slice (a, b) holds the pixels (s i + a, s j + b), and slices follow one another in raster order of (a, b), so
     that the first one is the picture at 1 / s of its side.
+
+    Args:
+        order: one of these.
+        shape: rows and columns of the picture, or the side of a square.
 
     Raises:
         UserError: there is no such order, which a checkpoint's header may name, or `s` does not divide the side.
     """
-    grid = torch.arange(side * side).view(side, side)
+    rows, columns = (shape, shape) if isinstance(shape, int) else shape
+    grid = torch.arange(rows * columns).view(rows, columns)
     if order == "column":
         return grid.T.flatten()
     if order == "spiral":
         return _spiral(grid)
     if order == "random":
-        return torch.randperm(side * side, generator=torch.Generator().manual_seed(side))
+        seed = rows if rows == columns else rows << 32 | columns
+        return torch.randperm(rows * columns, generator=torch.Generator().manual_seed(seed))
     if order in STRIDES:
         return _subscale(grid, STRIDES[order])
     if order == "raster":
@@ -70,10 +76,18 @@ def inverse_order(order: Tensor) -> Tensor:
     return order.argsort()
 
 
-def resize_positions(positions: Tensor, old_order: Tensor, new_order: Tensor) -> Tensor:
-    """Position embeddings `(T, D)` for another resolution, `(T', D)`: bicubic over the image's two dimensions."""
-    old_side, new_side = round(len(old_order) ** 0.5), round(len(new_order) ** 0.5)
-    raster = positions[inverse_order(old_order)].T.reshape(1, -1, old_side, old_side)
-    size = (new_side, new_side)
-    resized = torch.nn.functional.interpolate(raster, size=size, mode="bicubic", align_corners=False, antialias=True)
+def resize_positions(
+    positions: Tensor, old_order: Tensor, new_order: Tensor, old: tuple[int, int], new: tuple[int, int]
+) -> Tensor:
+    """Position embeddings `(T, D)` for another resolution, `(T', D)`: bicubic over the image's two dimensions.
+
+    Args:
+        positions: of the sequence in `old_order`.
+        old_order: raster index of each element of the sequence, int64 `(T,)`.
+        new_order: the same of the new sequence, `(T',)`.
+        old: rows and columns, T of them.
+        new: rows and columns, T' of them.
+    """
+    raster = positions[inverse_order(old_order)].T.reshape(1, -1, *old)
+    resized = torch.nn.functional.interpolate(raster, size=new, mode="bicubic", align_corners=False, antialias=True)
     return resized[0].flatten(1).T[new_order]

@@ -1,6 +1,5 @@
 """What AR and BERT give once they are trained: features of images, new pictures and completed ones."""
 
-import math
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, Resolution
 from igpt.model import (
     STRIDES,
     FeatureOptions,
@@ -49,9 +48,15 @@ class PixelModel(pl.LightningModule, ABC):
         """Class path and arguments as plain data."""
 
     @property
-    def resolution(self) -> int:
-        """Side of the images that this model knows."""
-        return math.isqrt(self.config.n_positions)
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the images that this model knows."""
+        return self.config.shape
+
+    @property
+    def resolution(self) -> Resolution:
+        """Side of the images that this model knows; their rows and columns where they are not square."""
+        rows, columns = self.shape
+        return rows if rows == columns else (rows, columns)
 
     @property
     def n_layers(self) -> int:
@@ -61,6 +66,10 @@ class PixelModel(pl.LightningModule, ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, T)` in raster order to images uint8 `(B, 3, R, R)`."""
+        return self.palette.decode(tokens, self.shape)
 
     @abstractmethod
     def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
@@ -105,7 +114,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     def pooling(self, grid: int) -> Tensor | None:
         """Averaging weights of each cell over the sequence (`igpt.model.pooling`)."""
-        return pooling(self.pixel_order, grid)
+        return pooling(self.pixel_order, grid, self.shape)
 
     def fill(self, tokens: Tensor, unknown: Tensor, options: SamplingOptions) -> Tensor:
         """Whole images `(B, T)` in **raster** order, from tokens in sequence order.
@@ -124,7 +133,7 @@ class PixelModel(pl.LightningModule, ABC):
     def sample(self, num: int, options: SamplingOptions = SamplingOptions()) -> Tensor:
         """`num` new images as tokens `(num, T)` in raster order."""
         tokens = torch.zeros(num, self.transformer.config.n_positions, dtype=torch.int64, device=self.device)
-        unknown = torch.ones(num, self.resolution**2, dtype=torch.bool, device=self.device)
+        unknown = torch.ones(num, len(self.pixel_order), dtype=torch.bool, device=self.device)
         return self.fill(tokens, unknown, options)
 
     def unknown_part(self, keep: float = 0.5, region: Tensor | None = None) -> Tensor:
@@ -136,10 +145,10 @@ class PixelModel(pl.LightningModule, ABC):
         """
         if region is not None:
             return region.flatten().to(self.device)[self.pixel_order]
-        row = self.resolution // STRIDES.get(self.order, 1)
-        rows = self.resolution**2 // row
+        row = self.shape[1] // STRIDES.get(self.order, 1)
+        rows = len(self.pixel_order) // row
         kept = min(rows - 1, max(1, round(keep * rows))) * row
-        return torch.arange(self.resolution**2, device=self.device) >= kept
+        return torch.arange(len(self.pixel_order), device=self.device) >= kept
 
     def complete(
         self,
@@ -165,9 +174,9 @@ class PixelModel(pl.LightningModule, ABC):
         tokens, unknown = self.encode(originals), self.unknown_part(keep, region)
         repeated = tokens.repeat_interleave(num, 0)
         drawn = self.fill(repeated, unknown.expand(len(repeated), -1), options)
-        quantised = self.palette.decode(self.to_raster(tokens))
+        quantised = self.decode(self.to_raster(tokens))
         shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
-        completions = self.palette.decode(drawn).unflatten(0, (-1, num))
+        completions = self.decode(drawn).unflatten(0, (-1, num))
         return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
 
     def to_raster(self, sequence: Tensor) -> Tensor:
@@ -199,11 +208,13 @@ class PixelModel(pl.LightningModule, ABC):
                 f"{own[:12]} ({self.palette_path or 'from its checkpoint'}); use one palette for both"
             )
 
-    def check_resolution(self, side: int) -> None:
-        """Raise a UserError if images of `side` pixels are not what the network was shaped for."""
-        n_positions = self.config.n_positions
-        if side * side != n_positions:
+    def check_resolution(self, shape: tuple[int, int]) -> None:
+        """Raise a UserError if images of so many rows and columns are not what the network was shaped for."""
+        n_positions, (rows, columns) = self.config.n_positions, shape
+        if rows * columns != n_positions or shape != self.shape:
+            known = "x".join(map(str, self.shape))
+            mend = f"set transformer.grid [{rows}, {columns}]" if rows * columns == n_positions else "set one to match"
             raise UserError(
-                f"data.init_args.resolution: the images are {side}x{side} but the model has "
-                f"transformer.n_positions {n_positions} ({self.resolution}x{self.resolution}); set one to match"
+                f"data.init_args.resolution: the images are {rows}x{columns} but the model has "
+                f"transformer.n_positions {n_positions} ({known}); {mend}"
             )

@@ -35,7 +35,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     Args:
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
-            resolution squared, `vocab_size` the palette's size, and a config may leave out both.
+            number of pixels, `vocab_size` the palette's size, and a config may leave out both.
         palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
         learning_rate: peak learning rate of Adam.
         betas: of Adam; the paper's are (0.9, 0.95).
@@ -77,7 +77,7 @@ class GenerativeModule(PixelModule, PixelModel):
         self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
         self.order: Order = order
-        self.register_buffer("pixel_order", pixel_order(order, self.resolution))
+        self.register_buffer("pixel_order", pixel_order(order, self.shape))
         self.transformer = PixelTransformer(self.network(config), self.places())
         self.compile_blocks = compile
         self.recompute = self.transformer.activation_checkpointing = recompute
@@ -104,7 +104,7 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
-        self.check_resolution(images.shape[-1])
+        self.check_resolution((images.shape[-2], images.shape[-1]))
         self.check_palette()
         tokens = self.palette.encode(images)
         return tokens if self.order == "raster" else tokens[:, self.pixel_order]
@@ -172,7 +172,7 @@ def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generato
     core = module.core
     rng = rng_of(TRAIN, core.mask_seed, module.global_step, batch_idx, 0)
     if not core.causal:
-        torch.rand(module.global_rank * images * core.resolution**2, generator=rng)  # masks of the processes before
+        torch.rand(module.global_rank * images * len(core.pixel_order), generator=rng)  # masks of the processes before
     return rng
 
 
@@ -206,18 +206,18 @@ def start_with(module: GenerativeModule, path: str) -> None:
     kind = model["class_path"].rpartition(".")[2]
     try:
         stored = TransformerConfig.of((model["init_args"].get("generative") or model)["init_args"]["transformer"])
-        check_same_attention(stored, module.transformer.config)
+        check_same_attention(stored, module.config)
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         fit_slices(state, module.transformer.slices)
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
-        if len(state["pixel_order"]) != len(module.pixel_order):
+        if stored.shape != module.shape:
             rank_zero_info(
                 f"positions of {path} fitted from {len(state['pixel_order'])} to {len(module.pixel_order)} pixels"
             )
-        load_fitted(module, state)
+        load_fitted(module, state, stored.shape)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, UserError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error
@@ -232,8 +232,8 @@ def check_same_attention(one: TransformerConfig, other: TransformerConfig) -> No
             )
 
 
-def load_fitted(module: GenerativeModule, state: dict[str, Tensor]) -> None:
-    """Load weights that may be of another resolution or order.
+def load_fitted(module: GenerativeModule, state: dict[str, Tensor], shape: tuple[int, int]) -> None:
+    """Load weights that may be of another order, or of pictures of another `shape`.
 
     Embeddings of positions are interpolated; a bias takes that of the farthest offset for those that it did not meet.
     """
@@ -242,10 +242,10 @@ def load_fitted(module: GenerativeModule, state: dict[str, Tensor]) -> None:
     for name, own in module.state_dict().items():
         if name == "transformer.wpe":
             parts = list(state[name].chunk(len(state[name]) // len(order)))  # two where each pixel has two tokens
-            if len(order) == len(new_order):
+            if shape == module.shape:
                 parts = [part[inverse_order(order)][new_order] for part in parts]
             else:
-                parts = [resize_positions(part, order, new_order) for part in parts]
+                parts = [resize_positions(part, order, new_order, shape, module.shape) for part in parts]
             fitted[name] = torch.cat(parts)
         elif name.endswith((".attn.bias.rows", ".attn.bias.columns")):
             fitted[name] = resized_bias(state[name], own.shape[1])

@@ -6,6 +6,7 @@ float32 `(k, 3)`, colours in [-1, 1], `RGB = rint(127.5 (c + 1))`.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,10 @@ class Palette(nn.Module):
             found.copy_(self._nearest(*part.unbind(1)))
         return tokens
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens `(B, R * R)` to images uint8 `(B, 3, R, R)`."""
+    def decode(self, tokens: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Tokens `(B, T)` to images uint8 `(B, 3, rows, columns)` of this shape; without one they are square."""
         side = math.isqrt(tokens.shape[1])
-        images: Tensor = self.rgb()[tokens].movedim(-1, 1).unflatten(2, (side, side))
+        images: Tensor = self.rgb()[tokens].movedim(-1, 1).unflatten(2, shape or (side, side))
         return images
 
     def nearest(self, rgb: Tensor) -> Tensor:

@@ -161,15 +161,16 @@ def is_option(word: str) -> bool:
 
 
 def is_list(hint: Any) -> bool:
-    """Whether a type is a list, or a list or None."""
-    return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
+    """Whether a type is a list or a pair, or one of these or something else."""
+    return any(get_origin(kind) in (list, tuple) for kind in (hint, *get_args(hint)))
 
 
 def as_list(given: list[str], hint: Any) -> list[str]:
     """Words as one value that the parser reads as a list; what is written as a list already stays as it is."""
-    if not given or (len(given) == 1 and re.fullmatch(r"\[.*\]", given[0], re.DOTALL)):
+    number = int in get_args(hint) and get_origin(hint) is not list  # one number will do
+    if not given or (len(given) == 1 and (number or re.fullmatch(r"\[.*\]", given[0], re.DOTALL))):
         return given
-    numbers = any(get_args(kind) == (int,) for kind in (hint, *get_args(hint)))
+    numbers = any(set(get_args(kind)) == {int} for kind in (hint, *get_args(hint)))
     values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
 

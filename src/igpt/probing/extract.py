@@ -56,7 +56,7 @@ class LayerFeatures(pl.Callback):
         if self.layers is None:
             self.layers = list(range(pl_module.core.n_layers + 1))
         check_layers(self.layers, pl_module.core.n_layers)
-        self.how.check(pl_module.core.resolution, pl_module.core.causal)
+        self.how.check(pl_module.core.shape, pl_module.core.causal)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a store."""

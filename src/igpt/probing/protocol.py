@@ -79,7 +79,7 @@ class ProbeOptions:
             raise UserError(f"--labels_per_class {few}: give numbers of at least 1, such as 4 25 400")
         if self.subsets < 1 or self.epochs < 1:
             raise UserError("--subsets and --epochs must be at least 1")
-        self.features.check(core.resolution, core.causal)
+        self.features.check(core.shape, core.causal)
 
     def layer_numbers(self, n_layers: int) -> list[int]:
         """The layers in ascending order; a UserError for what is no layer."""

@@ -53,13 +53,13 @@ def of_checkpoint(probes: list[Probe], ckpt: Path, step: int) -> list[Probe]:
 def model_card(facts: Facts) -> str:
     """The card, as Markdown with the hub's front matter."""
     config = TransformerConfig.of(facts.core["init_args"]["transformer"])
-    side = round(config.n_positions**0.5)
+    rows, columns = config.shape
     model, data, step = facts.header["model"], facts.header["data"], facts.header["step"]
     kind, whole = (str(spec["class_path"]).rpartition(".")[2] for spec in (facts.core, model))
     about = [
         ("objective", kind if kind == whole else f"{whole} on {kind}"),
         ("layers, width, heads", f"{config.n_layers}, {config.d_model}, {config.n_heads}"),
-        ("images", f"{side}x{side}, {facts.core['init_args'].get('order', 'raster')} order"),
+        ("images", f"{rows}x{columns}, {facts.core['init_args'].get('order', 'raster')} order"),
         ("colours", config.vocab_size),
         ("parameters", f"{facts.parameters:,}"),
     ]

@@ -23,9 +23,19 @@ def is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1 + 1e-6
 
 
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number from 0 on."""
+    return type(value) is int and 0 <= value <= 10**15
+
+
+def is_resolution(value: Any) -> bool:
+    """Whether it is a side of pictures, or a list of their rows and columns."""
+    return is_count(value) or (isinstance(value, list) and len(value) == 2 and all(map(is_count, value)))
+
+
 Number = Annotated[float, is_number]
 Share = Annotated[float, is_share]
-Count = Annotated[int, lambda value: type(value) is int and 0 <= value <= 10**15]
+Count = Annotated[int, is_count]
 
 
 def load(kind: type[T], value: Any) -> T:
@@ -109,7 +119,7 @@ class Data:
     """
 
     name: str
-    resolution: Count | None = None
+    resolution: Annotated[Any, is_resolution] | None = None  # side, or rows and columns
     val_share: Number | None = None
     fold_validation: bool = False
     labels_per_class: Count | None = None
@@ -122,10 +132,15 @@ class Data:
     classes: Count | None = None
     apart: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.resolution, list):
+            object.__setattr__(self, "resolution", tuple(self.resolution))
+
     @property
     def plain(self) -> str:
         """Name and resolution."""
-        return f"{self.name} {self.resolution}x{self.resolution}" if self.resolution else self.name
+        sides = self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
+        return f"{self.name} {sides[0]}x{sides[1]}" if self.resolution else self.name
 
     @property
     def label(self) -> str:

@@ -19,7 +19,7 @@ ABOVE_ZERO = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train
 
 def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
     """Look for the palette and the data; a UserErrors names all that is missing at once, with what mends it."""
-    model.core.check_resolution(data.resolution)
+    model.core.check_resolution(data.shape)
     problems = []
     checks = [model.core.check_ready] if fresh else []
     if is_main_process():

@@ -3,13 +3,15 @@
 from typing import Any
 
 from igpt.checkpoints import build
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, shape_of
 from igpt.modules import colors_of
 from igpt.system import allowed_imports, packages
 
 
 def infer_sizes(config: Any) -> None:
     """Fill in what is 0: `n_positions` by the resolution, `vocab_size` by the palette, `num_classes` by the data.
+
+    Of pictures that are not square, `grid` says so beside `n_positions`.
 
     Args:
         config: the parsed options of a trainer's verb; changed in place.
@@ -18,7 +20,10 @@ def infer_sizes(config: Any) -> None:
     core = model if model.get("transformer") else (model.get("generative") or {}).get("init_args") or {}
     shape = core.get("transformer")
     if shape and not shape.n_positions:
-        shape.n_positions = (config.data.init_args.get("resolution") or _data(config).resolution) ** 2
+        rows, columns = shape_of(config.data.init_args.get("resolution") or _data(config).resolution)
+        shape.n_positions = rows * columns
+        if rows != columns and shape.get("grid") is None:
+            shape.grid = (rows, columns)
     if shape and not shape.vocab_size:
         shape.vocab_size = colors_of(core.get("palette"))
     if model.get("num_classes") == 0:

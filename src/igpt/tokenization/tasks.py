@@ -6,6 +6,7 @@ same bytes, and a killed run goes on with the tasks that have no record yet.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -112,7 +113,7 @@ class Job:
         self, images: LabelledImages, task: Task
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[tuple[int, str]]]:
         """Labels `(N,)` and tokens `(N, V, T)` of the images that can be read; (index, reason) of the others."""
-        tokens = np.empty((task.stop - task.start, self.views(images), self.data.resolution**2), dtype=np.uint16)
+        tokens = np.empty((task.stop - task.start, self.views(images), math.prod(self.data.shape)), dtype=np.uint16)
         labels: list[int] = []
         views: list[Tensor] = []
         skipped: list[tuple[int, str]] = []
@@ -147,7 +148,7 @@ def tasks_of(job: Job, shard_images: int | None) -> list[Task]:
     tasks = []
     for split in SPLITS:
         images = job.data.images(split)
-        fitting = SHARD_BYTES // (2 * job.views(images) * job.data.resolution**2)
+        fitting = SHARD_BYTES // (2 * job.views(images) * math.prod(job.data.shape))
         size = shard_images or max(1, fitting)
         for number, start in enumerate(range(0, len(images), size)):
             tasks.append(Task(split, number, start, min(start + size, len(images))))

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from igpt.data import Shard
+from igpt.data import Resolution, Shard
 from igpt.palette import Palette
 from igpt.system import UserError, sha256_of, sync
 
 
 def write_shard(
-    target: Path, labels: NDArray[np.int64], tokens: NDArray[np.uint16], resolution: int, beside: Path
+    target: Path, labels: NDArray[np.int64], tokens: NDArray[np.uint16], resolution: Resolution, beside: Path
 ) -> Shard:
     """Write one shard, whole or not at all, also where the power fails; the same tokens give the same bytes.
 
@@ -23,7 +23,7 @@ def write_shard(
         target: file to write.
         labels: int64 `(N,)`.
         tokens: uint16 `(N, V, R * R)`.
-        resolution: side R.
+        resolution: side R, or rows and columns.
         beside: folder on the same disk for the file while it is not whole.
     """
     shard = Shard(target.name, tokens.shape[0], tokens.shape[1], 0, "")

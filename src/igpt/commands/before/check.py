@@ -12,6 +12,7 @@ from igpt.data import (
     SPLITS,
     ImageDataModule,
     LabelledImages,
+    Resolution,
     Split,
     WatchedLoader,
     begin_worker,
@@ -50,8 +51,8 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
     for problem in broken:
         print(problem)
     for (split, earlier), count in repeated.items():
-        side = data.resolution
-        print(f"{count:,} of {data.size(split):,} {split} images equal one of {earlier} at {side}x{side} pixels")
+        rows, columns = data.shape
+        print(f"{count:,} of {data.size(split):,} {split} images equal one of {earlier} at {rows}x{columns} pixels")
     left_out = len(data.skipped) - len(data.damaged)
     also = f"; {left_out:,} files are left out" if left_out else ""
     print(f"{total:,} images read in {time.monotonic() - started:.1f} s: {len(broken):,} broken{also}")
@@ -62,7 +63,7 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
 class Looks(Dataset[tuple[str, str]]):
     """What is wrong with each image of a split (nothing: an empty string), and the checksum of its pixels."""
 
-    def __init__(self, images: LabelledImages, split: Split, resolution: int) -> None:
+    def __init__(self, images: LabelledImages, split: Split, resolution: Resolution) -> None:
         self.images, self.split, self.resolution = images, split, resolution
 
     def __len__(self) -> int:

@@ -1,17 +1,19 @@
 """`igpt init`: from a folder of pictures to a palette and a config that trains as it stands."""
 
+import math
 from pathlib import Path
 
+from igpt.checkpoints import plain
 from igpt.commands.before.palette import make_palette
-from igpt.data import ImageDataModule
+from igpt.data import ImageDataModule, Resolution
 from igpt.system import UserError, atomic_path, registered
 
-SMALL_SIDE = 16  # up to here the network of the digits will do
+SMALL = 16**2  # pixels, up to which the network of the digits will do
 SHAPES = ("n_layers: 6, d_model: 96, n_heads: 4", "n_layers: 8, d_model: 256, n_heads: 8")
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".tar"}
 EPOCHS = 40
 CONFIG = """\
-# Made by igpt init for {folder}: {images:,} training images{classes}, {side}x{side}, {colors} colours.
+# Made by igpt init for {folder}: {images:,} training images{classes}, {size}, {colors} colours.
 # igpt fit --config {config}
 {probe}# igpt sample --ckpt {run} --rows 4 --num 4 --out completions.png
 # igpt report {run} --out report.html
@@ -23,7 +25,7 @@ model:
     learning_rate: 0.003
 data:
   class_path: {kind}
-  init_args: {{root: {folder}, resolution: {side}, batch_size: {batch}, {choices}}}
+  init_args: {{root: {folder}, resolution: {resolution}, batch_size: {batch}, {choices}}}
 trainer:
   max_steps: {steps}
   precision: auto
@@ -36,7 +38,7 @@ trainer:
 def init(
     folder: str,
     out: str | None = None,
-    resolution: int = 32,
+    resolution: Resolution = 32,
     colors: int | None = None,
     batch_size: int = 64,
     background: str = "white",
@@ -50,7 +52,7 @@ def init(
     Args:
         folder: of pictures of any size and format.
         out: config to write; FOLDER's name with .yaml if left out. The palette is written to palettes/ under that name.
-        resolution: side in pixels that the pictures are brought to.
+        resolution: side in pixels that the pictures are brought to; two numbers are rows and columns, such as 48 64.
         colors: of the palette, at most; if left out one for every 256 pixels there are, from 16 to 512.
         batch_size: images a step.
         background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
@@ -67,9 +69,10 @@ def init(
     choices = {"background": background} | ({"on_error": "skip"} if kind.name == "ImageFolder" else {})
     data: ImageDataModule = kind.load()(root=str(root), resolution=resolution, batch_size=batch_size, **choices)
     data.prepare_data()
+    pixels = math.prod(data.shape)
     count, batch = data.size("train"), min(batch_size, data.size("train"))
     if colors is None:
-        colors = min(512, max(16, count * resolution**2 // 256))
+        colors = min(512, max(16, count * pixels // 256))
     made = make_palette(data, table, colors, at_most=True)
     steps = max(200, min(20_000, EPOCHS * count // batch))
     classes = f" of {data.num_classes} classes" if data.num_classes else " without labels"
@@ -77,12 +80,13 @@ def init(
         folder=folder,
         images=count,
         classes=classes,
-        side=resolution,
+        size="x".join(map(str, data.shape)),
+        resolution=plain(data.resolution),
         colors=made.k,
         config=config,
         run=f"runs/{config.stem}",
         probe=f"# igpt probe --ckpt runs/{config.stem}\n" if data.num_classes else "",
-        shape=SHAPES[resolution > SMALL_SIDE],
+        shape=SHAPES[pixels > SMALL],
         palette=table,
         kind=kind.value.replace(":", "."),
         batch=batch,

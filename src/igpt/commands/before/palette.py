@@ -96,7 +96,7 @@ def draw(palette: Palette, shares: NDArray[np.float64], examples: Tensor, qualit
     axes[1].bar(range(palette.k), 100 * shares[order], width=1.0, color=rgb[order] / 255, edgecolor="none")
     axes[1].set(xlim=(-0.5, palette.k - 0.5), facecolor="0.8")
     axes[1].set_title("pixels of each colour, per cent", fontsize=10)
-    after = palette.decode(palette.encode(examples)).cpu()
+    after = palette.decode(palette.encode(examples), examples.shape[2:]).cpu()
     for axis, title, pictures in zip(axes[2:], ("24-bit pixels", "palette colours"), (examples, after), strict=True):
         axis.imshow(grid(pictures, len(pictures)).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=10)

@@ -1,6 +1,7 @@
 """`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.checkpoints import plain
+from igpt.data.imagefile import Resolution, shape_of
 from igpt.data.splits import SPLITS
 from igpt.palette import sha256_of_colors
 from igpt.system import UserError, atomic_path, digest_of, sha256_of, sync
@@ -30,9 +33,9 @@ class Shard:
     bytes: int
     sha256: str
 
-    def dtype(self, resolution: int) -> np.dtype[Any]:
+    def dtype(self, resolution: Resolution) -> np.dtype[Any]:
         """The file's one record: labels int64 `(N,)`, tokens uint16 `(N, V, T)` in raster order."""
-        shape = (self.images, self.views, resolution**2)
+        shape = (self.images, self.views, math.prod(shape_of(resolution)))
         return np.dtype([("labels", "<i8", (self.images,)), ("tokens", "<u2", shape)])
 
 
@@ -40,7 +43,7 @@ class Shard:
 class Index:
     """What lies in a folder of shards."""
 
-    resolution: int
+    resolution: Resolution
     num_classes: int  # 0 where there are no labels
     class_names: tuple[str, ...]
     colors: NDArray[np.float32]  # the palette, (k, 3) in [-1, 1]
@@ -63,7 +66,7 @@ class Index:
         """Plain data, with a checksum of their own."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "resolution": self.resolution,
+            "resolution": plain(self.resolution),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "images": {split: sum(shard.images for shard in self.shards[split]) for split in SPLITS},
@@ -95,7 +98,7 @@ class Index:
             if content["format"] != FORMAT:
                 raise UserError(f"{path} has format {content['format']!r}, not {FORMAT}; update igpt, or {AGAIN}")
             index = cls(
-                resolution=int(content["resolution"]),
+                resolution=tuple(size) if isinstance(size := content["resolution"], list) else int(size),
                 num_classes=int(content["num_classes"]),
                 class_names=tuple(content["class_names"]),
                 colors=_float32(content["palette"]["colors"]),

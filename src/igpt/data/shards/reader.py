@@ -1,5 +1,6 @@
 """Reading shards: memory-mapped files, opened when first needed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from igpt.data.contract import check_labels
+from igpt.data.imagefile import shape_of
 from igpt.data.shards.index import AGAIN, Index, Shard
 from igpt.system import UserError
 
@@ -19,6 +21,7 @@ class ShardReader:
 
     def __init__(self, folder: Path, index: Index, splits: tuple[str, ...]) -> None:
         self.folder, self.resolution, self.num_classes = folder, index.resolution, index.num_classes
+        self.shape = shape_of(index.resolution)
         self.shards: list[Shard] = [shard for split in splits for shard in index.shards[split]]
         self._starts = np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
         self._planes = np.ascontiguousarray(index.shown.T)
@@ -46,7 +49,7 @@ class ShardReader:
     def read(self, indices: list[int], view: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Tokens uint16 `(B, T)` in raster order and labels int64 `(B,)` of some images in one view."""
         wanted = np.array(indices, dtype=np.int64)
-        tokens = np.empty((len(wanted), self.resolution**2), dtype=np.uint16)
+        tokens = np.empty((len(wanted), math.prod(self.shape)), dtype=np.uint16)
         labels = np.empty(len(wanted), dtype=np.int64)
         numbers = self._numbers(wanted)
         for number in np.unique(numbers).tolist():
@@ -63,13 +66,13 @@ class ShardReader:
             UserError: a shard is damaged.
         """
         tokens, labels = self.read(indices, view)
-        pixels = np.empty((len(indices), 3, self.resolution**2), dtype=np.uint8)
+        pixels = np.empty((len(indices), 3, math.prod(self.shape)), dtype=np.uint8)
         try:
             for channel, plane in enumerate(self._planes):
                 pixels[:, channel] = plane[tokens]
         except IndexError as error:
             raise self._damaged(indices, tokens) from error
-        return pixels.reshape(len(indices), 3, self.resolution, self.resolution), labels
+        return pixels.reshape(len(indices), 3, *self.shape), labels
 
     def _numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The shards of some images."""
