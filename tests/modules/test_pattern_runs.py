@@ -112,3 +112,27 @@ def test_an_export_that_cannot_hold_it_is_one_line(made, igpt, tmp_path):
         assert words in err
     code, _, err = igpt("export", "--ckpt", made("patterns"), "--format", "safetensors", "--out", tmp_path / "plain")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("name", ["patterns", "turning"])
+def test_a_model_of_offsets_draws_at_another_size_than_it_was_trained_at(made, igpt, tmp_path, name):
+    code, _, err = igpt(
+        "sample", "--ckpt", made(name), "--num", 2, "--resolution", "[6, 10]", "--out", tmp_path / "a.png"
+    )
+    assert code == 0, err
+    assert np.load(tmp_path / "a.npy").shape == (2, 60)
+    small = api.load(made(name), device="cpu").module.core
+    large = small.at_resolution((8, 12))
+    tokens = torch.randint(17, (2, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # the first row up to its eighth pixel is the same in both
+        found, expected = (
+            model.transformer(torch.nn.functional.pad(tokens, (0, model.config.n_positions - 8)), causal=True)[:, :8]
+            for model in (large, small)
+        )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_of_learned_positions_draws_at_its_own_size_alone(made, igpt, tmp_path):
+    code, _, err = igpt("sample", "--ckpt", made("hashed"), "--num", 1, "--resolution", 12, "--out", tmp_path / "a.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this model knows positions of 8x8 pictures alone" in err

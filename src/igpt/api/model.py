@@ -243,6 +243,17 @@ class Model:
         return (found.unflatten(1, self.shape) if per_pixel else found).numpy()
 
     @speaks_python
+    def at_resolution(self, resolution: Resolution) -> "Model":
+        """The same network for pictures of another size, a side or (rows, columns).
+
+        Raises:
+            UserError: `transformer.positions` is not bias, shared_bias or rope.
+        """
+        module = self.module.core.at_resolution(resolution)
+        assert isinstance(module, PixelModule)
+        return Model(replace(self.loaded, module=module), self.device, self._precision)
+
+    @speaks_python
     def sample(
         self,
         num: int = 16,

@@ -42,6 +42,7 @@ def sample(
     indices: list[int] | None = None,
     keep: float | None = None,
     mask: str | None = None,
+    resolution: Resolution | None = None,
     data: ImageDataModule | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -72,6 +73,8 @@ def sample(
         keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
         mask: picture file instead of keep: its central part is laid over each image, and what is lighter than medium
             grey there is drawn anew, in any place and shape; all white draws the whole image.
+        resolution: draw at another one than the model's, a side or rows and columns; of a model whose
+            `transformer.positions` are bias, shared_bias or rope. Not with test images.
         data: where `rows` come from; the data that the checkpoint was trained on if left out.
         temperature: above 1 more varied, below 1 more typical.
         top_k: draw from the k likeliest colours only; 0 is all.
@@ -94,11 +97,13 @@ def sample(
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
     check_kind(module, ckpt, steps, compile)
+    if resolution is not None:
+        module = module.at_resolution(resolution)
     started = time.perf_counter()
     with compute.autocast():
         if complete or rows or indices:
             region, keep = given_region(mask, module.resolution), 0.5 if keep is None else keep
-            originals = given_images(loaded, complete, rows, indices, data).to(module.device)
+            originals = given_images(loaded, module, complete, rows, indices, data).to(module.device)
             shown, tokens = module.complete(originals, num or 4, keep, region, options)
             names = ["given", *[f"drawn {index + 1}" for index in range(shown.shape[1] - 2)], "original"]
             picture = with_headings(enlarge(grid(shown.flatten(0, 1).cpu(), len(names))), names)
@@ -147,10 +152,14 @@ def check_kind(module: PixelModel, ckpt: str, steps: int | None, compile: bool) 
 
 
 def given_images(
-    loaded: Loaded, files: list[str] | None, rows: int, indices: list[int] | None, data: ImageDataModule | None
+    loaded: Loaded,
+    module: PixelModel,
+    files: list[str] | None,
+    rows: int,
+    indices: list[int] | None,
+    data: ImageDataModule | None,
 ) -> Tensor:
     """Images to complete, uint8 `(B, 3, R, R)`: picture files, or some of the test split."""
-    module = loaded.module.core
     if files:
         return torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     data = data if data is not None else loaded.data()

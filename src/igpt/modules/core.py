@@ -64,6 +64,14 @@ class PixelModel(pl.LightningModule, ABC):
         return self.transformer.config.n_layers
 
     @abstractmethod
+    def at_resolution(self, resolution: Resolution) -> "PixelModel":
+        """The same model for pictures of another shape, on its device.
+
+        Raises:
+            UserError: it does not know positions by their offsets.
+        """
+
+    @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, read_checkpoint, spec_of
-from igpt.data import rng_of
+from igpt.data import Resolution, rng_of, shape_of
 from igpt.model import (
     NATS_PER_BIT,
     Order,
@@ -101,6 +101,22 @@ class GenerativeModule(PixelModule, PixelModel):
     def network(self, config: TransformerConfig) -> TransformerConfig:
         """The network over the sequence, for pictures of this shape."""
         return replace(config, slices=config.slices or slices_of(self.order))
+
+    def at_resolution(self, resolution: Resolution) -> "GenerativeModule":
+        """The same model for pictures of another shape, on its device.(see `PixelModel`)."""
+        rows, columns = shape = shape_of(resolution)
+        if shape == self.shape:
+            return self
+        if self.config.positions is None or len(self.places()) != len(self.pixel_order):
+            raise UserError(
+                f"--resolution {resolution}: this model knows positions of {'x'.join(map(str, self.shape))} pictures "
+                "alone; train one with transformer.positions bias, shared_bias or rope, or leave it out"
+            )
+        config = replace(self.config, n_positions=rows * columns, grid=None if rows == columns else shape)
+        other = type(self)(**(self.spec()["init_args"] | {"transformer": config}))
+        other.palette = self.palette
+        load_fitted(other, self.state_dict(), self.shape)
+        return other.to(self.device).eval()
 
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
