@@ -18,14 +18,13 @@ from tests.conftest import randomised
 STRIDE = {"subscale2": 2, "subscale4": 4}
 
 
-def module_with(order, side=8, colors=5, kind=Autoregressive, std=0.5, **options):
+def module_with(order, side=8, colors=5, kind=Autoregressive, width=12, **shape):
     torch.manual_seed(0)
-    config = TransformerConfig(2, 12, 2, side * side, colors, sos=kind.causal)
-    module = kind(config, order=order, **options)
+    module = kind(TransformerConfig(2, width, 2, side * side, colors, sos=kind.causal, **shape), order=order)
     levels = torch.linspace(-1, 1, colors)
     module.palette.load_state_dict(Palette(levels[:, None].expand(-1, 3).clone()).state_dict())
     for parameter in module.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=std)
+        torch.nn.init.normal_(parameter, std=0.5)
     return module.eval()
 
 
@@ -97,8 +96,12 @@ def test_a_pixel_depends_on_those_before_it_in_the_order_and_on_no_other(order):
 
 
 @pytest.mark.parametrize("order", STRIDE)
-def test_greedy_pictures_are_those_of_the_forward_without_a_cache(order):
-    network = module_with(order).transformer
+@pytest.mark.parametrize(
+    "shape", [{}, {"positions": "rope", "width": 16}, {"attention": [{"pattern": "rows", "k": 2}]}]
+)
+def test_greedy_pictures_are_those_of_the_forward_without_a_cache(order, shape):
+    network = module_with(order, **shape).transformer
+    assert (network.wpe is None) == ("positions" in shape)
     drawn = generate(network, torch.empty(2, 0, dtype=torch.int64), top_k=1)
     with torch.no_grad():
         assert torch.equal(network(drawn, causal=True).argmax(-1), drawn)
