@@ -10,7 +10,7 @@ from igpt.model.objectives import pixel_nll
 from igpt.model.order import pixel_order, slices_of
 from igpt.model.sampling import SamplingOptions, generate
 from igpt.model.transformer import TransformerConfig, parameter_count
-from igpt.modules import BERT, Autoregressive
+from igpt.modules import BERT, Autoregressive, CoarseToFine
 from igpt.palette.palette import Palette
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -18,14 +18,13 @@ from tests.conftest import randomised
 STRIDE = {"subscale2": 2, "subscale4": 4}
 
 
-def module_with(order, side=8, colors=5, kind=Autoregressive, std=0.5, **options):
+def module_with(order, side=8, colors=5, kind=Autoregressive, width=12, **shape):
     torch.manual_seed(0)
-    config = TransformerConfig(2, 12, 2, side * side, colors, sos=kind.causal)
-    module = kind(config, order=order, **options)
+    module = kind(TransformerConfig(2, width, 2, side * side, colors, sos=kind.causal, **shape), order=order)
     levels = torch.linspace(-1, 1, colors)
     module.palette.load_state_dict(Palette(levels[:, None].expand(-1, 3).clone()).state_dict())
     for parameter in module.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=std)
+        torch.nn.init.normal_(parameter, std=0.5)
     return module.eval()
 
 
@@ -97,8 +96,12 @@ def test_a_pixel_depends_on_those_before_it_in_the_order_and_on_no_other(order):
 
 
 @pytest.mark.parametrize("order", STRIDE)
-def test_greedy_pictures_are_those_of_the_forward_without_a_cache(order):
-    network = module_with(order).transformer
+@pytest.mark.parametrize(
+    "shape", [{}, {"positions": "rope", "width": 16}, {"attention": [{"pattern": "rows", "k": 2}]}]
+)
+def test_greedy_pictures_are_those_of_the_forward_without_a_cache(order, shape):
+    network = module_with(order, **shape).transformer
+    assert (network.wpe is None) == ("positions" in shape)
     drawn = generate(network, torch.empty(2, 0, dtype=torch.int64), top_k=1)
     with torch.no_grad():
         assert torch.equal(network(drawn, causal=True).argmax(-1), drawn)
@@ -143,6 +146,21 @@ def test_weights_of_another_order_mean_the_same_at_each_pixel(order, other, tmp_
     second = Autoregressive(first.config, order=other, start_from=str(path))
     positions = [one.transformer.positions()[one.pixel_order.argsort()] for one in (first, second)]
     torch.testing.assert_close(*positions)
+
+
+@pytest.mark.parametrize("kind", [Autoregressive, CoarseToFine])
+def test_pictures_that_are_not_square_are_drawn_from_their_small_picture(kind):
+    module = kind(TransformerConfig(2, 12, 2, 24, 20, grid=(4, 6)), order="subscale2")
+    levels = torch.linspace(-1, 1, 20)[:, None].expand(-1, 3).clone()
+    module.palette.load_state_dict(Palette(levels).state_dict())
+    if isinstance(module, CoarseToFine):
+        module.coarse_of.copy_(torch.arange(20) % 16)
+    images = torch.randint(256, (2, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures, tokens = module.complete(images, num=2, keep=0.25)
+    assert pictures.shape == (2, 4, 3, 4, 6)
+    small = module.palette.encode(images).view(2, 1, 4, 6)[..., ::2, ::2]
+    assert torch.equal(tokens.view(2, 2, 4, 6)[..., ::2, ::2], small.expand(-1, 2, -1, -1))
+    assert module.surprise(module.encode(images)).shape == (2, 24)
 
 
 def test_a_grown_model_keeps_its_slices(tmp_path):

@@ -16,10 +16,10 @@ from tests.reference import numpy_igpt
 GROUPS = torch.tensor([0, 1, 0, 2, 2, 1])
 
 
-def module_of(side=4, colors=6, coarse=3, order="raster", groups=GROUPS):
+def module_of(side=4, colors=6, coarse=3, order="raster", groups=GROUPS, width=12, **shape):
     """A module of greys whose weights are random and large enough to matter."""
     torch.manual_seed(0)
-    module = CoarseToFine(TransformerConfig(2, 12, 2, side * side, colors), order=order, coarse=coarse)
+    module = CoarseToFine(TransformerConfig(2, width, 2, side * side, colors, **shape), order=order, coarse=coarse)
     levels = torch.linspace(-1, 1, colors)
     module.palette.load_state_dict(Palette(levels[:, None].expand(-1, 3).clone()).state_dict())
     module.coarse_of.copy_(groups)
@@ -32,16 +32,25 @@ def images_for(side=4, count=3):
     return torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
 
-def all_pictures():
+def all_pictures(**options):
     """The 81 pictures of 2x2 pixels in 3 colours, as sequences of a module with the groups {0, 2} and {1}."""
-    module = module_of(2, 3, 2, groups=torch.tensor([0, 1, 0]))
+    module = module_of(2, 3, 2, groups=torch.tensor([0, 1, 0]), **options)
     colors = torch.tensor(list(itertools.product(range(3), repeat=4)))
     return module, colors, torch.cat([module.coarse_of[colors] + 3, colors], 1)
 
 
 @torch.no_grad()
-def test_the_probabilities_of_all_pictures_sum_to_one():
-    module, _, sequences = all_pictures()
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"order": "subscale2"},
+        {"attention": [{"pattern": "rows", "k": 1}, {"pattern": "strided"}], "positions": "bias"},
+        {"order": "subscale2", "positions": "rope", "width": 16},
+    ],
+)
+def test_the_probabilities_of_all_pictures_sum_to_one(options):
+    module, _, sequences = all_pictures(**options)
     nats = module.surprise(sequences)
     assert nats.shape == (81, 4)
     assert nats.std() > 0.1  # no uniform distribution
@@ -104,8 +113,9 @@ def test_a_drawn_colour_is_of_the_coarse_colour_that_was_drawn_before(options, o
 
 
 @torch.no_grad()
-def test_greedy_pictures_are_those_of_the_forward_without_a_cache():
-    module = module_of()
+@pytest.mark.parametrize("options", [{}, {"attention": [{"pattern": "rows", "k": 1}], "positions": "shared_bias"}])
+def test_greedy_pictures_are_those_of_the_forward_without_a_cache(options):
+    module = module_of(**options)
     drawn = module.infill(torch.zeros(3, 32, dtype=torch.int64), torch.ones(3, 16, dtype=torch.bool),
                           SamplingOptions(top_k=1))  # fmt: skip
     coarse, fine = module.transformer(drawn, causal=True).chunk(2, 1)

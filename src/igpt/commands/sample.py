@@ -70,7 +70,8 @@ def sample(
         rows: complete this many images of the test split instead, of as many classes as there are; each is one row of
             the grid, and they are the same ones whatever the seed.
         indices: complete these images of the test split instead, by their numbers from 0.
-        keep: share of each image's rows that is kept and shown to the model (0.5 if left out).
+        keep: share of each image's rows (in another pixel order, of its sequence) that is kept and shown to the model
+            (0.5 if left out); 0.25 keeps the small picture of subscale2.
         mask: picture file instead of keep: its central part is laid over each image, and what is lighter than medium
             grey there is drawn anew, in any place and shape; all white draws the whole image.
         resolution: draw at another one than the model's, a side or rows and columns; of a model whose
