@@ -13,8 +13,9 @@ from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt.parsing.configs import check_config
+from igpt.parsing.messages import one_line
 from igpt.parsing.presets import expand_words
-from igpt.parsing.trusted import refused_import, restrict_imports
+from igpt.parsing.trusted import restrict_imports
 from igpt.system import UserError, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
@@ -22,7 +23,6 @@ set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's impor
 # A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
 _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
-LONGEST = 400
 ALL = "--help=all"
 # What `--help` shows of the two hundred options of Lightning's verbs, some in igpt's words; ALL shows the rest, too.
 COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "model", "data", "samples.num")) | {
@@ -40,6 +40,10 @@ COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "model
 }
 GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's verbs
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+
+
+class WordError(UserError, ValueError):
+    """A word that does not fit; a ValueError too, to which jsonargparse adds the option of the class that it is for."""
 
 
 class CommandParser(LightningArgumentParser):
@@ -85,7 +89,11 @@ class CommandParser(LightningArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Parse a config file, once what YAML would let pass has been looked for."""
         check_config(path)
-        return super().parse_path(path, *args, **kwargs)
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except WordError as error:
+            start = "" if str(error).startswith("--config") else f"--config {path}: "
+            raise WordError(f"{start}{error}") from error
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The help; of Lightning's verbs the common options, unless `--help=all` was typed."""
@@ -103,7 +111,7 @@ class CommandParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise UserError(one_line(message)) from ex
+        raise WordError(one_line(message)) from ex
 
 
 def invoked(verb: str, arguments: list[str]) -> None:
@@ -172,18 +180,3 @@ def as_list(given: list[str], hint: Any) -> list[str]:
     numbers = any(get_args(kind) == (int,) for kind in (hint, *get_args(hint)))
     values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
-
-
-def one_line(message: str) -> str:
-    """A parser's message as one line that begins with the option it is about; typos were found before (`precheck`)."""
-    text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
-    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
-    if refused := refused_import(text):
-        return f"{text.partition(':')[0]}: {refused}"
-    text = re.sub(r"Does not validate against any of the Union subtypes; Subtypes: .*?; Errors:; ", "", text)
-    text = re.sub(r"; Expected a NoneType(; Given value type.*)?", "", text)
-    text = re.sub(r"<class '(\w+)'>", r"\1", text)
-    if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
-        names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))
-        text = f"{missing[1]}{names}; see --help, or take a file from configs/ with --config"
-    return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
