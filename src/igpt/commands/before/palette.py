@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igpt.data import ImageDataModule, grid, spread
 from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
-from igpt.system import UserError, atomic_path, check_own
+from igpt.system import Progress, UserError, atomic_path, check_own
 from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
@@ -76,8 +76,10 @@ def check_files(target: Path) -> None:
 def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
     """Count the colours of the training split, batch by batch; also return some of its images, for the picture."""
     counts, train = ColorCounts(), data.images("train")
-    for images, _ in data.loader("train"):
-        counts.add(images)
+    with Progress(len(train), "images: colours counted", quiet=True) as progress:
+        for images, _ in data.loader("train"):
+            counts.add(images)
+            progress.add(len(images))
     return counts, torch.stack([train[index][0] for index in spread(train.labels, SHOWN)])
 
 
