@@ -47,12 +47,17 @@ def make_palette(data: ImageDataModule, target: Path, colors: int, seed: int = 0
     fitted = fit_palette(counts, min(colors, counts.unique()) if at_most else colors, seed)
     figures_of, shares = palette_quality(fitted, counts)
     report = {"k": fitted.k, "seed": seed, **figures_of, "sha256": fitted.sha256}
+    transparent, background = data.transparent() or (0, None)
+    if background is not None:
+        report |= {"transparent_images": transparent, "background": background}
     figures, picture = target.with_suffix(".json"), target.with_suffix(".png")
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     with atomic_path(target) as whole, atomic_path(figures) as path, atomic_path(picture) as shown:  # all, or none
         fitted.save(whole)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         draw(fitted, shares, examples, quality, shown)
+    if transparent:
+        print(f"{transparent:,} of {data.size('train'):,} images are transparent in places; laid on {background}")
     print(
         f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"
         f"; {quality}, {report['unused_colors']} unused\nwrote {target}, {figures.name}, {picture.name}"
