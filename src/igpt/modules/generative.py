@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, read_checkpoint, spec_of
@@ -24,7 +23,7 @@ from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, find_palette, last_line
-from igpt.training import Recipe, apply_fsdp
+from igpt.training import Recipe, apply_fsdp, is_main_process
 
 
 class GenerativeModule(PixelModule, PixelModel):
@@ -194,9 +193,8 @@ def start_with(module: GenerativeModule, path: str) -> None:
             state["transformer.wpe"] = positions[inverse_order(order)][new_order]
         else:
             state["transformer.wpe"] = resize_positions(positions, order, new_order)
-            rank_zero_info(
-                f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}"
-            )
+            if is_main_process():
+                print(f"position embeddings of {path} interpolated from {len(positions)} to {module.resolution**2}")
         state["pixel_order"] = new_order
         module.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
