@@ -278,3 +278,14 @@ def parameter_count(config: TransformerConfig) -> int:
     """Exact number of parameters, counted on the meta device: no memory is used."""
     with torch.device("meta"):
         return sum(p.numel() for p in PixelTransformer(config).parameters())
+
+
+def forward_operations(config: TransformerConfig, causal: bool = True) -> int:
+    """Of one image through the whole network, head included: a multiplication and an addition are two.
+
+    Norms, activations and embeddings are left out. The backward pass takes twice as many.
+    """
+    tokens, depth, width = config.n_positions, config.n_layers, config.d_model
+    projections = 2 * 12 * depth * width**2 * tokens
+    attention = 4 * depth * tokens**2 * width // (2 if causal else 1)
+    return projections + attention + 2 * tokens * width * config.vocab_size
