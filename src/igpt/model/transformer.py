@@ -7,6 +7,7 @@ Shapes: B images, T tokens an image, V palette colours, D width (d_model), H hea
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -60,6 +61,16 @@ class TransformerConfig:
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
         """Accept a config or its plain dict, as checkpoints hold it; `preset` in a dict names one of `PRESETS`."""
         return value if isinstance(value, cls) else cls(**with_preset(value))  # type: ignore[arg-type]
+
+    def check_weights(self, shape: Mapping[str, Any], source: str) -> None:
+        """Raise a UserError where weights of another shape would not fit; positions can be interpolated."""
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads"):
+            theirs, ours = shape.get(name, getattr(self, name)), getattr(self, name)
+            if theirs != ours:
+                colors = " (the colours of its palette)" if name == "vocab_size" else ""
+                raise UserError(
+                    f"{source} does not fit this model: its {name} is {theirs}{colors}, not {ours}; make them equal"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints."""

@@ -185,6 +185,9 @@ def start_with(module: GenerativeModule, path: str) -> None:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
+        given = content[CHECKPOINT_KEY]["model"]["init_args"]  # of Joint, with the module that it holds
+        shape = given.get("transformer") or given["generative"]["init_args"]["transformer"]
+        module.transformer.config.check_weights(shape, f"start_from: checkpoint {path}")
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
         positions, order = state["transformer.wpe"], state.pop("pixel_order")
