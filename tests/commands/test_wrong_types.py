@@ -1,6 +1,7 @@
-"""A value of the wrong type is one line: the option's whole name, the value, and what is expected."""
+"""A value that does not fit is one line: the option's whole name, the value, and what is expected or missing."""
 
 import pytest
+from lightning_utilities.core.imports import RequirementCache
 
 from tests.conftest import REPO
 
@@ -53,3 +54,24 @@ def test_an_interval_between_validations_that_is_no_time_is_one_line(igpt, tmp_p
     assert code == 2
     assert "val_check_interval" in err
     assert "often" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "package"),
+    [
+        ("WandbLogger", "wandb._WANDB_AVAILABLE", "wandb>=999"),
+        ("MLFlowLogger", "mlflow._MLFLOW_AVAILABLE", "mlflow>=99"),
+    ],
+)
+def test_a_logger_whose_package_is_not_installed_names_it(kind, known, package, igpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"lightning.pytorch.loggers.{known}", RequirementCache(package))
+    code, _, err = igpt(*FIT, "--trainer.logger", kind, "--trainer.precision", "32-true")
+    assert code == 2
+    assert err == f"igpt fit: {kind} needs a package that is not installed: pip install '{package}'\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_without_what_it_needs_is_one_line(igpt):
+    code, _, err = igpt(*FIT, "--trainer.callbacks", "OnExceptionCheckpoint")
+    assert (code, err) == (2, "igpt fit: --trainer.callbacks.dirpath is missing\n")

@@ -37,6 +37,14 @@ def one_line(message: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
 
 
+def not_installed(error: ModuleNotFoundError, message: str) -> str:
+    """The line about a package that a class needs; libraries give its name, or the command that installs it."""
+    kind = re.search(r"class_path='(?:\w+\.)*(\w+)'", message)
+    package = re.search(r"pip install (?:-U )?'([^']+)'", str(error))
+    name = package[1] if package else error.name or str(error)
+    return f"{kind[1] if kind else 'an option'} needs a package that is not installed: pip install '{name}'"
+
+
 def misfit(message: str) -> str | None:
     """The line about a value that its option cannot have, such as "--data.batch_size is x, not a whole number"."""
     key = re.match(r'Parser key "([^"]*)"', message)
@@ -44,6 +52,8 @@ def misfit(message: str) -> str | None:
         return None
     if inner := re.search(r"^[ -]*--([\w.]+(?:: | is ).*)", message, re.MULTILINE):  # of a class, by that one's parser
         return f"--{key[1]}.{inner[1]}"
+    if needed := re.search(r"^[ -]*the following arguments are required: --(\w+)", message, re.MULTILINE):
+        return f"--{key[1]}.{needed[1]} is missing"
     message = re.sub(OF_CLASSES, "", message)
     union = re.search(UNION, message, re.DOTALL)
     if union and all(re.match("Expected a |Not a valid subclass", each) for each in re.split(r"\n\s*- ", union[2])):

@@ -13,7 +13,7 @@ from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt.parsing.configs import check_config
-from igpt.parsing.messages import one_line
+from igpt.parsing.messages import not_installed, one_line
 from igpt.parsing.presets import expand_words
 from igpt.parsing.trusted import restrict_imports
 from igpt.system import UserError, split_allowed, with_configs_found
@@ -57,13 +57,15 @@ class CommandParser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the classes; the UserError of one of them is raised as it is."""
+        """Build the classes; the UserError of one of them is raised as it is, and a package that it lacks named."""
         try:
             return super().instantiate(*args, **kwargs)
         except Exception as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, UserError):
+            while cause is not None and not isinstance(cause, UserError | ModuleNotFoundError):
                 cause = cause.__cause__
+            if isinstance(cause, ModuleNotFoundError):
+                raise UserError(not_installed(cause, str(error))) from error
             raise cause or error from None
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
