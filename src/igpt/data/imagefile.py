@@ -200,7 +200,7 @@ def is_transparent(stream: BinaryIO) -> bool:
         warnings.simplefilter("ignore")
         image = Image.open(stream, formats=formats())
         check_size(image)
-        return has_alpha(image) and rgba_of(image).getextrema()[3][0] < 255  # type: ignore[index,no-any-return]
+        return has_alpha(image) and np.asarray(rgba_of(image).getchannel("A")).min().item() < 255
     return False
 
 
