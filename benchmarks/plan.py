@@ -23,7 +23,8 @@ device; with FSDP2 two gathers of the weights and a reduce-scatter of the gradie
 from dataclasses import dataclass, replace
 from functools import cache
 
-from igpt.model import PRESETS, TransformerConfig, parameter_count
+from igpt.model import PRESETS, TransformerConfig, forward_operations, parameter_count
+from igpt.system import BF16_PEAKS
 
 TRAINING, RECOMPUTING = 3, 4  # forward and backward, in forward passes; and with the forward pass a second time
 PRODUCT = 795e12  # operations a second of a bfloat16 product of 8192^3, measured on an H100 of 80 GB
@@ -32,7 +33,7 @@ MFU = 0.4  # assumed share of the makers' peaks for other chips
 KEPT, INPUT = 46, 4  # bytes a token and channel that a block keeps for the backward pass, and with recompute
 DDP_BYTES, FSDP_BYTES = 8, 12  # that a step moves over the network, a parameter and device
 LINK = 50e9  # bytes a second and device: one port of 400 Gb/s each
-CHIPS = {"A100": (312e12, 1), "8 A100": (312e12, 8), "RTX 4090": (165e12, 1)}  # makers' dense bfloat16 peaks
+CHIPS = {"A100": (BF16_PEAKS["A100"], 1), "8 A100": (BF16_PEAKS["A100"], 8), "RTX 4090": (BF16_PEAKS["RTX 4090"], 1)}
 SPARE = 3 * 2**30  # bytes of a GPU for its context, workspaces and fragments
 
 
@@ -69,14 +70,6 @@ SCHEDULES = (  # autoregressive pre-training as published (paper, section 3.4)
     Schedule("iGPT-L, 48x48", replace(PRESETS["L"], n_positions=48 * 48), 128, 1_000_000),
     Schedule("iGPT-XL, 64x64", PRESETS["XL"], 64, 2_000_000),
 )
-
-
-def forward_operations(config: TransformerConfig, causal: bool = True) -> int:
-    """Of one image through the whole network, head included."""
-    tokens, depth, width = config.n_positions, config.n_layers, config.d_model
-    projections = 2 * 12 * depth * width**2 * tokens
-    attention = 4 * depth * tokens**2 * width // (2 if causal else 1)
-    return projections + attention + 2 * tokens * width * config.vocab_size
 
 
 def training_operations(config: TransformerConfig, causal: bool = True) -> int:

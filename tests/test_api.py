@@ -289,8 +289,24 @@ def test_a_new_model_takes_the_weights_of_a_checkpoint_at_its_own_resolution(dig
     assert (same.nll(test_images) == model.nll(test_images)).all()
     larger = api.create_model("igpt-s", digits_run.checkpoint, resolution=16, **shape)
     assert larger.sample(1).shape == (1, 16, 16, 3)
-    with pytest.raises(api.UserError, match="does not fit"):
-        api.create_model("igpt-s", digits_run.checkpoint, resolution=8, **{**shape, "d_model": 16})
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "huggingface"])
+def test_weights_of_another_shape_are_refused_by_the_field_that_differs(digits_run, igpt, tmp_path, kind):
+    source = digits_run.checkpoint
+    if kind == "huggingface":
+        source = tmp_path / "hf"
+        assert igpt("export", "--ckpt", digits_run.checkpoint, "--format", "huggingface", "--out", source)[0] == 0
+    shape = {"n_layers": 3, "d_model": 32, "n_heads": 4, "vocab_size": 17, "resolution": 8}
+    api.create_model("igpt-s", source, **shape)
+    for name, (value, theirs) in {"vocab_size": (20, "17 .the colours of its palette."), "d_model": (16, 32),
+                                  "n_layers": (2, 3), "n_heads": (2, 4)}.items():  # fmt: skip
+        line = f"^pretrained: .*does not fit this model: its {name} is {theirs}, not {value}; make them equal$"
+        with pytest.raises(api.UserError, match=line):
+            api.create_model("igpt-s", source, **{**shape, name: value})
+    few = np.linspace(-1, 1, 16 * 3, dtype=np.float32).reshape(16, 3)
+    with pytest.raises(api.UserError, match=r"its vocab_size is 17 \(the colours of its palette\), not 16"):
+        api.create_model("igpt-s", source, palette=few, **{k: v for k, v in shape.items() if k != "vocab_size"})
 
 
 def test_class_names_are_in_the_checkpoint(digits_run, model):

@@ -1,5 +1,7 @@
 """Transparent pictures are laid on the colour that their data name, wherever they are read."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,34 @@ def test_what_is_transparent_has_the_colour_of_the_background(transparent, kind,
 def test_a_colour_that_is_none_is_refused():
     with pytest.raises(igpt.UserError, match="background 'glass' is no colour"):
         ImageFolder(background="glass")
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("ImageFolder", 0), ("ImageFolder", 2), ("WebImages", 0)])
+def test_a_palette_says_how_many_pictures_were_laid_on_what(
+    transparent, igpt_command, tmp_path, monkeypatch, kind, workers
+):
+    monkeypatch.chdir(tmp_path)
+    for index, file in enumerate(sorted(transparent.rglob("*.png"))):
+        if index % 4 == 0:  # all there, with a channel that says so
+            Image.new("RGBA", (16, 16), (index, 9, 9, 255)).save(file)
+        elif index % 4 == 1:  # a colour of its palette that is not there
+            Image.effect_noise((16, 16), index).convert("P").save(file, transparency=128)
+    words = ("--data", kind, "--data.root", "cut", "--data.resolution", 8, "--data.num_workers", workers)
+    code, out, err = igpt_command("palette", *words, "--data.background", "black", "--colors", 4, "--out", "p.npy")
+    assert code == 0, err
+    data = {"ImageFolder": ImageFolder, "WebImages": WebImages}[kind](root="cut", resolution=8)
+    stored = [data.images("train").base.stored[int(row)] for row in data.images("train").indices]
+    expected = sum(np.asarray(Image.open(one.file).convert("RGBA"))[..., 3].min() < 255 for one in stored)
+    assert 0 < expected < len(stored)
+    assert f"{expected} of {len(stored)} images are transparent in places; laid on black\n" in out
+    report = json.loads((tmp_path / "p.json").read_text())
+    assert (report["transparent_images"], report["background"]) == (expected, "black")
+
+
+def test_a_palette_of_pictures_without_transparency_says_nothing_of_it(igpt_command, tmp_path):
+    code, out, _ = igpt_command("palette", "--data", "Digits", "--colors", 4, "--out", tmp_path / "p.npy")
+    assert code == 0
+    assert "transparent" not in out + (tmp_path / "p.json").read_text()
 
 
 def test_a_model_reads_new_pictures_on_the_background_of_its_data(transparent, igpt_command, tmp_path, monkeypatch):

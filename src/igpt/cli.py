@@ -41,6 +41,8 @@ from igpt.system import (
     with_configs_found,
 )
 
+# Loggers of Lightning's: tips, which TPUs there are not, numbers of GPUs, the seed. Of the rest nothing is silenced.
+TALKATIVE = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
@@ -201,13 +203,13 @@ def runner(verb: str) -> Callable[[list[str]], object]:
 
 
 def quiet() -> None:
-    """Warnings as one line each; adverts and one deprecation inside the libraries are dropped, nothing else."""
+    """Warnings as one line each; what Lightning tells of itself and three warnings of no use are dropped."""
     warnings.showwarning = one_line_warning
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # also where images lie in memory
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
-    adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    adverts.addFilter(lambda record: "Tip:" not in record.getMessage())
+    for name in TALKATIVE:
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # bars of downloads; a run's own line is `ProgressLine`
 

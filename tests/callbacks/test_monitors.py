@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from igpt.callbacks import GradientNorm
+from igpt.callbacks import GradientNorm, ImagesPerSecond, monitors
 from igpt.modules import Autoregressive
+from igpt.system import bf16_peak
 from igpt_datamodules import Digits
 
 
@@ -37,6 +38,37 @@ def test_the_gradient_norm_is_that_over_all_parameters_before_clipping(digits_ru
     assert [step for step, _ in logged] == [1, 3, 5]
     assert [value for _, value in logged] == pytest.approx([norms.found[step] for step, _ in logged], rel=1e-4)
     assert max(norms.found) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("card", "peak"),
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200", 989e12), ("NVIDIA L40", None),
+     ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA GeForce RTX 4090 D", None),
+     ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("", None)],
+)  # fmt: skip
+def test_a_card_is_known_by_its_name(card, peak):
+    assert bf16_peak(card) == peak
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_share_of_the_peak_is_the_models_operations_a_second_where_a_card_is_known(
+    digits_run, tmp_path, monkeypatch, known
+):
+    if known:
+        monkeypatch.setattr(monitors, "device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    shape = {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_positions": 64, "vocab_size": 17}
+    trainer = pl.Trainer(max_steps=4, accelerator="cpu", log_every_n_steps=2, logger=CSVLogger(tmp_path),
+                         callbacks=[ImagesPerSecond()], enable_progress_bar=False, enable_checkpointing=False,
+                         limit_val_batches=0, enable_model_summary=False)  # fmt: skip
+    trainer.fit(Autoregressive(shape, str(digits_run.palette), learning_rate=0.01), Digits(batch_size=8))
+    with open(f"{trainer.logger.log_dir}/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    products = 2 * (2 * (4 * 16 * 16 + 2 * 4 * 16 * 16) * 64 + 16 * 17 * 64)  # of weights; two operations each
+    attention = 2 * 2 * (2 * 64 * 64 * 16) // 2  # scores and mixing in two blocks, half of it seen
+    for row in rows if known else ():
+        share = float(row["train/images_per_second"]) * 3 * (products + attention) / 312e12
+        assert float(row["train/share_of_peak"]) == pytest.approx(share, rel=1e-5)
+    assert ("train/share_of_peak" in rows[0]) is known
 
 
 @pytest.fixture(scope="module")

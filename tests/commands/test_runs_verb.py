@@ -72,3 +72,36 @@ def test_a_folder_of_runs_that_is_none_is_said(igpt, tmp_path, where):
 def test_a_folder_without_runs_says_how_to_begin_one(igpt, tmp_path):
     code, _, err = igpt("runs", tmp_path)
     assert (code, err) == (2, f"igpt runs: {tmp_path} holds no runs; begin one with 'igpt fit --config digits_ar'\n")
+
+
+def test_the_settings_in_which_two_runs_differ_are_a_table_with_their_losses(folder, igpt, monkeypatch):
+    config = folder / "ar2" / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate: 0.01", "learning_rate: 0.5"))
+    code, out, err = igpt("runs", folder, "--diff", "ar", "ar2")
+    assert code == 0, err
+    head, *lines = out.splitlines()
+    assert head.split() == ["ar", "ar2"]
+    rows = [re.split("  +", line) for line in lines]
+    assert [row[0] for row in rows] == ["model.learning_rate", "steps", "val loss", "test loss", "probe"]
+    assert rows[0] == ["model.learning_rate", "0.01", "0.5"]
+    assert rows[1] == ["steps", "30", "30"]
+    assert re.fullmatch(r"\d\.\d{4}", rows[2][1])
+
+
+def test_runs_to_compare_are_named_by_their_folders_as_well(folder, igpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = igpt("runs", "--diff", "all/ar", "all/bert")
+    assert code == 0, err
+    rows = [re.split("  +", line) for line in out.splitlines()]
+    assert ["model.class_path", "igpt.modules.Autoregressive", "igpt.modules.BERT"] in rows
+    assert ["model.transformer.sos", "true", "false"] in rows
+    assert "name" not in [row[0] for row in rows]
+
+
+@pytest.mark.parametrize("names", [["ar"], ["ar", "notes"], ["ar", "ar2", "bert"], ["ar", "damaged"]])
+def test_what_cannot_be_compared_is_one_line(folder, igpt, names):
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "config.yaml").write_bytes(b"a: [\xff")
+    code, _, err = igpt("runs", folder, "--diff", *names)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "--diff" in err

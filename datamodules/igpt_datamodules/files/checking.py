@@ -1,39 +1,62 @@
-"""Decodes every image once before training, to find those that are broken."""
+"""Looks at every image once before training: those that are broken, and those with transparent pixels."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Dataset
 
-from igpt.data import BadImageError, UserError, WatchedLoader, begin_worker
-from igpt_datamodules.files.stored import StoredList, read_rgb
+from igpt.data import BadImageError, UserError, WatchedLoader, begin_worker, is_transparent, with_progress
+from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
 from igpt_datamodules.files.walking import Skipped, summary
 
+T = TypeVar("T")
 
-class _Reasons(Dataset[str]):
-    """Why an image is bad, or an empty string."""
 
-    def __init__(self, stored: StoredList) -> None:
-        self.stored = stored
+class _Looks(Dataset[T]):
+    """What a function says of each image."""
+
+    def __init__(self, stored: StoredList, look: Callable[[Stored], T]) -> None:
+        self.stored, self.look = stored, look
 
     def __len__(self) -> int:
         return len(self.stored)
 
-    def __getitem__(self, index: int) -> str:
-        try:
-            read_rgb(self.stored[index])
-        except BadImageError as error:
-            return str(error)
-        return ""
+    def __getitem__(self, index: int) -> T:
+        return self.look(self.stored[index])
+
+
+def _looked_at(stored: StoredList, look: Callable[[Stored], T], num_workers: int, what: str) -> list[T]:
+    loader = WatchedLoader(
+        _Looks(stored, look), batch_size=64, num_workers=num_workers, collate_fn=list, worker_init_fn=begin_worker
+    )
+    state = torch.get_rng_state()  # a loader draws a number; looking at files must not change what training draws
+    found = list(with_progress((one for batch in loader for one in batch), len(stored), f"images: {what}", quiet=True))
+    torch.set_rng_state(state)
+    return found
 
 
 def bad_images(stored: StoredList, num_workers: int = 0) -> list[str]:
     """For each image why it cannot be used, or an empty string: all of them are decoded, in so many processes."""
-    loader = WatchedLoader(
-        _Reasons(stored), batch_size=64, num_workers=num_workers, collate_fn=list, worker_init_fn=begin_worker
-    )
-    state = torch.get_rng_state()  # a loader draws a number; looking at files must not change what training draws
-    reasons = [reason for batch in loader for reason in batch]
-    torch.set_rng_state(state)
-    return reasons
+    return _looked_at(stored, _reason, num_workers, "broken files")
+
+
+def transparent_images(stored: StoredList, num_workers: int = 0) -> int:
+    """How many images have pixels that are not opaque; only the heads of those that cannot have any are read."""
+    return sum(_looked_at(stored, _transparent, num_workers, "transparency"))
+
+
+def _reason(stored: Stored) -> str:
+    try:
+        read_rgb(stored)
+    except BadImageError as error:
+        return str(error)
+    return ""
+
+
+def _transparent(stored: Stored) -> bool:
+    with stored.open() as stream:
+        return is_transparent(stream)
 
 
 def check_bad(who: str, root: str, bad: Skipped, count: int, most: float) -> None:

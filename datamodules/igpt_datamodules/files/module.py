@@ -20,6 +20,7 @@ from igpt.data import (
     stratified_split,
 )
 from igpt_datamodules.augment import random_crop_box
+from igpt_datamodules.files.checking import transparent_images
 from igpt_datamodules.files.duplicates import MOST, said, stored_of, twins
 from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
 from igpt_datamodules.files.walking import summary
@@ -77,6 +78,11 @@ class StoredModule(ImageDataModule):
             clauses.append(said(twins(stored), {name: self.size(name) for name in SPLITS}))
         if any(clauses):
             print(f"{type(self).__name__}: {self.total():,} images; {'; '.join(filter(None, clauses))}")
+
+    def transparent(self) -> tuple[int, str] | None:
+        """How many training images have pixels that are not opaque, and the colour that these are laid on."""
+        stored = stored_of(self.images("train"))
+        return transparent_images(stored, self.num_workers), vars(self).get("background", "white")
 
     def total(self) -> int:
         """Images of all splits, each counted once."""

@@ -119,7 +119,9 @@ def create_model(
     source = None if pretrained is None else Path(pretrained)
     if source is not None and (source / "config.json").is_file():
         module = kind(config)
-        take_weights(module, from_huggingface(source).module.core.state_dict(), source)
+        core = from_huggingface(source).module.core
+        config.check_weights(core.transformer.config.to_dict(), f"pretrained: {source}")
+        take_weights(module, core.state_dict(), source)
     else:
         module = kind(config, start_from=None if source is None else str(find_checkpoint(source)))
         module.start_from = None

@@ -20,7 +20,7 @@ def in_python(text: str) -> str:
     command = COMMAND.search(text)
     end = command.start() if command else len(text)
     words = OPTION.sub(lambda found: NAMES.get(found[1], found[1]), text[:end])
-    return FIELD.sub("", words) + text[end:]
+    return re.sub("^start_from:", "pretrained:", FIELD.sub("", words) + text[end:])
 
 
 def speaks_python(function: Callable[P, T]) -> Callable[P, T]:

@@ -10,7 +10,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from igpt.data import enlarge, grid
+from igpt.model import forward_operations
 from igpt.modules import PixelModule
+from igpt.system import bf16_peak
 from igpt.training import at_log_point
 
 
@@ -27,14 +29,22 @@ class LearningRate(LearningRateMonitor):
 
 
 class ImagesPerSecond(pl.Callback):
-    """Logs `train/images_per_second` between log points: waiting for data counts, validation does not."""
+    """Logs `train/images_per_second` between log points: waiting for data counts, validation does not.
+
+    On CUDA cards whose peak is known also `train/share_of_peak`: operations of the model, forward and backward without
+    recompute, that a card does a second, of what its maker says it can in dense bfloat16.
+    """
 
     def __init__(self) -> None:
         self._images, self._since, self._paused = 0, 0.0, 0.0
+        self._fastest: float | None = None  # images a second on one card at its peak
 
-    def on_train_start(self, *args: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._images, self._since = 0, time.perf_counter()
+        if isinstance(pl_module, PixelModule) and (peak := bf16_peak(device_name(pl_module.device))):
+            core = pl_module.core
+            self._fastest = peak / (3 * forward_operations(core.transformer.config, core.causal))
 
     def on_validation_start(self, *args: Any) -> None:
         """Stop the clock."""
@@ -53,8 +63,16 @@ class ImagesPerSecond(pl.Callback):
             if pl_module.device.type != "cpu":
                 torch.accelerator.synchronize(pl_module.device)
             now = time.perf_counter()
-            pl_module.log("train/images_per_second", self._images / (now - self._since), prog_bar=True)
+            rate = self._images / (now - self._since)
+            pl_module.log("train/images_per_second", rate, prog_bar=True)
+            if self._fastest:
+                pl_module.log("train/share_of_peak", rate / trainer.world_size / self._fastest)
             self._images, self._since = 0, now
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls a CUDA card; empty for another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 class GradientNorm(pl.Callback):

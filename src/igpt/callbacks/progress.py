@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 
-from igpt.system import UserError
+from igpt.system import UserError, clock
 
 
 class ProgressLine(ProgressBar):
@@ -142,8 +142,7 @@ def progress_text(label: str, done: int, total: float, pace: float, values: Mapp
     if pace > 0:
         parts.append(f"{pace:.3g}/s")
         if total < math.inf:
-            minutes, seconds = divmod(round((total - done) / pace), 60)
-            parts.append(f"{minutes}:{seconds:02} left")
+            parts.append(f"{clock((total - done) / pace)} left")
     for name, value in values.items():
         parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)

@@ -1,6 +1,11 @@
-"""`igpt runs`: what has been trained, and how it went."""
+"""`igpt runs`: what has been trained, how it went, and in which settings two runs differ."""
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from igpt.checkpoints import is_run
 from igpt.report import gather_all, runs_in, warn
@@ -9,8 +14,8 @@ from igpt.system import UserError, check_unread, only_writer, remove_folder
 HEAD = ("name", "data", "model", "steps", "val loss", "test loss", "probe", "size")
 
 
-def runs(folder: str = "runs", remove: str | None = None) -> None:
-    """List runs, or remove one.
+def runs(folder: str = "runs", remove: str | None = None, diff: list[str] | None = None) -> None:
+    """List runs, compare the settings of two, or remove one.
 
     A line a run: data, model, optimizer steps, losses in nats per pixel, test accuracy of the best layer's probe in per
     cent, and size on disk.
@@ -18,11 +23,15 @@ def runs(folder: str = "runs", remove: str | None = None) -> None:
     Args:
         folder: that holds the runs.
         remove: name of a run to delete with its checkpoints, for good.
+        diff: names or folders of two runs, whose settings are listed where they differ, with their losses.
 
     Raises:
         UserError: there is no such folder, or what is to be removed is no run, or another process uses it.
     """
     home = Path(folder)
+    if diff is not None:
+        show(difference(home, diff))
+        return
     if not home.is_dir():
         raise UserError(f"{folder} is no folder; train first, or name the folder of your runs")
     if remove is not None:
@@ -31,10 +40,44 @@ def runs(folder: str = "runs", remove: str | None = None) -> None:
     found = runs_in(home)
     if not found:
         raise UserError(f"{folder} holds no runs; begin one with 'igpt fit --config digits_ar'")
-    rows = [HEAD, *map(row, found)]
-    widths = [max(len(each[column]) for each in rows) for column in range(len(HEAD))]
+    show([HEAD, *map(row, found)])
+
+
+def show(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with columns as wide as needed."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for each in rows:
         print("  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip())
+
+
+def difference(home: Path, names: Sequence[str]) -> list[Sequence[str]]:
+    """A table of the settings in which two runs differ, with what came out."""
+    if len(names) != 2:
+        raise UserError(f"--diff takes two runs, and {len(names)} are given")
+    folders = [next((place for place in (home / name, Path(name)) if is_run(place)), home / name) for name in names]
+    one, other = (dict(settings(config_of(place))) for place in folders)
+    differing = [key for key in {**one, **other} if key != "name" and one.get(key) != other.get(key)]
+    outcomes = list(zip(HEAD, *map(row, folders), strict=True))[3:-1]
+    return [("", *names), *((key, one.get(key, "-"), other.get(key, "-")) for key in differing), *outcomes]
+
+
+def config_of(folder: Path) -> Any:
+    """The config that a run was trained by."""
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or "it is no YAML"
+        raise UserError(f"--diff: {folder / 'config.yaml'} cannot be read ({why}); name runs of igpt fit") from error
+
+
+def settings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The options of a config by their names on the command line, with their values as text."""
+    nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
+    if not nested:
+        yield name.removeprefix(".").replace(".init_args", ""), value if isinstance(value, str) else json.dumps(value)
+        return
+    for key, held in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from settings(held, f"{name}.{key}")
 
 
 def remove_run(home: Path, name: str) -> None:

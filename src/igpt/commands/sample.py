@@ -89,7 +89,7 @@ def sample(
             of no use on CUDA, where steps are recorded anyway. Not for BERT.
     """
     given = {} if steps is None else {"steps": steps}
-    options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, **given)
+    options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, progress=True, **given)
     options.check()
     check_choice(num, complete, rows, indices, keep, mask)
     check_seed(seed)

@@ -227,6 +227,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "fingerprint": self.fingerprint(),
         }
 
+    def transparent(self) -> tuple[int, str] | None:
+        """How many training images have pixels that are not opaque, and the colour behind them; None without files."""
+        return None
+
     def fingerprint(self) -> str:
         """A few hexadecimal digits made of all labels and of some pictures of each split."""
         if self._fingerprint is None:

@@ -179,12 +179,30 @@ def rgb_of(image: Image.Image, shift: int, background: str = WHITE) -> Image.Ima
     if image.mode == "LAB":
         change = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return cast(Image.Image, ImageCms.applyTransform(image, change))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        if image.mode in ("PA", "La"):
-            image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if has_alpha(image):
         paper = Image.new("RGBA", image.size, background)
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+        return Image.alpha_composite(paper, rgba_of(image)).convert("RGB")
     return image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether a picture, of which the head has been read, can have pixels that are not opaque."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def rgba_of(image: Image.Image) -> Image.Image:
+    """A picture that `has_alpha`, as RGBA."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def is_transparent(stream: BinaryIO) -> bool:
+    """Whether pixels of a picture are not opaque; only one that `has_alpha` is decoded. False if it is broken."""
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(stream, formats=formats())
+        check_size(image)
+        return has_alpha(image) and np.asarray(rgba_of(image).getchannel("A")).min().item() < 255
+    return False
 
 
 def is_deep(image: Image.Image) -> bool:

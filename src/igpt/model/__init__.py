@@ -22,6 +22,7 @@ from igpt.model.transformer import (
     PixelTransformer,
     TransformerConfig,
     check_layers,
+    forward_operations,
     parameter_count,
     with_preset,
 )
@@ -29,7 +30,7 @@ from igpt.model.transformer import (
 __all__ = [
     "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "STRIDES", "Decoder", "FeatureOptions", "Order",
     "PixelTransformer", "SamplingOptions", "TransformerConfig", "attend_in_blocks", "check_layers", "covering_masks",
-    "draw_mask", "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss",
-    "parameter_count", "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions", "resized_bias",
-    "sample", "slices_of", "with_preset", "with_slices",
+    "draw_mask", "forward_operations", "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss",
+    "next_pixel_loss", "parameter_count", "pixel_loss", "pixel_nll", "pixel_order", "pooling", "resize_positions",
+    "resized_bias", "sample", "slices_of", "with_preset", "with_slices",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Drawing pixels: one after another with a key/value cache (AR; paper, figure 1), or many at once (BERT)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.model.cache import Decoder
 from igpt.model.transformer import PixelTransformer
-from igpt.system import UserError
+from igpt.system import UserError, with_progress
 
 LEAST_TEMPERATURE = 1e-6  # float32 logits divided by much less are infinite, and their softmax NaN
 
@@ -26,6 +26,7 @@ class SamplingOptions:
         steps: passes of BERT (`infill`); the autoregressive model has none.
         compile: run each step of the autoregressive model as one compiled graph: half a minute to begin with, then up
             to twice as fast on a CPU. On CUDA and for BERT it changes nothing.
+        progress: on a terminal, count the positions, or BERT's passes, that are done.
     """
 
     temperature: float = 1.0
@@ -34,6 +35,11 @@ class SamplingOptions:
     seed: int = 0
     steps: int = 64
     compile: bool = False
+    progress: bool = False
+
+    def counted(self, rounds: range, what: str) -> Iterable[int]:
+        """The same numbers, counted on a terminal where asked for."""
+        return with_progress(rounds, len(rounds), what, quiet=True) if self.progress else rounds
 
     def check(self) -> None:
         """Raise a UserError for options that make no distribution, or for no pass at all."""
@@ -125,7 +131,7 @@ def sample(
     first, end = (to_draw[0], to_draw[-1] + 1) if to_draw else (length, length)
     drawing = set(to_draw)
     decoder, fresh = Decoder(model, len(tokens), options.compile), tokens[:, :first]
-    for position in range(first, end):
+    for position in options.counted(range(first, end), "positions drawn"):
         logits = decoder.next_logits(fresh)
         fresh = tokens[:, position : position + 1]
         if position in drawing:
@@ -169,7 +175,7 @@ def infill(
     generator = torch.Generator(tokens.device).manual_seed(options.seed)
     schedules = [unmasking_schedule(count, options.steps) for count in unknown.sum(1).tolist()]
     masked = unknown
-    for step in range(max(map(len, schedules), default=0)):
+    for step in options.counted(range(max(map(len, schedules), default=0)), "passes: pictures drawn"):
         logits = model.head(model.hidden_states(tokens, causal=False, masked=masked)[masked])
         drawn = torch.multinomial(filter_logits(logits, options).softmax(-1), 1, generator=generator)
         probability = logits.float().softmax(-1).gather(1, drawn)  # the network's own, whatever the settings

@@ -8,6 +8,7 @@ Shapes: B images, T tokens an image, V palette colours, D width (d_model), H hea
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -124,6 +125,16 @@ class TransformerConfig:
     def of(cls, value: "TransformerConfig | dict[str, Any]") -> "TransformerConfig":
         """Accept a config or its plain dict, as checkpoints hold it; `preset` in a dict names one of `PRESETS`."""
         return value if isinstance(value, cls) else cls(**with_preset(value))  # type: ignore[arg-type]
+
+    def check_weights(self, shape: Mapping[str, Any], source: str) -> None:
+        """Raise a UserError where weights of another shape would not fit; positions can be interpolated."""
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads"):
+            theirs, ours = shape.get(name, getattr(self, name)), getattr(self, name)
+            if theirs != ours:
+                colors = " (the colours of its palette)" if name == "vocab_size" else ""
+                raise UserError(
+                    f"{source} does not fit this model: its {name} is {theirs}{colors}, not {ours}; make them equal"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints; what a version before did not know is in it only where it changes something."""
@@ -412,3 +423,14 @@ def parameter_count(config: TransformerConfig) -> int:
     """Exact number of parameters, counted on the meta device: no memory is used."""
     with torch.device("meta"):
         return sum(p.numel() for p in PixelTransformer(config).parameters())
+
+
+def forward_operations(config: TransformerConfig, causal: bool = True) -> int:
+    """Of one image through the whole network, head included: a multiplication and an addition are two.
+
+    Norms, activations and embeddings are left out. The backward pass takes twice as many.
+    """
+    tokens, depth, width = config.n_positions, config.n_layers, config.d_model
+    projections = 2 * 12 * depth * width**2 * tokens
+    attention = 4 * depth * tokens**2 * width // (2 if causal else 1)
+    return projections + attention + 2 * tokens * width * config.vocab_size

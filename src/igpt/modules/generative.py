@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, read_checkpoint, spec_of
@@ -27,7 +26,7 @@ from igpt.modules.base import TRAIN, Batch, PixelModule
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, find_palette, last_line
-from igpt.training import Recipe, apply_fsdp
+from igpt.training import Recipe, apply_fsdp, is_main_process
 
 
 class GenerativeModule(PixelModule, PixelModel):
@@ -226,15 +225,14 @@ def start_with(module: GenerativeModule, path: str) -> None:
         state = {name.removeprefix("generative."): value for name, value in content["state_dict"].items()}
         if ("transformer.sos" in state) != module.causal:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
+        module.config.check_weights(stored.to_dict(), f"start_from: checkpoint {path}")
         fit_slices(state, module.transformer.slices)
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
-        if stored.shape != module.shape:
-            rank_zero_info(
-                f"positions of {path} fitted from {len(state['pixel_order'])} to {len(module.pixel_order)} pixels"
-            )
+        if stored.shape != module.shape and is_main_process():
+            print(f"positions of {path} fitted from {len(state['pixel_order'])} to {len(module.pixel_order)} pixels")
         load_fitted(module, state, stored.shape)
-    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, UserError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.system import with_progress
+
 Floats = NDArray[np.float32]
 
 LLOYD_ROUNDS = 4  # Lloyd rounds between two looks at what to drop and what to split
@@ -27,7 +29,7 @@ def weighted_kmeans(points: Floats, weights: Floats, k: int, seed: int) -> Float
     rng = np.random.default_rng(seed)
     centroids = lloyd(points, weights, plus_plus_start(points, weights, k, rng), LLOYD_ROUNDS)
     best, best_error = centroids, np.inf
-    for _ in range(MAX_SWEEPS):
+    for _ in with_progress(range(MAX_SWEEPS), MAX_SWEEPS, "rounds at most: k-means", quiet=True):
         squared, nearest = nearest_of(points, centroids, 2)
         error = float(squared[:, 0].astype(np.float64) @ weights)
         improved = error < best_error * (1 - TOLERANCE)
@@ -45,7 +47,7 @@ def plus_plus_start(points: Floats, weights: Floats, k: int, rng: np.random.Gene
     columns = np.ascontiguousarray(points.T)
     chosen = np.empty((k, points.shape[1]), dtype=np.float32)
     squared = np.ones(len(points), dtype=np.float32)  # the first draw is by weight alone
-    for j in range(k):
+    for j in with_progress(range(k), k, "colours: k-means begins", quiet=True):
         mass = np.cumsum(squared * weights, dtype=np.float64)
         index = int(np.searchsorted(mass, rng.random() * mass[-1], side="right"))
         chosen[j] = points[min(index, len(points) - 1)]

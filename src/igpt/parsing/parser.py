@@ -13,8 +13,9 @@ from jsonargparse import Namespace, _paths, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from igpt.parsing.configs import check_config
+from igpt.parsing.messages import not_installed, one_line
 from igpt.parsing.presets import expand_words
-from igpt.parsing.trusted import refused_import, restrict_imports
+from igpt.parsing.trusted import restrict_imports
 from igpt.system import UserError, split_allowed, with_configs_found
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import lets configs come over the network
@@ -22,7 +23,6 @@ set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's impor
 # A config is UTF-8 also where the system's text is not (Windows); jsonargparse has no option for it.
 _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
-LONGEST = 400
 ALL = "--help=all"
 # What `--help` shows of the two hundred options of Lightning's verbs, some in igpt's words; ALL shows the rest, too.
 COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "model", "data", "samples.num")) | {
@@ -42,6 +42,10 @@ GROUPS = ("trainer", "checkpoint", "samples")  # of options of the trainer's ver
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 
+class WordError(UserError, ValueError):
+    """A word that does not fit; a ValueError too, to which jsonargparse adds the option of the class that it is for."""
+
+
 class CommandParser(LightningArgumentParser):
     """jsonargparse's parser, with errors as `UserError`."""
 
@@ -53,13 +57,15 @@ class CommandParser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the classes; the UserError of one of them is raised as it is."""
+        """Build the classes; the UserError of one of them is raised as it is, and a package that it lacks named."""
         try:
             return super().instantiate(*args, **kwargs)
         except Exception as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, UserError):
+            while cause is not None and not isinstance(cause, UserError | ModuleNotFoundError):
                 cause = cause.__cause__
+            if isinstance(cause, ModuleNotFoundError):
+                raise UserError(not_installed(cause, str(error))) from error
             raise cause or error from None
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
@@ -85,7 +91,11 @@ class CommandParser(LightningArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Parse a config file, once what YAML would let pass has been looked for."""
         check_config(path)
-        return super().parse_path(path, *args, **kwargs)
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except WordError as error:
+            start = "" if str(error).startswith("--config") else f"--config {path}: "
+            raise WordError(f"{start}{error}") from error
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The help; of Lightning's verbs the common options, unless `--help=all` was typed."""
@@ -103,7 +113,7 @@ class CommandParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise UserError(one_line(message)) from ex
+        raise WordError(one_line(message)) from ex
 
 
 def invoked(verb: str, arguments: list[str]) -> None:
@@ -173,18 +183,3 @@ def as_list(given: list[str], hint: Any) -> list[str]:
     numbers = any(set(get_args(kind)) == {int} for kind in (hint, *get_args(hint)))
     values = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in given]
     return [json.dumps(values, ensure_ascii=False)]  # YAML cannot read what JSON escapes beyond 16 bits
-
-
-def one_line(message: str) -> str:
-    """A parser's message as one line that begins with the option it is about; typos were found before (`precheck`)."""
-    text = re.sub(r"\s+", " ", "; ".join(dict.fromkeys(line.strip(" -\t") for line in message.splitlines())))
-    text = re.sub(r'^Parser key "([^"]*)":;? ?', r"--\1: ", text)
-    if refused := refused_import(text):
-        return f"{text.partition(':')[0]}: {refused}"
-    text = re.sub(r"Does not validate against any of the Union subtypes; Subtypes: .*?; Errors:; ", "", text)
-    text = re.sub(r"; Expected a NoneType(; Given value type.*)?", "", text)
-    text = re.sub(r"<class '(\w+)'>", r"\1", text)
-    if missing := re.fullmatch(r"(the following arguments are required: )(.*)", text):
-        names = ", ".join(f"--{name.rpartition('.')[2]}" for name in missing[2].split(", "))
-        text = f"{missing[1]}{names}; see --help, or take a file from configs/ with --config"
-    return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."

@@ -54,7 +54,7 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
     """Raise a UserError for options of the trainer, or sizes of batch and data, that would train nothing."""
     for name in ABOVE_ZERO:  # Lightning would train nothing, or divide by 0; -1 epochs are endless
         value = trainer.get(name)
-        if value is not None and value <= 0 and (name, value) != ("max_epochs", -1):
+        if isinstance(value, int | float) and value <= 0 and (name, value) != ("max_epochs", -1):
             raise UserError(f"--trainer.{name} {trainer[name]} must be above 0")
     if trainer.overfit_batches:
         raise UserError(

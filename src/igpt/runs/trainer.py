@@ -218,6 +218,8 @@ class TrainerCLI(LightningCLI):
             kwargs["logger"] = RunLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
             kwargs["logger"].begun = self.verb != "fit"
         every = config.trainer.val_check_interval
+        if config.trainer.enable_model_summary is None:
+            kwargs["enable_model_summary"] = False  # the opening line says it
         if isinstance(every, int) and not isinstance(every, bool):  # Lightning counts batches, and all else here steps
             kwargs["val_check_interval"] = every * config.trainer.accumulate_grad_batches
         if not any(isinstance(plugin, CheckpointIO) for plugin in self._given("plugins")):
@@ -229,7 +231,21 @@ class TrainerCLI(LightningCLI):
         stay_on_this_machine(trainer)
         if self.verb == "fit":
             self._begin(trainer, config, folder)
+            if is_main_process():
+                print(self.opening_line(trainer, folder))
         return trainer
+
+    def opening_line(self, trainer: pl.Trainer, folder: Path) -> str:
+        """What is trained, on what, how long, how, and where to."""
+        data, side, recipe = self.datamodule, self.datamodule.resolution, recipe_of(trainer, self.datamodule)
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        begun = f", from step {self.beginning.step:,} on" if self.beginning.step else ""
+        processes = f" in {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        return (
+            f"training {type(self.model).__name__}, {size:,} parameters, on {data.size('train'):,} images of "
+            f"{type(data).__name__} at {side}x{side}: {recipe['max_steps']:,} steps of {recipe['images_a_step']} images"
+            f"{begun}, {trainer.precision} on {self.compute.device}{processes}, to {folder}"
+        )
 
     def _begin(self, trainer: pl.Trainer, config: Any, folder: Path) -> None:
         """Give a training places for what it writes, locks on them, and the step where its schedule began."""
@@ -302,9 +318,10 @@ class TrainerCLI(LightningCLI):
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
         if subcommand == "fit" and main and not config.trainer.fast_dev_run:
-            print(
-                f"wrote {folder}; look at it: tensorboard --logdir {folder.parent}; next: {self.next_command(folder)}"
-            )
+            step, most = self.trainer.global_step, self.trainer.max_steps
+            short = f", stopped at step {step:,} of {most:,}" if step < most else ""
+            look = f"look at it: tensorboard --logdir {folder.parent}"
+            print(f"wrote {folder}{short}; {look}; next: {self.next_command(folder)}")
 
     def next_command(self, folder: Path) -> str:
         """What one would do with a finished training."""

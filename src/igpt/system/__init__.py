@@ -28,11 +28,13 @@ from igpt.system.files import (
 )
 from igpt.system.hardware import (
     ACCELERATORS,
+    BF16_PEAKS,
     BLOCKTIME,
     SPINS,
     Compute,
     Precision,
     allow_tf32,
+    bf16_peak,
     compute_of,
     cpu_kind,
     fall_back_to_cpu,
@@ -49,6 +51,7 @@ from igpt.system.terminal import (
     OutputError,
     Progress,
     Shown,
+    clock,
     complain,
     in_one_line,
     lose_output,
@@ -58,14 +61,13 @@ from igpt.system.terminal import (
 from igpt.system.verbs import TRAINER_VERBS, VERBS
 
 __all__ = [
-    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS", "VERBS",
-    "Compute", "OutputError",
-    "Precision", "Progress", "Shown", "UserError", "UserErrors", "allow_tf32", "allowed_imports", "atomic_folder",
-    "atomic_path", "check_not_read", "check_own", "check_unread", "complain", "compute_of", "cpu_kind",
-    "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name", "find_config", "find_palette", "has_onednn",
-    "in_one_line", "in_turn", "keep_freed_memory", "last_line", "lies_in", "link_last", "load_plugins",
-    "lose_output", "move_aside", "names_in", "only_writer", "open_closed_streams", "packages", "parameters",
-    "partial_path", "reader", "registered", "remove", "remove_folder", "remove_own", "remove_partial", "replacing",
-    "same_file", "sha256_of", "shipped", "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly",
-    "with_configs_found", "with_progress",
+    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BF16_PEAKS", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS",
+    "VERBS", "Compute", "OutputError", "Precision", "Progress", "Shown", "UserError", "UserErrors", "allow_tf32",
+    "allowed_imports", "atomic_folder", "atomic_path", "bf16_peak", "check_not_read", "check_own", "check_unread",
+    "clock", "complain", "compute_of", "cpu_kind", "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name",
+    "find_config", "find_palette", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory", "last_line",
+    "lies_in", "link_last", "load_plugins", "lose_output", "move_aside", "names_in", "only_writer",
+    "open_closed_streams", "packages", "parameters", "partial_path", "reader", "registered", "remove",
+    "remove_folder", "remove_own", "remove_partial", "replacing", "same_file", "sha256_of", "shipped",
+    "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly", "with_configs_found", "with_progress",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ torch is imported by the functions that need it, since `wait_briefly` has to run
 
 import ctypes
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -31,6 +32,11 @@ CLEAR = 6.0  # times slower in the small product (below 2 with the instructions,
 WORTH = 0.8  # of float32's time: up to here bfloat16 products pay for the casts around them
 RATIO = "IGPT_CPU_BF16_RATIO"  # the measured ratio, handed to processes that this one starts
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+BF16_PEAKS = {  # makers' dense bfloat16 operations a second, by a part of a card's name
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12,
+    "L40S": 362e12, "RTX 4090": 165e12,
+}  # fmt: skip
+LESS = r"Laptop|MIG|D\b"  # of a card of that name
 LARGEST, LARGEST_FORMERLY = 2**31 - 1, 32 << 20  # bytes that mallopt takes; as MMAP_THRESHOLD up to glibc 2.34 or so
 
 
@@ -49,6 +55,11 @@ class Compute:
         if self.precision not in MIXED:
             return nullcontext()
         return torch.autocast(self.device, dtype=getattr(torch, MIXED[self.precision]))
+
+
+def bf16_peak(name: str) -> float | None:
+    """Dense bfloat16 operations a second of the CUDA card of that name, as its maker says; None where unknown."""
+    return next((peak for part, peak in BF16_PEAKS.items() if re.search(rf"\b{part}\b(?!.*({LESS}))", name)), None)
 
 
 def compute_of(

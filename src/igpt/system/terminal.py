@@ -87,7 +87,8 @@ def complain(text: str, code: int = 2) -> int:
 
 
 class Progress:
-    """A count on stderr: a terminal's line is renewed and taken away at the end, a file gets a line every ten seconds.
+    """A count and the time to go on stderr: a terminal's line is renewed and taken away at the end, a file gets a line
+    every ten seconds.
 
     Used as a context manager. A `quiet` one writes nothing to a file.
     """
@@ -96,7 +97,8 @@ class Progress:
         self.total, self.what, self.done = total, what, 0
         self.terminal = sys.stderr.isatty()
         self._every = math.inf if quiet and not self.terminal else EVERY_S[not self.terminal]
-        self._shown_at, self._width = time.monotonic(), 0
+        self._began = self._shown_at = time.monotonic()
+        self._width = 0
 
     def __enter__(self) -> "Progress":
         if self.terminal:
@@ -117,8 +119,15 @@ class Progress:
         self._shown_at = time.monotonic()
         start, end = ("\r", "") if self.terminal else ("", "\n")
         line = f"{self.done:,} of {self.total:,} {self.what}"
+        if 0 < self.done < self.total:
+            line += f", {clock((self._shown_at - self._began) / self.done * (self.total - self.done))} left"
         self._width = max(self._width, len(line))
-        print(start + line, end=end, file=sys.stderr, flush=True)
+        print(start + line.ljust(self._width if self.terminal else 0), end=end, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds, 1:37."""
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
 
 
 def with_progress(items: Iterable[T], total: int, what: str, quiet: bool = False) -> Iterator[T]:

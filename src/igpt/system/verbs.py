@@ -18,7 +18,7 @@ VERBS = {
     "surprise": "a picture of how surprising each pixel is",
     "import": "make a checkpoint from released weights",
     "export": "write a checkpoint for Hugging Face, or as safetensors",
-    "runs": "list the runs of a folder, or remove one",
+    "runs": "list the runs of a folder, compare two, or remove one",
     "completion": "a script that has the shell complete verbs and options",
     "report": "one page of runs beside the published figures",
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igpt.data import ImageDataModule, grid, spread
 from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
-from igpt.system import UserError, atomic_path, check_own
+from igpt.system import Progress, UserError, atomic_path, check_own
 from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
@@ -47,12 +47,17 @@ def make_palette(data: ImageDataModule, target: Path, colors: int, seed: int = 0
     fitted = fit_palette(counts, min(colors, counts.unique()) if at_most else colors, seed)
     figures_of, shares = palette_quality(fitted, counts)
     report = {"k": fitted.k, "seed": seed, **figures_of, "sha256": fitted.sha256}
+    transparent, background = data.transparent() or (0, None)
+    if background is not None:
+        report |= {"transparent_images": transparent, "background": background}
     figures, picture = target.with_suffix(".json"), target.with_suffix(".png")
     quality = "lossless" if report["psnr"] is None else f"mse {report['mse']:.2f}, psnr {report['psnr']:.1f} dB"
     with atomic_path(target) as whole, atomic_path(figures) as path, atomic_path(picture) as shown:  # all, or none
         fitted.save(whole)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         draw(fitted, shares, examples, quality, shown)
+    if transparent:
+        print(f"{transparent:,} of {data.size('train'):,} images are transparent in places; laid on {background}")
     print(
         f"palette: {fitted.k} colours for {report['pixels']:,} pixels of {report['unique_colors']:,} different colours"
         f"; {quality}, {report['unused_colors']} unused\nwrote {target}, {figures.name}, {picture.name}"
@@ -76,8 +81,10 @@ def check_files(target: Path) -> None:
 def count_pixels(data: ImageDataModule) -> tuple[ColorCounts, Tensor]:
     """Count the colours of the training split, batch by batch; also return some of its images, for the picture."""
     counts, train = ColorCounts(), data.images("train")
-    for images, _ in data.loader("train"):
-        counts.add(images)
+    with Progress(len(train), "images: colours counted", quiet=True) as progress:
+        for images, _ in data.loader("train"):
+            counts.add(images)
+            progress.add(len(images))
     return counts, torch.stack([train[index][0] for index in spread(train.labels, SHOWN)])
 
 
