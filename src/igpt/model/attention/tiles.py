@@ -16,6 +16,7 @@ from igpt.model.attention.patterns import Pattern
 from igpt.model.attention.places import Picture
 
 ROWS = 128  # queries a tile: its scores still lie in the cache when the softmax and the product with v read them
+FEW = 64  # of a pattern: fewer have less to hide, and more take fewer calls
 KEPT = 2**25  # scores of all images and heads above which softmaxes are computed again backwards and not kept
 
 
@@ -56,7 +57,7 @@ def tiling_of(pattern: Pattern, picture: Picture, biased: bool) -> Tiling:
     return min((cut(pattern, picture, biased, order) for order in orders), key=lambda tiling: tiling.area)
 
 
-def cut(pattern: Pattern, picture: Picture, biased: bool, order: Tensor | None, rows: int = ROWS) -> Tiling:
+def cut(pattern: Pattern, picture: Picture, biased: bool, order: Tensor | None, rows: int = FEW) -> Tiling:
     """The tiling of so many queries a tile, in this order."""
     position = torch.arange(len(picture.row), device=picture.row.device) if order is None else order
     tiles, area = [], 0
@@ -144,7 +145,8 @@ class TileAttention(torch.autograd.Function):
             torch._softmax_backward_data(scores, prob, -1, prob.dtype, grad_input=scores)
             if grad_bias is not None:
                 by_head = scores.unflatten(0, (-1, len(grad_bias))).sum(0, dtype=torch.float32)
-                grad_bias.index_add_(1, tile.offset.flatten(), by_head.flatten(1))
+                index = tile.offset.flatten().expand(len(by_head), -1)
+                grad_bias.scatter_add_(1, index, by_head.flatten(1))  # on a CPU many times as fast as `index_add_`
             torch.bmm(scores, keys, out=grad_q[:, tile.queries])
             add_product(grad_k, tile.keys, scores.transpose(1, 2), q[:, tile.queries])
         grads = [part.view(ctx.shape) for part in (grad_q.mul_(q.shape[-1] ** -0.5), grad_k, grad_v)]
