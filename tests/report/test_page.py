@@ -194,6 +194,24 @@ def test_figures_say_their_numbers_and_stay_away_where_there_is_nothing_to_show(
     assert figures.objectives(empty) is None
 
 
+def test_the_confusion_of_classes_is_drawn_and_its_most_frequent_errors_are_said(folders):
+    runs = gather_all([str(folder) for folder in folders])
+    shown = figures.confusions(runs)
+    assert len(shown) == len([run for run in runs if run.objective == "Joint"])
+    assert "best.ckpt at step 400: $x_{$ \u6570 taken for cat in 100.0 %; cat taken for dog in 25.0 %." in shown[0].alt
+    assert figures.confusions([fine_tuned("t", "AR", 0.9)]) == []
+
+
+def test_a_fine_tuned_run_says_which_checkpoint_it_began_with(folders):
+    runs = gather_all([str(folder) for folder in folders])
+    first = next(run for run in runs if run.objective == "Joint")
+    assert rows_of(tables.networks([first]))[0]["Began with"] == "runs/AR/checkpoints/last.ckpt"
+    assert rows_of(tables.summary([first]))[0]["Objective"] == "fine-tuned AR, from AR"
+    assert [rows_of(tables.networks([one]))[0]["Began with"] for one in (
+        runs[0], fine_tuned("s", "AR", 0.9, origin="scratch"), replace(first, began=None, origin=None))
+    ] == ["new weights", "new weights", "—"]  # fmt: skip
+
+
 def test_losses_stand_in_nats_and_bits():
     known = run("a", scores=[Score("test", {"test/loss": 2.0895}, "last.ckpt", 500)])
     (cells,) = rows_of(tables.summary([known]))

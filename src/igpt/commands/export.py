@@ -46,7 +46,7 @@ def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str,
         "state_dict": state,
         "optimizer_states": [],
         "lr_schedulers": [],
-        CHECKPOINT_KEY: {"format": 1, **{key: header.get(key) for key in ("model", "data", "class_names")}},
+        CHECKPOINT_KEY: {"format": 1, **{key: header.get(key) for key in ("model", "data", "class_names", "began")}},
     }
 
 
@@ -97,6 +97,7 @@ def open_contents(ckpt: str) -> Contents:
     check_room(model["init_args"], state, ckpt)
     check_finite(state.items(), f"--ckpt {ckpt}")
     plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
+    plain["began"] = header.get("began")
     plain["class_names"] = list(class_names_of(header))
     return Contents(plain, core, state, "generative." if joint else "")
 

@@ -20,7 +20,7 @@ from igpt.model import (
     pixel_order,
     resize_positions,
 )
-from igpt.modules.base import TRAIN, Batch, PixelModule
+from igpt.modules.base import TRAIN, Batch, PixelModule, step_of
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, find_palette, last_line
@@ -199,6 +199,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
             )
         state["pixel_order"] = new_order
         module.load_state_dict(state)
+        module.began = {"checkpoint": path, "step": step_of(content)}
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error

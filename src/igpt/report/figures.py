@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image as Pil
 
-from igpt.data import decode_rgb, sampling_error
+from igpt.data import decode_rgb, draw_confusion, sampling_error
 from igpt.palette import Palette
 from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
-from igpt.report.schema import Point, Run
+from igpt.report.schema import Confusion, Point, Run, Score
+from igpt.system import percent
 
 WIDTH, HEIGHT = 5.4, 3.4  # inches without the legend; letters stay readable on a phone
 POINTS = 300  # of a curve, so that long runs do not make large files
@@ -35,7 +37,9 @@ class Image(NamedTuple):
     chart: bool = False
 
 
-def chart(title: str, draw: Callable[[Any], None], about: str, parts: list[str], caption: str) -> Image:
+def chart(
+    title: str, draw: Callable[[Any], None], about: str, parts: list[str], caption: str, height: float = HEIGHT
+) -> Image:
     """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -52,7 +56,7 @@ def chart(title: str, draw: Callable[[Any], None], about: str, parts: list[str],
         draw(axes)
         handles, names = axes.get_legend_handles_labels()
         entries = dict(zip(reversed(names), reversed(handles), strict=True))  # each once
-        figure.set_size_inches(WIDTH, HEIGHT + 0.22 * len(entries))
+        figure.set_size_inches(WIDTH, height + 0.22 * len(entries))
         figure.legend([*entries.values()][::-1], [*entries][::-1], loc="outside lower center", fontsize=9.5)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     more = f"; and {len(parts) - 8} more" if len(parts) > 8 else ""
@@ -206,6 +210,24 @@ def objectives(runs: list[Run]) -> Image | None:
     parts = [f"{name}, {side} {value:.1f} %" for name, side, value in means]
     caption = "Mean over runs of the recipe that is best on validation; the line is the standard deviation, if several."
     return chart("AR beside BERT", draw, "AR beside BERT", parts, caption)
+
+
+def confusions(runs: list[Run]) -> list[Image]:
+    """Which class was taken for which, for every fine-tuned run whose test kept it."""
+    return [confusion_figure(run.name, run.test, run.test.confusion) for run in runs if run.test and run.test.confusion]
+
+
+def confusion_figure(name: str, score: Score, found: Confusion) -> Image:
+    """One confusion matrix, in per cent of each true class; in words, what happens most often."""
+    counts = torch.tensor(found.counts)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    wrong = [(float(shares[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j]
+    names = found.classes if len(found.classes) == len(counts) else list(map(str, range(len(counts))))
+    most = [f"{names[i]} taken for {names[j]} in {percent(value)}" for value, i, j in sorted(wrong, reverse=True)]
+    about = f"Confusion of classes of {name}, {score.checkpoint} at step {score.step}"
+    caption = "Rows: true classes of the test images; columns: what they were taken for, in per cent of the row."
+    draw = partial(draw_confusion, counts=counts, names=found.classes)
+    return chart(f"Confusion of {name}", draw, about, most or ["every image is right"], caption, height=WIDTH)
 
 
 def palettes(runs: list[Run]) -> list[Image]:

@@ -11,7 +11,7 @@ from igpt.report.page import escape, render
 from igpt.report.reading import read_commands, read_probes, read_scores, warn
 from igpt.report.schema import Probe, Score
 from igpt.report.tables import options
-from igpt.system import sha256_of
+from igpt.system import percent, sha256_of
 
 RECIPE = ("learning_rate", "betas", "weight_decay", "warmup_steps", "generative_weight", "mask_share")
 
@@ -63,6 +63,8 @@ def model_card(facts: Facts) -> str:
         ("parameters", f"{parameter_count(config):,}"),
     ]
     recipe = [(name, model["init_args"][name]) for name in RECIPE if model["init_args"].get(name) is not None]
+    if began := facts.header.get("began"):
+        recipe.insert(0, ("began with", f"{began['checkpoint']}, step {began.get('step', 'not known')}"))
     return render(
         "model_card.md.j2",
         **facts._asdict() | {"scores": scoring(facts), "data": data},
@@ -77,13 +79,18 @@ def model_card(facts: Facts) -> str:
 def scoring(facts: Facts) -> list[tuple[str, str]]:
     """Losses and accuracies at this step."""
     found = [
-        (escape(f"{name} on {score.data.label}" if score.data else name), f"{value:.4f}")
+        (escape(f"{name} on {score.data.label}" if score.data else name), written(name, value))
         for score in facts.scores
         for name, value in sorted(score.metrics.items())
     ]
     probes = [(f"linear probe ({probe.method})", probe) for probe in facts.probes]
     probes += [(f"earlier probe in {p.folder.name} ({p.method}; {options(p)})", p) for p in facts.aside]
     for name, probe in probes:
-        best = f"{probe.result.best.test_accuracy:.4f} at layer {probe.result.best_layer}"
+        best = f"{percent(probe.result.best.test_accuracy)} at layer {probe.result.best_layer}"
         found.append((escape(f"{name}, test accuracy on {probe.data.label}"), best))
     return found
+
+
+def written(name: str, value: float) -> str:
+    """A metric; the accuracies of igpt's own modules in per cent."""
+    return percent(value) if name.endswith(("/accuracy", "/top5_accuracy")) and 0 <= value <= 1 else f"{value:.4f}"

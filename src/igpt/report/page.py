@@ -50,7 +50,8 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
         "stated with it. A verdict holds for these runs; it neither confirms nor refutes the paper's models and data."
     )
     unread = ["All that could be read is on this page. These could not:", *left_out]
-    features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs)]
+    features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs),
+                *figures.confusions(runs)]  # fmt: skip
     protocols = (tables.probes, tables.fine_tuned, tables.published, tables.context, tables.losses_and_probes,
                  tables.all_layers, tables.moved_aside)  # fmt: skip
     pictures = [*figures.palettes(runs), *figures.drawings(runs)]

@@ -18,7 +18,7 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, is_run, read_checkpoint, read_meta, step_checkpoints
 from igpt.data import decode_rgb
 from igpt.palette import check_colors
-from igpt.report.schema import Count, Data, Events, Module, Picture, Point, Probe, Run, Score, is_number, load
+from igpt.report.schema import Began, Count, Data, Events, Module, Picture, Point, Probe, Run, Score, is_number, load
 from igpt.system import UserError, complain, in_one_line, same_file
 
 Say = Callable[[str], object]  # takes a line about something that is left out
@@ -234,7 +234,7 @@ def read_picture(path: Path, say: Say) -> Picture | None:
 
 @dataclass(frozen=True)
 class Described:
-    """What a config or a checkpoint's header says; the last three are of a checkpoint alone."""
+    """What a config or a checkpoint's header says; the last five are of a checkpoint alone."""
 
     model: Module = NOTHING
     data: Data = UNKNOWN
@@ -245,6 +245,8 @@ class Described:
     global_step: Count | None = None
     parameters: int | None = None
     palette: Any = None
+    began: Began | None = None
+    knows_beginning: bool = False  # else `began` of None says nothing
 
 
 def read_config(path: Path) -> Described | None:
@@ -270,6 +272,8 @@ def read_header(path: Path) -> Described:
         "model": header.get("model"),
         "data": data_of(header),
         "global_step": content.get("global_step"),
+        "began": header.get("began"),
+        "knows_beginning": "began" in header,
         "parameters": sum(value.numel() for name, value in state.items() if not name.endswith(NOT_TRAINED)) or None,
         "palette": None if palette is None else check_colors(palette, f"{path}: its palette"),
     }
@@ -296,7 +300,10 @@ def describe(path: Path, config: Described, saved: Described, say: Say) -> dict[
         raise UserError(f"run {path}: it is of no class of igpt.modules; give the folder of a run of igpt fit")
     ours, theirs = config.model.init_args, saved.model.init_args
     given = replace(ours, **{name: value for name, value in vars(theirs).items() if value is not None})
+    start = ours.pretrained or ours.start_from or (ours.generative.init_args.start_from if ours.generative else None)
+    began = saved.began or (Began(start) if start else None)
     common = {
+        "began": began,
         "objective": objective,
         "data": config.data if saved.data == UNKNOWN else saved.data,
         "learning_rate": given.learning_rate,
@@ -309,15 +316,14 @@ def describe(path: Path, config: Described, saved: Described, say: Say) -> dict[
     }
     if objective != "Joint":
         return {**common, "core": objective, "network": given.transformer, "order": given.order or "raster"}
-    held, start = given.generative, ours.pretrained or ""
-    if held is None and os.path.isfile(start):
-        begun = attempt(partial(read_header, Path(start)), start, IGPTS, say, None)
-        held = begun.model if begun else None
+    held = given.generative
+    if held is None and start and os.path.isfile(start):
+        source = attempt(partial(read_header, Path(start)), start, IGPTS, say, None)
+        held = source.model if source else None
     held = held or NOTHING
     core = held.objective or "unknown"
-    origin = core if start else None
-    if ours.generative and not start and not config.ckpt_path:  # a resumed run's config does not tell where it began
-        origin = core if ours.generative.init_args.start_from else "scratch"
+    told = saved.knows_beginning or (ours.generative and not config.ckpt_path)  # a resumed run's config does not tell
+    origin = core if began else "scratch" if told else None
     best = os.path.exists(path / "checkpoints" / "best.ckpt")
     return {
         **common,

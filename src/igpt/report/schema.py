@@ -211,6 +211,26 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """How often images of class i (rows) were taken for class j."""
+
+    classes: list[str]
+    counts: list[list[Count]]
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.counts) for row in self.counts):
+            raise ValueError("field 'confusion.counts' is not square")
+
+
+@dataclass(frozen=True)
+class Began:
+    """The checkpoint whose weights a training began with."""
+
+    checkpoint: str
+    step: Count | None = None
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images."""
 
@@ -230,6 +250,7 @@ class Score:
     model: dict[str, Any] = field(default_factory=dict)
     data: Data | None = None
     likelihood: Likelihood | None = None
+    confusion: Confusion | None = None
     precision: str | None = None
     command: str | None = None
     limit_batches: Any = None
@@ -281,6 +302,7 @@ class Run:
     core: str  # AR or BERT: the objective itself, or what Joint holds
     data: Data  # trained on; of an imported run, whose files do not tell, last tested on
     origin: str | None = None  # of Joint: AR or BERT (from a checkpoint), scratch, or None where no file tells
+    began: Began | None = None  # None: with new weights, or not known
     weight: float | None = None  # of L_GEN in Joint
     network: Network | None = None
     parameters: int | None = None
@@ -318,19 +340,20 @@ class Run:
         whole = [score for score in self.scores if score.limit_batches is None]
         return [score for score in whole if score.data is None or score.data.label == self.data.label]
 
-    def tested(self, metric: str) -> float | None:
-        """A metric on the test split.
-
-        From the test on the run's own data that was evaluated as its config says, of best.ckpt where there is one, else
-        of the last step; of several the latest. Without any test in scores.json, the last that the events hold.
+    @property
+    def test(self) -> Score | None:
+        """The test that stands for the run, on its own data: evaluated as its config says, of best.ckpt where there is
+        one, else of the last step; of several the latest.
         """
 
         def rank(score: Score) -> tuple[bool, bool, int]:
             return score.evaluation == self.evaluation, "best" in score.checkpoint, score.step or 0
 
-        if tests := [score for score in self.own_scores if score.verb == "test"]:
-            return max(reversed(tests), key=rank).metrics.get(f"test/{metric}")
-        return self.events.tested.get(f"test/{metric}")
+        return max((score for score in reversed(self.own_scores) if score.verb == "test"), key=rank, default=None)
+
+    def tested(self, metric: str) -> float | None:
+        """A metric of that test; without any in scores.json, the last that the events hold."""
+        return (self.test.metrics if self.test else self.events.tested).get(f"test/{metric}")
 
     def curve(self, tag: str) -> list[Point]:
         """Points of a tag; empty where there are none."""

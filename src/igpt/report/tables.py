@@ -91,10 +91,26 @@ def networks(runs: list[Run]) -> Table | None:
     """Seed and shape of every run."""
     rows = (
         (run.name, plain(run.seed), shape(run.network) + (f", {run.network.n_heads} heads" if run.network else ""),
-         run.parameters)
+         run.parameters, beginning(run))
         for run in runs
     )  # fmt: skip
-    return table("Run|>Seed|Network|>Parameters", rows, title="Networks")
+    return table("Run|>Seed|Network|>Parameters|Began with", rows, title="Networks")
+
+
+def beginning(run: Run) -> str | None:
+    """The checkpoint that a run began with, or new weights; None where no file tells."""
+    if run.began:
+        return f"{run.began.checkpoint}{'' if run.began.step is None else f', step {run.began.step:,}'}"
+    return "new weights" if run.origin == "scratch" or (run.objective != "Joint" and run.steps) else None
+
+
+def descent(run: Run) -> str:
+    """The kind of a run, and of which run it is a continuation."""
+    if run.began is None:
+        return kind_of(run).name
+    path, step = Path(run.began.checkpoint), run.began.step
+    source = path.parents[1].name if path.parent.name == "checkpoints" else path.name
+    return f"{kind_of(run).name}, from {source}" + ("" if step is None else f" at step {step:,}")
 
 
 def untestable(findings: Sequence[Any]) -> Table | None:
@@ -112,7 +128,7 @@ def summary_row(run: Run) -> list[object]:
     losses = [run.tested(tag), val, final(run.curve(f"train/{tag}"), LAST_VALUES)]
     return [
         run.name,
-        kind_of(run).name,
+        descent(run),
         run.data.label,
         plain(best.layer) if best else None,
         f"{share(best.test_accuracy)}{on}" if best else None,
