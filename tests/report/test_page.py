@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Pil
 
 from igpt.report import figures, tables
+from igpt.report.findings import CANNOT, NO_DATA
 from igpt.report.page import Commands, Section, markdown, page, sections
 from igpt.report.published import PUBLISHED
 from igpt.report.reading import gather, gather_all
@@ -269,6 +270,14 @@ def test_claims_without_figures_are_one_list_with_what_it_takes():
     assert "BERT is behind AR on linear probes" in listed
     assert "needs a probed AR run and a probed BERT run" in listed
     assert "The best features lie in the middle of the network" in text[: text.index("Not testable yet")]
+
+
+def test_a_verdict_says_no_data_where_there_are_none_and_cannot_be_told_where_they_are_too_near():
+    few, near = traced("few", [2.0, 1.5], [0.5, 0.7]), run("near", "BERT", accuracies=[0.9] * 7)
+    reader = Reader(page("t", "s", sections([few, near])))
+    badges = [text for text in reader.text if text in (CANNOT, NO_DATA)]
+    assert sorted(badges) == ["cannot be told", "no data"]
+    assert "not seen: cannot be told" not in "".join(reader.text)
 
 
 def test_loss_and_features_come_before_the_findings():

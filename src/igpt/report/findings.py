@@ -33,7 +33,7 @@ from igpt.report.comparing import (
 )
 from igpt.report.schema import LayerScore, Run
 
-SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "not seen: cannot be told from these runs"
+SEEN, NOT_SEEN, CANNOT, NO_DATA = "seen", "not seen", "cannot be told", "no data"
 FEWEST = 4  # checkpoints: of 3, even the perfect order comes about by chance once in 6
 LIKELY = 0.05
 RECIPES = "of several recipes (steps, rate, batch) of one side, the one with the best validation accuracy stands for it"
@@ -80,7 +80,9 @@ class Difference(NamedTuple):
     @property
     def verdict(self) -> str:
         """Whether the difference is positive, beyond its error; one that the error covers cannot be told."""
-        if self.error is None or not abs(self.value) > self.error:
+        if self.error is None:
+            return NO_DATA if self.value else CANNOT
+        if not abs(self.value) > self.error:
             return CANNOT
         return SEEN if self.value > 0 else NOT_SEEN
 
@@ -158,7 +160,7 @@ def middle_layers(runs: list[Run]) -> Finding:
     evidence = []
     for (name, data), members in kinds.items():
         pairs = [pair for run in members if (pair := inside_outside(run))]
-        text, verdict = "layers inside and outside the middle half were not both probed", CANNOT
+        text, verdict = "layers inside and outside the middle half were not both probed", NO_DATA
         if len(pairs) == len(members):
             sides = [[pair[side].test_accuracy for pair in pairs] for side in (0, 1)]
             gap = difference(sides, images_tested(members, data), paired=True)
@@ -209,7 +211,7 @@ def lower_loss(runs: list[Run]) -> Finding:
         "Spearman's rank correlation of validation loss and best-layer accuracy over those of a run's checkpoints that "
         "were probed in the same way (method, features, data) as the last. Seen where it is negative and at most "
         f"{100 * LIKELY:.0f} % of all orders give one as low; not seen where the same holds of the opposite; fewer "
-        f"than {FEWEST} checkpoints cannot tell. Both also improve with training as such.",
+        f"than {FEWEST} checkpoints are no data to tell by. Both also improve with training as such.",
         "no pre-training run has a probed checkpoint with a validation loss; probe several with igpt probe",
         evidence,
     )
@@ -219,11 +221,11 @@ def correlation(losses: list[float], accuracies: list[float]) -> tuple[str, str]
     """Numbers and verdict for the checkpoints of one run."""
     rho = spearman(losses, accuracies)
     if rho is None:
-        return "all losses or all accuracies are equal" if len(losses) > 1 else "one checkpoint", CANNOT
+        return ("all losses or all accuracies are equal", CANNOT) if len(losses) > 1 else ("one checkpoint", NO_DATA)
     falling = chance_of_falling(losses, accuracies)
     rising = chance_of_falling(losses, [-value for value in accuracies])
-    told = len(losses) >= FEWEST and min(falling, rising) <= LIKELY
-    verdict = CANNOT if not told else SEEN if falling <= rising else NOT_SEEN
+    told = SEEN if falling <= rising else NOT_SEEN
+    verdict = NO_DATA if len(losses) < FEWEST else CANNOT if min(falling, rising) > LIKELY else told
     return f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low", verdict
 
 

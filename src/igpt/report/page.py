@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from igpt.report import figures, tables
 from igpt.report.figures import Image
-from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, Finding, all_findings
+from igpt.report.findings import CANNOT, NO_DATA, NOT_SEEN, SEEN, Finding, all_findings
 from igpt.report.schema import Run
 from igpt.report.tables import Table
 from igpt.system import in_one_line
@@ -115,8 +115,8 @@ def render(template: str, **given: object) -> str:
         "kind": lambda item: type(item).__name__,
         "one_line": in_one_line,
     }
-    verdicts = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}
-    return environment.get_template(template).render(verdicts=verdicts, cannot=CANNOT, **given)
+    verdicts = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open", NO_DATA: "open"}
+    return environment.get_template(template).render(verdicts=verdicts, **given)
 
 
 def fence(lines: list[str], language: str = "") -> str:
