@@ -103,7 +103,7 @@ def test_every_section_is_linked_and_every_link_has_its_section(content):
 def test_what_comes_from_files_is_escaped_everywhere():
     hostile = [
         Section(HOSTILE, [Table([HOSTILE, f"${HOSTILE}"], [[HOSTILE, HOSTILE]], HOSTILE, HOSTILE),
-                          Table(["a"], [[HOSTILE]], title="Every layer"),
+                          Table(["a"], [[HOSTILE]], title="Every layer", folded=True),
                           Commands(HOSTILE, [HOSTILE, "```"]), HOSTILE]),
     ]  # fmt: skip
     text = page(HOSTILE, HOSTILE, hostile)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igpt.checkpoints import read_probe_record
 from igpt.data import sampling_error
 from igpt.probing.methods import METHODS, MethodResults
 from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
@@ -120,20 +121,6 @@ class ProbeReport:
 NOTHING = ProbeReport({"earlier_commands": []})
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Content of a probe.json; one of versions that knew one method or one kind of features gets today's form.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError or AttributeError: it cannot be read, or is none.
-    """
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    methods, method = found.get("methods", {}), found["method"]
-    known = {"methods": methods if method in methods else {**methods, method: found}}
-    if isinstance(found.get("features"), str):
-        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
-    return found | known
-
-
 def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]) -> ProbeReport | None:
     """The report in `out`, if it is whole and can be kept beside what is `asked` for.
 
@@ -141,7 +128,7 @@ def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]
     its own command too.
     """
     try:
-        found = read_results(out / RECORD)
+        found = read_probe_record(out / RECORD)
         found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image as Pil
+from torch.nn import functional as F
 
 from igpt.data import decode_rgb, draw_confusion, sampling_error
 from igpt.palette import Palette
 from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
-from igpt.report.schema import Confusion, Point, Run, Score
+from igpt.report.schema import Point, Run
 from igpt.system import percent
 
 WIDTH, HEIGHT = 5.4, 3.4  # inches without the legend; letters stay readable on a phone
@@ -22,9 +23,15 @@ POINTS = 300  # of a curve, so that long runs do not make large files
 COLORS = ("#2b6cb0", "#c2571a", "#2f855a", "#a0307c", "#6546b8", "#0e7c94", "#8a6a12", "#5b6675")
 MARKS = "os^Dv*PX<>"
 INK = "#333d4b"
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+SETTINGS = {
+    **dict.fromkeys(INKED, INK), "axes.grid": True, "grid.color": "#dfe4ea", "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "svg.hashsalt": "igpt", "font.size": 10, "legend.frameon": False,
+}  # fmt: skip
 BUDGET = 2_500_000  # bytes of all samples and completions together, so that the page stays below 5 MB
 COLUMNS, WIDE = 32, 576  # colours in a row of the palette's picture, and its width in pixels at most
-LUMA = (0.299, 0.587, 0.114)
+LUMA = torch.tensor((0.299, 0.587, 0.114))
 
 
 class Image(NamedTuple):
@@ -44,13 +51,8 @@ def chart(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings: dict[Any, Any] = dict.fromkeys(inked, INK)
-    settings |= {"axes.grid": True, "grid.color": "#dfe4ea", "grid.linewidth": 0.7, "axes.axisbelow": True}
-    settings |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8}
-    settings |= {"svg.hashsalt": "igpt", "font.size": 10, "legend.frameon": False}
     buffer = io.BytesIO()
-    with rc_context(settings):
+    with rc_context(SETTINGS):  # type: ignore[arg-type]
         figure = Figure(layout="constrained")
         axes = figure.subplots()
         draw(axes)
@@ -71,10 +73,9 @@ def plain(text: str) -> str:
 
 def styles(runs: list[Run]) -> dict[Kind, dict[str, Any]]:
     """Colour, mark and legend entry of every kind; AR and BERT keep their colours whatever else is there."""
-    groups = group(runs)
+    groups, found = group(runs), {}
     free = cycle(zip(COLORS[2:], MARKS[2:], strict=False))
     fixed = dict(zip(CORES, zip(COLORS, MARKS, strict=False), strict=False))
-    found = {}
     for kind, name in labels(groups).items():
         color, mark = fixed.pop(kind.objective) if kind.objective in fixed else next(free)
         of = groups[kind]
@@ -87,8 +88,8 @@ def thinned(points: list[Point], most: int) -> list[Point]:
     """At most `most` points: means of as many runs of neighbours, each at its last step."""
     if len(points) <= most:
         return points
-    edges = [round(index * len(points) / most) for index in range(most + 1)]
-    groups = [points[first:last] for first, last in pairwise(edges)]
+    edges = pairwise(round(index * len(points) / most) for index in range(most + 1))
+    groups = [points[first:last] for first, last in edges]
     return [Point(part[-1].step, fmean(point.value for point in part)) for part in groups]
 
 
@@ -131,14 +132,13 @@ def layer_curves(runs: list[Run]) -> list[Image]:
 
 def layer_figure(runs: list[Run], method: str) -> Image:
     """Accuracy against layer under one method."""
-    results = [(run, run.probe.methods[method]) for run in runs if run.probe]
+    results = [(run, run.probe.images.get("test"), run.probe.methods[method]) for run in runs if run.probe]
 
     def draw(axes: Any) -> None:
         style = styles(runs)
-        for run, result in results:
+        for run, images, result in results:
             of = style[kind_of(run)]
             scores = sorted((score.layer or 0, 100 * score.test_accuracy) for score in result.layers)
-            images = run.probe.images.get("test") if run.probe else None
             bars = [100 * sampling_error(score / 100, images) for _, score in scores] if images else None
             axes.errorbar(*zip(*scores, strict=True), yerr=bars, capsize=2, **of)
             ring = {"s": 120, "facecolors": "none", "edgecolors": of["color"], "linewidths": 1.5}
@@ -149,8 +149,8 @@ def layer_figure(runs: list[Run], method: str) -> Image:
         axes.set(xlabel="layer (0: input of the first block)", ylabel="test accuracy, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    best = [(run.name, r.best_layer, 100 * r.best.test_accuracy) for run, r in results]
-    parts = [f"{name} is best at layer {layer} with {value:.1f} %" for name, layer, value in best]
+    parts = [f"{run.name} is best at layer {of.best_layer} with {percent(of.best.test_accuracy)}"
+             for run, _, of in results]  # fmt: skip
     caption = (
         "Last probed checkpoint of each run. The ring marks the layer that validation chose; bars are standard errors."
     )
@@ -160,11 +160,8 @@ def layer_figure(runs: list[Run], method: str) -> Image:
 
 def loss_against_accuracy(runs: list[Run]) -> Image | None:
     """Validation loss against best-layer accuracy over the checkpoints of each run (figure 3 of the paper)."""
-    traces = [
-        (run, [(loss, 100 * probe.result.best.test_accuracy) for probe, loss in known])
-        for run in runs
-        if (known := trace(run))
-    ]
+    known = [(run, trace(run)) for run in runs]
+    traces = [(run, [(loss, 100 * probe.result.best.test_accuracy) for probe, loss in of]) for run, of in known if of]
     if not any(len(points) > 1 for _, points in traces):
         return None
 
@@ -213,21 +210,19 @@ def objectives(runs: list[Run]) -> Image | None:
 
 
 def confusions(runs: list[Run]) -> list[Image]:
-    """Which class was taken for which, for every fine-tuned run whose test kept it."""
-    return [confusion_figure(run.name, run.test, run.test.confusion) for run in runs if run.test and run.test.confusion]
-
-
-def confusion_figure(name: str, score: Score, found: Confusion) -> Image:
-    """One confusion matrix, in per cent of each true class; in words, what happens most often."""
-    counts = torch.tensor(found.counts)
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    wrong = [(float(shares[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j]
-    names = found.classes if len(found.classes) == len(counts) else list(map(str, range(len(counts))))
-    most = [f"{names[i]} taken for {names[j]} in {percent(value)}" for value, i, j in sorted(wrong, reverse=True)]
-    about = f"Confusion of classes of {name}, {score.checkpoint} at step {score.step}"
-    caption = "Rows: true classes of the test images; columns: what they were taken for, in per cent of the row."
-    draw = partial(draw_confusion, counts=counts, names=found.classes)
-    return chart(f"Confusion of {name}", draw, about, most or ["every image is right"], caption, height=WIDTH)
+    """Which class was taken for which, in per cent of each true class, for every fine-tuned run whose test kept it."""
+    images = []
+    for run, test, found in ((run, run.test, run.test.confusion) for run in runs if run.test and run.test.confusion):
+        counts = torch.tensor(found.counts)
+        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        wrong = sorted(((float(shares[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j), reverse=True)
+        names = found.classes if len(found.classes) == len(counts) else list(map(str, range(len(counts))))
+        most = [f"{names[i]} taken for {names[j]} in {percent(value)}" for value, i, j in wrong]
+        about = f"Confusion of classes of {run.name}, {test.checkpoint} at step {test.step}"
+        caption = "Rows: true classes of the test images; columns: what they were taken for, in per cent of the row."
+        draw = partial(draw_confusion, counts=counts, names=names)
+        images.append(chart(f"Confusion of {run.name}", draw, about, most or ["every image is right"], caption, WIDTH))
+    return images
 
 
 def palettes(runs: list[Run]) -> list[Image]:
@@ -236,23 +231,18 @@ def palettes(runs: list[Run]) -> list[Image]:
     for run in runs:
         if run.palette is not None:
             owners.setdefault(Palette(run.palette).sha256, []).append(run)
-    found = []
+    images = []
     for members in owners.values():
-        assert members[0].palette is not None
-        rgb = Palette(members[0].palette).rgb()
+        rgb = Palette(members[0].palette).rgb()  # type: ignore[arg-type]
         columns = min(COLUMNS, len(rgb))
-        rows = -(-len(rgb) // columns)
+        rows, side = -(-len(rgb) // columns), WIDE // columns
         canvas = torch.zeros(rows * columns, 4, dtype=torch.uint8)
-        canvas[: len(rgb), :3], canvas[: len(rgb), 3] = (
-            rgb[(rgb.float() @ torch.tensor(LUMA)).argsort(stable=True)],
-            255,
-        )
-        side = WIDE // columns
-        size = (columns * side, rows * min(side, WIDE // 12))
-        picture = Pil.fromarray(canvas.view(rows, columns, 4).numpy(), "RGBA").resize(size, Pil.Resampling.NEAREST)
+        canvas[: len(rgb)] = F.pad(rgb[(rgb.float() @ LUMA).argsort(stable=True)], (0, 1), value=255)
+        picture = Pil.fromarray(canvas.view(rows, columns, 4).numpy(), "RGBA")
+        picture = picture.resize((columns * side, rows * min(side, WIDE // 12)), Pil.Resampling.NEAREST)
         names, about = ", ".join(run.name for run in members), f"{len(rgb)} colours by lightness"
-        found.append(Image("Palette", png(picture), f"Palette of {names}: {about}", f"{about}; {names}"))
-    return found
+        images.append(Image("Palette", png(picture), f"Palette of {names}: {about}", f"{about}; {names}"))
+    return images
 
 
 def png(picture: Pil.Image) -> bytes:
@@ -264,18 +254,13 @@ def png(picture: Pil.Image) -> bytes:
 
 def drawings(runs: list[Run]) -> list[Image]:
     """Samples, then completions, runs beside each other, within a budget; a file of the run goes before the events."""
-    found = [
-        (f"{name.capitalize()} of {run.name}", run.core, picture)
-        for name in ("samples", "completions")
-        for run in runs
-        if (picture := run.pictures.get(name) or run.events.pictures.get(name))
-    ]
+    having = [(run, {**run.events.pictures, **run.pictures}) for run in runs]
+    found = [(name, run, of[name]) for name in ("samples", "completions") for run, of in having if name in of]
     images = []
-    for title, core, picture in found:
+    for name, run, picture in found:
         shown = decode_rgb(io.BytesIO(picture.content))
-        content = png(shown)
-        while len(content) > BUDGET // len(found) and min(shown.size) > 1:
+        while len(content := png(shown)) > BUDGET // len(found) and min(shown.size) > 1:
             shown = shown.resize([max(1, side * 2 // 3) for side in shown.size], Pil.Resampling.BOX)
-            content = png(shown)
-        images.append(Image(title, content, title, f"{core}; {picture.origin}"))
+        title = f"{name.capitalize()} of {run.name}"
+        images.append(Image(title, content, title, f"{run.core}; {picture.origin}"))
     return images

@@ -21,18 +21,15 @@ class Commands(NamedTuple):
     lines: list[str]
 
 
-Item = Table | Image | Commands | Finding | str  # str: a paragraph
-
-
 class Section(NamedTuple):
-    """A heading with what stands under it, or one sentence where there is nothing."""
+    """A heading with what stands under it (a text is a paragraph), or one sentence where there is nothing."""
 
     title: str
-    items: Sequence[Item | None] = ()
+    items: Sequence[Table | Image | Commands | Finding | str | None] = ()
     nothing: str = ""
 
     @property
-    def found(self) -> list[Item]:
+    def found(self) -> list[Table | Image | Commands | Finding | str]:
         """What there is to show."""
         return [item for item in self.items if item is not None] or [self.nothing]
 
@@ -50,19 +47,17 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
         "stated with it. A verdict holds for these runs; it neither confirms nor refutes the paper's models and data."
     )
     unread = ["All that could be read is on this page. These could not:", *left_out]
-    features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs),
-                *figures.confusions(runs)]  # fmt: skip
+    features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs)]
     protocols = (tables.probes, tables.fine_tuned, tables.published, tables.context, tables.losses_and_probes,
                  tables.all_layers, tables.moved_aside)  # fmt: skip
-    pictures = [*figures.palettes(runs), *figures.drawings(runs)]
     judged, open_ = ([one for one in all_findings(runs) if bool(one.evidence) == has] for has in (True, False))
     likelihood = "Generation: exact likelihood of the test images"
     return [
         Section("Runs", [tables.summary(runs), tables.networks(runs), tables.data_sets(runs)]),
         *([Section("Left out", unread)] if left_out else []),
         Section("Loss", figures.loss_curves(runs), "No events of training were found."),
-        Section("Features", features, "No probe.json was found."),
-        Section("Palette and pictures", pictures, "No pictures were found."),
+        Section("Features", [*features, *figures.confusions(runs)], "No probe.json was found."),
+        Section("Palette and pictures", [*figures.palettes(runs), *figures.drawings(runs)], "No pictures were found."),
         Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
         Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
@@ -77,9 +72,8 @@ def commands(runs: list[Run]) -> list[Commands]:
     found = []
     for run in runs:
         lines = [*run.commands, *(score.command for score in run.scores), *(probe.command for probe in run.probes)]
-        if kept := list(dict.fromkeys(line for line in lines if line)):
-            found.append(Commands(run.name, kept))
-    return found
+        found.append(Commands(run.name, list(dict.fromkeys(line for line in lines if line))))
+    return [one for one in found if one.lines]
 
 
 def page(title: str, subtitle: str, content: list[Section]) -> str:
