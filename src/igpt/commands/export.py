@@ -17,7 +17,7 @@ from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_check
 from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
 from igpt.model import TransformerConfig
 from igpt.modules import check_room, class_names_of, step_of
-from igpt.report import Facts, model_card
+from igpt.report import model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
 CHECKPOINT = "model.ckpt"
@@ -69,7 +69,7 @@ def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "c
     if Path(out).is_dir():
         check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
-    card = model_card(Facts.of(ckpt, contents.header, contents.core, format))  # before the weights are taken apart
+    card = model_card(ckpt, contents.header, contents.core, format)  # before the weights are taken apart
     files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":

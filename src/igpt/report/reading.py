@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +28,7 @@ NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "ve
 NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
 MOVED = re.compile(r"\.\d+$")  # what a folder's name ends in that a later probe moved aside
 SHOWN = ("samples", "completions")
+REDRAW = "draw it again or remove it"
 NO_FOLDER = "there is no such folder; give the folder of a run, such as runs/digits_ar"
 
 
@@ -37,16 +37,16 @@ def warn(line: str) -> None:
     complain(f"igpt: warning: left out: {in_one_line(line)}")
 
 
-def attempt(read: Callable[[], T], place: object, remedy: str, say: Say) -> T | None:
-    """What a reader returns; where its file is not whole, None, and a line about it is said."""
+def attempt(read: Callable[[Path], T], path: Path, remedy: str, say: Say) -> T | None:
+    """What a reader returns; None where there is no file, and where it is not whole: then a line about it is said."""
     try:
-        return read()
+        return read(path) if os.path.lexists(path) else None
     except UserError as error:
         say(str(error))
     except OSError as error:
-        say(f"{place} cannot be read ({error.strerror}); {remedy}")
+        say(f"{path} cannot be read ({error.strerror}); {remedy}")
     except (ValueError, TypeError, LookupError, AttributeError, BadImageError, yaml.YAMLError):
-        say(f"{place} is not as igpt writes it; {remedy}")
+        say(f"{path} is not as igpt writes it; {remedy}")
     return None
 
 
@@ -80,27 +80,27 @@ def read_probes(folder: Path, say: Say, aside: bool = False) -> list[Probe]:
     files = sorted((path for path in found if bool(MOVED.search(path.parent.name)) == aside), key=natural)
     if not aside:
         files = [path for path in files if path.parent.parent != folder] + [*folder.glob("probe/probe.json")]
+
+    def read(path: Path) -> Probe:
+        record = read_probe_record(path)
+        probe: Probe = load(Probe, record | {"data": data_of(record), "folder": path.parent})
+        return probe
+
     remedy = "make it again with 'igpt probe', or move it away"
-    return [probe for path in files if (probe := attempt(partial(read_probe, path), path, remedy, say))]
-
-
-def read_probe(path: Path) -> Probe:
-    """One probe.json."""
-    record = read_probe_record(path)
-    probe: Probe = load(Probe, {**record, "data": data_of(record), "folder": path.parent})
-    return probe
+    return [probe for path in files if (probe := attempt(read, path, remedy, say))]
 
 
 def read_scores(path: Path, say: Say) -> list[Score]:
     """The entries of scores.json; none where there is no such file, or it cannot be read."""
 
-    def read() -> list[Score]:
-        entries = load(list[dict[str, Any]], json.loads(path.read_text(encoding="utf-8")))
-        known = (e | {"data": data_of(e) if e.get("data") else None, "checkpoint": Path(e.get("checkpoint") or "").name}
-                 for e in entries)  # fmt: skip
-        return [load(Score, entry) for entry in known]
+    def read(path: Path) -> list[Score]:
+        entries: list[dict[str, Any]] = load(list[dict[str, Any]], json.loads(path.read_text(encoding="utf-8")))
+        for entry in entries:
+            entry["data"] = data_of(entry) if entry.get("data") else None
+            entry["checkpoint"] = Path(entry.get("checkpoint", "")).name
+        return [load(Score, entry) for entry in entries]
 
-    return attempt(read, path, "make it again with 'igpt test', or move it away", say) or [] if path.exists() else []
+    return attempt(read, path, "make it again with 'igpt test', or move it away", say) or []
 
 
 def read_events(folder: Path, say: Say) -> Events:
@@ -156,26 +156,21 @@ def read_file(path: Path, say: Say) -> tuple[dict[str, list[Point]], dict[str, P
 
 def read_commands(folder: Path, say: Say) -> list[str]:
     """The command lines in commands.txt; none where there is no such file."""
-    path = folder / "commands.txt"
-    text = attempt(partial(path.read_text, "utf-8", "replace"), path, "move it away", say) if path.exists() else ""
-    return [line.strip() for line in (text or "").split("\n") if line.strip()]
+    text = attempt(lambda path: path.read_text("utf-8", "replace"), folder / "commands.txt", "move it away", say) or ""
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def read_picture(path: Path, say: Say) -> Picture | None:
-    """A picture that `igpt sample` drew beside the run, if a decoder reads it."""
-
-    def read() -> Picture:
-        content = path.read_bytes()
-        decode_rgb(io.BytesIO(content))
-        return Picture(content, path.name)
-
-    return attempt(read, path, "draw it again or remove it", say) if path.exists() else None
+def read_picture(path: Path) -> Picture:
+    """A picture that `igpt sample` drew beside the run, once a decoder has read it."""
+    picture = Picture(path.read_bytes(), path.name)
+    decode_rgb(io.BytesIO(picture.content))
+    return picture
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.yaml says; nothing where there is none."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if content.keys() and not {"model", "data"} <= content.keys():
+    """What config.yaml says."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not {"model", "data"} <= content.keys():
         raise ValueError
     return content
 
@@ -196,7 +191,7 @@ def read_saved(folder: Path, say: Say) -> dict[str, Any]:
     """What the newest checkpoint that can be read says; nothing where there is none."""
     last, steps = folder / LAST, saved_steps(folder).values()
     files = [*([last] if os.path.lexists(last) else []), *(path for path in steps if not same_file(path, last))]
-    found = (attempt(partial(read_header, path), path, "use a file that igpt wrote", say) for path in files)
+    found = (attempt(read_header, path, "use a file that igpt wrote", say) for path in files)
     return next((saved for saved in found if saved), {})
 
 
@@ -214,8 +209,8 @@ def describe(path: Path, config: dict[str, Any], saved: dict[str, Any], say: Say
     start = own.get("pretrained") or own.get("start_from")
     start = start or ((own.get("generative") or {}).get("init_args") or {}).get("start_from")
     held = args.get("generative") if objective == "Joint" else spec
-    if held is None and start and Path(start).is_file():
-        held = (attempt(partial(read_header, Path(start)), start, "use a file that igpt wrote", say) or {}).get("model")
+    if held is None and start:
+        held = (attempt(read_header, Path(start), "use a file that igpt wrote", say) or {}).get("model")
     inner = (held or {}).get("init_args") or {}
     core, began = objective_of(held or {}) or "unknown", saved.get("began") or (start and {"checkpoint": start}) or None
     trainer, seed, data = config.get("trainer") or {}, config.get("seed_everything"), data_of(saved)
@@ -261,11 +256,11 @@ def gather(folder: str, say: Say = warn) -> Run:
     if not path.is_dir():
         raise UserError(f"run {folder}: {NO_FOLDER}")
     file, remedy = path / "config.yaml", "put back the file that igpt fit wrote"
-    config, saved = attempt(partial(read_config, file), file, remedy, say) or {}, read_saved(path / "checkpoints", say)
+    config, saved = attempt(read_config, file, remedy, say) or {}, read_saved(path / "checkpoints", say)
     if not config and not saved:
         why = "holds neither config.yaml nor checkpoints that can be read; give the folder of a run of igpt fit"
         raise UserError(f"run {folder} {why}")
-    run = attempt(partial(describe, path, config, saved, say), file, remedy, say) or describe(path, {}, saved, say)
+    run = attempt(lambda _: describe(path, config, saved, say), file, remedy, say) or describe(path, {}, saved, say)
     scores, events = read_scores(path / "scores.json", say), read_events(path, say)
     if (path / "scores.json").exists():  # it alone tells on which data the tests were whose figures events hold
         events = replace(events, tested={})
@@ -279,7 +274,7 @@ def gather(folder: str, say: Say = warn) -> Run:
         probes=[probes[step] for step in sorted(probes)],
         aside=read_probes(path, say, aside=True),
         scores=scores,
-        pictures={name: drawn for name in SHOWN if (drawn := read_picture(path / f"{name}.png", say))},
+        pictures={name: drawn for name in SHOWN if (drawn := attempt(read_picture, path / f"{name}.png", REDRAW, say))},
         commands=read_commands(path, say),
         steps_saved=sorted(saved_steps(path / "checkpoints")),
     )
@@ -301,15 +296,14 @@ def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
     """
     if not folders:
         raise UserError("no run is named; give folders of runs, such as: igpt report runs/digits_ar --out report.html")
-    places: dict[str, str] = {}
-    for given in map(Path, folders):
-        for folder in (not is_run(given) and runs_in(given)) or [given]:
-            if not os.path.lexists(folder):
-                raise UserError(f"run {folder}: {NO_FOLDER}")
-            places.setdefault(os.path.realpath(folder), str(folder))
+    named = [one for given in map(Path, folders) for one in (not is_run(given) and runs_in(given)) or [given]]
+    if gone := [folder for folder in named if not os.path.lexists(folder)]:
+        raise UserError(f"run {gone[0]}: {NO_FOLDER}")
+    places = {os.path.realpath(folder): folder for folder in reversed(named)}
     if len(places) == 1:
-        return told_apart([gather(next(iter(places.values())), say)])
-    runs = [run for folder in places.values() if (run := attempt(partial(gather, folder, say), folder, "", say))]
+        return told_apart([gather(str(named[0]), say)])
+    kept = [folder for folder in named if places[os.path.realpath(folder)] is folder]
+    runs = [run for folder in kept if (run := attempt(lambda path: gather(str(path), say), folder, "", say))]
     if not runs:
         raise UserError(f"none of these {len(places)} folders holds a run; give folders such as runs/digits_ar")
     names = Counter(run.name for run in runs)
