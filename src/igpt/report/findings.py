@@ -188,8 +188,7 @@ def lower_loss(runs: list[Run]) -> Iterator[Evidence]:
     """Rank correlation of loss and accuracy over the checkpoints of each pre-training run."""
     for run in runs:
         if known := trace(run):
-            losses, accuracies = [loss for _, loss in known], [probe.result.best.test_accuracy for probe, _ in known]
-            text, verdict = correlation(losses, accuracies)
+            text, verdict = correlation([loss for _, loss in known], [p.result.best.test_accuracy for p, _ in known])
             others = len(run.probes) - len(known)
             left_out = f"; left out, without a loss or not probed as the last one: {others}" if others else ""
             checkpoints = f"{len(known)} checkpoint{'s' if len(known) > 1 else ''} of a single run"
@@ -230,8 +229,9 @@ def probes_behind(runs: list[Run]) -> Iterator[Evidence]:
     method, probed = probed_sides(runs)
     for (data, network), of in both(probed).items():
         gap = ar_minus_bert(of, images_tested(runs, data))
-        text = unlike(of) or f"AR minus BERT, {method}, best layer: {gap.text()}"
-        verdict = CANNOT if unlike(of) else gap.verdict
+        text, verdict = f"AR minus BERT, {method}, best layer: {gap.text()}", gap.verdict
+        if reason := unlike(of):
+            text, verdict = reason, CANNOT
         yield Evidence(f"{data}; {shape(network)}", text, count(of["AR"].runs, of["BERT"].runs), verdict)
 
 

@@ -69,11 +69,9 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
 
 def commands(runs: list[Run]) -> list[Commands]:
     """The command lines that made each run and its figures, in the order in which they are found, each once."""
-    found = []
-    for run in runs:
-        lines = [*run.commands, *(score.command for score in run.scores), *(probe.command for probe in run.probes)]
-        found.append(Commands(run.name, list(dict.fromkeys(line for line in lines if line))))
-    return [one for one in found if one.lines]
+    found = [(run.name, [*run.commands, *(score.command for score in run.scores), *(p.command for p in run.probes)])
+             for run in runs]  # fmt: skip
+    return [Commands(name, kept) for name, lines in found if (kept := list(dict.fromkeys(filter(None, lines))))]
 
 
 def page(title: str, subtitle: str, content: list[Section]) -> str:

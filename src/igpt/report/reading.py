@@ -299,12 +299,13 @@ def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
     named = [one for given in map(Path, folders) for one in (not is_run(given) and runs_in(given)) or [given]]
     if gone := [folder for folder in named if not os.path.lexists(folder)]:
         raise UserError(f"run {gone[0]}: {NO_FOLDER}")
-    places = {os.path.realpath(folder): folder for folder in reversed(named)}
+    places: dict[str, Path] = {}
+    for folder in named:
+        places.setdefault(os.path.realpath(folder), folder)
     if len(places) == 1:
         return told_apart([gather(str(named[0]), say)])
-    kept = [folder for folder in named if places[os.path.realpath(folder)] is folder]
-    runs = [run for folder in kept if (run := attempt(lambda path: gather(str(path), say), folder, "", say))]
-    if not runs:
+    found = [attempt(lambda path: gather(str(path), say), folder, "", say) for folder in places.values()]
+    if not (runs := [run for run in found if run]):
         raise UserError(f"none of these {len(places)} folders holds a run; give folders such as runs/digits_ar")
     names = Counter(run.name for run in runs)
     return told_apart([replace(run, name=run.folder) if names[run.name] > 1 else run for run in runs])

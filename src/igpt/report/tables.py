@@ -4,14 +4,16 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
-from igpt.report.published import PUBLISHED, WORDS, Published, beside
+from igpt.report.published import PUBLISHED, WORDS, beside
 from igpt.report.schema import LayerScore, Point, Probe, Run, Score
 from igpt.system import percent as one_percent
 
+T = TypeVar("T")
 NONE = "—"
 LAST_VALUES = 5  # of the training loss, which is a single batch's each
 NAMED = 8  # runs in one cell
@@ -50,19 +52,14 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def both_units(nats: float | None) -> str | None:
-    """A loss in nats and, in brackets, bits."""
-    return None if nats is None else f"{nats:.3f} ({nats / math.log(2):.3f})"
+def known(write: Callable[[T], str], value: T | None) -> str | None:
+    """A figure as it is written, if there is one."""
+    return None if value is None else write(value)
 
 
-def share(accuracy: float | None) -> str | None:
-    """An accuracy in percent."""
-    return None if accuracy is None else one_percent(accuracy)
-
-
-def plain(number: int | None) -> str | None:
-    """A number that names something, such as a seed."""
-    return None if number is None else str(number)
+both_units = partial(known, lambda nats: f"{nats:.3f} ({nats / math.log(2):.3f})")  # nats and, in brackets, bits
+share = partial(known, one_percent)
+plain = partial(known, str)  # of a number that names something, such as a seed
 
 
 def final(points: list[Point], most: int = 1) -> float | None:
@@ -198,7 +195,7 @@ def options(probe: Probe) -> str:
 @table
 def losses_and_probes(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """The numbers behind loss against accuracy, one row a checkpoint."""
-    for run, (probe, loss) in ((one, known) for one in runs for known in trace(one)):
+    for run, (probe, loss) in ((one, checkpoint) for one in runs for checkpoint in trace(one)):
         at, best = run.val_loss_at(probe.step), probe.result.best
         figures = (both_units(loss), probe.method, plain(best.layer), share(best.test_accuracy))
         yield run.name, probe.step, at.step if at else None, *figures
@@ -208,8 +205,8 @@ def losses_and_probes(runs: list[Run]) -> Iterator[tuple[object, ...]]:
 def likelihoods(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several."""
     for run in runs:
-        known = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
-        for score, found in sorted(known, key=lambda one: -(one[0].step or 0))[:1]:
+        scores = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
+        for score, found in sorted(scores, key=lambda one: -(one[0].step or 0))[:1]:
             units = (f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in (1.0, math.log(2)))
             yield run.name, (score.data or run.data).label, score.step, score.precision, found.images, *units
 
@@ -247,19 +244,15 @@ def published(runs: list[Run]) -> Iterator[tuple[object, ...] | str]:
     """Published figures of the same data as some run's."""
     for figure in PUBLISHED:
         if found := beside(figure, runs):
-            yield *told(figure), found
+            yield f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source, found
     yield f"{', '.join(sorted({run.data.label for run in runs}))}."
 
 
 @table
 def context(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Published figures of data that no run here is on."""
-    return (told(figure) for figure in PUBLISHED if not beside(figure, runs))
-
-
-def told(figure: Published) -> tuple[str, str, str, str]:
-    """Cells of a published figure."""
-    return (f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source)
+    of = (figure for figure in PUBLISHED if not beside(figure, runs))
+    return ((f"{one.measure}: {one.model}", one.data, one.value, one.source) for one in of)
 
 
 @table
