@@ -126,6 +126,10 @@ def test_a_fine_tuned_run_keeps_its_confusion_by_class_and_where_it_began_also_w
     folder = fit(igpt, digits_run, tmp_path, "joint", model=joint_model(pretrained=str(digits_run.checkpoint)))
     config = ["--config", folder / "config.yaml", "--runs_dir", tmp_path, "--ckpt_path", "last"]
     began = {"checkpoint": str(digits_run.checkpoint), "step": 30}
+    older = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    del older["igpt"]["began"]
+    torch.save(older, tmp_path / "older.ckpt")
+    assert igpt("validate", *config[:-1], tmp_path / "older.ckpt")[0] == 0
     for step in (10, 12):
         content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert (content["global_step"], content["igpt"]["began"]) == (step, began)
@@ -133,7 +137,8 @@ def test_a_fine_tuned_run_keeps_its_confusion_by_class_and_where_it_began_also_w
         assert code == 0, err
     code, out, err = igpt("test", *config)
     assert code == 0, err
-    (entry,) = json.loads((folder / "scores.json").read_text())
+    validated, entry = json.loads((folder / "scores.json").read_text())
+    assert validated["began"] == {"checkpoint": str(digits_run.checkpoint)}  # from the config
     counts = torch.tensor(entry["confusion"]["counts"])
     assert entry["confusion"]["classes"] == [str(digit) for digit in range(10)]
     assert (counts.shape, counts.sum()) == ((10, 10), 359)
