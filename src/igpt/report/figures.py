@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from igpt.data import decode_rgb, draw_confusion, sampling_error
 from igpt.palette import Palette
 from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
+from igpt.report.published import WORDS
 from igpt.report.schema import Point, Run
 from igpt.system import percent
 
@@ -23,12 +24,6 @@ POINTS = 300  # of a curve, so that long runs do not make large files
 COLORS = ("#2b6cb0", "#c2571a", "#2f855a", "#a0307c", "#6546b8", "#0e7c94", "#8a6a12", "#5b6675")
 MARKS = "os^Dv*PX<>"
 INK = "#333d4b"
-INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-SETTINGS = {
-    **dict.fromkeys(INKED, INK), "axes.grid": True, "grid.color": "#dfe4ea", "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "svg.hashsalt": "igpt", "font.size": 10, "legend.frameon": False,
-}  # fmt: skip
 BUDGET = 2_500_000  # bytes of all samples and completions together, so that the page stays below 5 MB
 COLUMNS, WIDE = 32, 576  # colours in a row of the palette's picture, and its width in pixels at most
 LUMA = torch.tensor((0.299, 0.587, 0.114))
@@ -44,25 +39,32 @@ class Image(NamedTuple):
     chart: bool = False
 
 
-def chart(
-    title: str, draw: Callable[[Any], None], about: str, parts: list[str], caption: str, height: float = HEIGHT
-) -> Image:
-    """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes."""
+def chart(name: str, draw: Callable[[Any], None], parts: list[str], height: float = HEIGHT, **known: object) -> Image:
+    """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes.
+
+    Args:
+        name: of its title, caption and axes in words.yaml, which `known` fills in.
+        draw: takes the axes.
+        parts: what it shows, in words.
+        height: in inches.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    buffer = io.BytesIO()
-    with rc_context(SETTINGS):  # type: ignore[arg-type]
+    words, buffer = WORDS["figures"][name], io.BytesIO()
+    with rc_context(WORDS["style"]):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
         draw(axes)
+        axes.set(**words["axes"])
         handles, names = axes.get_legend_handles_labels()
         entries = dict(zip(reversed(names), reversed(handles), strict=True))  # each once
         figure.set_size_inches(WIDTH, height + 0.22 * len(entries))
         figure.legend([*entries.values()][::-1], [*entries][::-1], loc="outside lower center", fontsize=9.5)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    title, about = (words[part].format(**known) for part in ("title", "about"))
     more = f"; and {len(parts) - 8} more" if len(parts) > 8 else ""
-    return Image(title, buffer.getvalue(), f"{about}: {'; '.join(parts[:8])}{more}.", caption, chart=True)
+    return Image(title, buffer.getvalue(), f"{about}: {'; '.join(parts[:8])}{more}.", words["caption"], chart=True)
 
 
 def plain(text: str) -> str:
@@ -97,16 +99,11 @@ def loss_curves(runs: list[Run]) -> list[Image]:
     """Training and validation loss; fine-tuning has a figure of its own, since its loss is another."""
     having = [run for run in runs if run.curve("train/loss") or run.curve("val/loss")]
     tuned = [run for run in having if run.objective == "Joint"]
-    masked = "AR counts all pixels, BERT the masked ones."
-    weighted = "The weight is that of the run; 0 leaves L_CLF alone."
-    about = [
-        ("Pre-training", "nats per pixel", masked, [run for run in having if run not in tuned]),
-        ("Fine-tuning", "weighted L_GEN + L_CLF, nats", weighted, tuned),
-    ]
-    return [loss_figure(*one) for one in about if one[-1]]
+    kinds = {"pre_training": [run for run in having if run.objective != "Joint"], "fine_tuning": tuned}
+    return [loss_figure(name, of) for name, of in kinds.items() if of]
 
 
-def loss_figure(title: str, unit: str, note: str, runs: list[Run]) -> Image:
+def loss_figure(name: str, runs: list[Run]) -> Image:
     """Loss against steps."""
 
     def draw(axes: Any) -> None:
@@ -116,12 +113,10 @@ def loss_figure(title: str, unit: str, note: str, runs: list[Run]) -> Image:
             for split, look in (("train", {"color": of["color"], "alpha": 0.35, "linewidth": 0.9}), ("val", of)):
                 points = thinned(run.curve(f"{split}/loss"), POINTS)
                 axes.plot([point.step for point in points], [point.value for point in points], **look)
-        axes.set(xlabel="optimizer steps", ylabel=unit)
 
     ends = [(run.name, run.curve("val/loss")) for run in runs]
-    parts = [f"{name} ends at {f'{curve[-1].value:.3f}' if curve else 'an unknown loss'}" for name, curve in ends]
-    caption = f"Training loss thin, validation loss with marks. {note}"
-    return chart(title, draw, f"{title}: loss against optimizer steps", parts, caption)
+    parts = [f"{run} ends at {f'{curve[-1].value:.3f}' if curve else 'an unknown loss'}" for run, curve in ends]
+    return chart(name, draw, parts)
 
 
 def layer_curves(runs: list[Run]) -> list[Image]:
@@ -146,16 +141,11 @@ def layer_figure(runs: list[Run], method: str) -> Image:
             if result.raw_pixels:
                 raw = 100 * result.raw_pixels.test_accuracy
                 axes.axhline(raw, color=INK, linestyle=":", linewidth=1.2, label="raw pixels")
-        axes.set(xlabel="layer (0: input of the first block)", ylabel="test accuracy, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     parts = [f"{run.name} is best at layer {of.best_layer} with {percent(of.best.test_accuracy)}"
              for run, _, of in results]  # fmt: skip
-    caption = (
-        "Last probed checkpoint of each run. The ring marks the layer that validation chose; bars are standard errors."
-    )
-    about = f"Probe accuracy against layer, {method}"
-    return chart(f"Accuracy against layer, {method}", draw, about, parts, caption)
+    return chart("layers", draw, parts, method=method)
 
 
 def loss_against_accuracy(runs: list[Run]) -> Image | None:
@@ -169,13 +159,11 @@ def loss_against_accuracy(runs: list[Run]) -> Image | None:
         style = styles([run for run, _ in traces])
         for run, points in traces:
             axes.plot(*zip(*points, strict=True), **style[kind_of(run)])
-        axes.set(xlabel="validation loss, nats per pixel (lower to the right)", ylabel="best layer's accuracy, %")
         axes.invert_xaxis()
 
     ends = [(run.name, [f"{loss:.3f} nats and {value:.1f} %" for loss, value in points]) for run, points in traces]
     parts = [f"{name} from {points[0]} to {points[-1]}" for name, points in ends]
-    caption = "One mark a checkpoint. AR's and BERT's losses are different quantities: compare along a line only."
-    return chart("Accuracy against loss", draw, "Validation loss against probe accuracy", parts, caption)
+    return chart("loss_and_accuracy", draw, parts)
 
 
 def objectives(runs: list[Run]) -> Image | None:
@@ -199,14 +187,12 @@ def objectives(runs: list[Run]) -> Image | None:
                 bar = axes.bar([x], [fmean(of[side])], width=0.24, yerr=std(of[side]), capsize=3, **style)
                 axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=8.5)
         names = ["\n".join(map(plain, name.split("\n"))) for name, _ in bars]
-        axes.set(xticks=range(len(bars)), xticklabels=names)
-        axes.set(ylabel="test accuracy, %", ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set(xticks=range(len(bars)), xticklabels=names, ylim=(0, 112), yticks=range(0, 101, 20))
         axes.grid(visible=False, axis="x")
 
     means = [(name.replace("\n", " "), side, fmean(found)) for name, of in bars for side, found in of.items()]
     parts = [f"{name}, {side} {value:.1f} %" for name, side, value in means]
-    caption = "Mean over runs of the recipe that is best on validation; the line is the standard deviation, if several."
-    return chart("AR beside BERT", draw, "AR beside BERT", parts, caption)
+    return chart("objectives", draw, parts)
 
 
 def confusions(runs: list[Run]) -> list[Image]:
@@ -218,10 +204,9 @@ def confusions(runs: list[Run]) -> list[Image]:
         wrong = sorted(((float(shares[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j), reverse=True)
         names = found.classes if len(found.classes) == len(counts) else list(map(str, range(len(counts))))
         most = [f"{names[i]} taken for {names[j]} in {percent(value)}" for value, i, j in wrong]
-        about = f"Confusion of classes of {run.name}, {test.checkpoint} at step {test.step}"
-        caption = "Rows: true classes of the test images; columns: what they were taken for, in per cent of the row."
         draw = partial(draw_confusion, counts=counts, names=names)
-        images.append(chart(f"Confusion of {run.name}", draw, about, most or ["every image is right"], caption, WIDTH))
+        parts, of = most or ["every image is right"], test.checkpoint
+        images.append(chart("confusion", draw, parts, WIDTH, run=run.name, checkpoint=of, step=test.step))
     return images
 
 

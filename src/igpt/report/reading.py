@@ -45,8 +45,9 @@ def attempt(read: Callable[[Path], T], path: Path, remedy: str, say: Say) -> T |
         say(str(error))
     except OSError as error:
         say(f"{path} cannot be read ({error.strerror}); {remedy}")
-    except (ValueError, TypeError, LookupError, AttributeError, BadImageError, yaml.YAMLError):
-        say(f"{path} is not as igpt writes it; {remedy}")
+    except (ValueError, TypeError, LookupError, AttributeError, BadImageError, yaml.YAMLError) as error:
+        reason = in_one_line(str(error).partition("\n")[0])
+        say(f"{path} is not as igpt writes it ({reason}); {remedy}")
     return None
 
 
@@ -170,9 +171,7 @@ def read_picture(path: Path) -> Picture:
 def read_config(path: Path) -> dict[str, Any]:
     """What config.yaml says."""
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not {"model", "data"} <= content.keys():
-        raise ValueError
-    return content
+    return {name: content[name] for name in ("model", "data")} | content
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def load(kind: Any, value: Any) -> Any:
         return None if value is None else load(args[0], value)
     fits = isinstance(value, (int, float) if kind is float else dict if is_dataclass(kind) else origin or kind)
     if not fits:
-        raise TypeError(f"{value!r:.40} is no {kind}")
+        raise TypeError(f"{value!r:.40} is no {getattr(kind, '__name__', kind)}")
     if origin is list:
         return [load(args[0], one) for one in value]
     if origin is dict:
