@@ -243,6 +243,10 @@ def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
     lean = gather(str(write_config(tmp_path / "lean run", model("AR"))))
     rows = {row[1]: row[2] for row in missing([lean]).rows}
     assert set(rows) == {"events of training", "test loss", "probe.json", "samples", "completions"}
+    assert rows["events of training"] == "igpt fit --config configs/NAME.yaml"
+    (tmp_path / "lean run" / "commands.txt").write_text("igpt test x\nigpt fit --config mine.yaml\n")
+    told = {row[1]: row[2] for row in missing([gather(str(tmp_path / "lean run"))]).rows}
+    assert told["events of training"] == "igpt fit --config mine.yaml"
     assert "--data" not in rows["test loss"] + rows["probe.json"]
     assert f"'{tmp_path / 'lean run' / 'checkpoints' / 'last.ckpt'}'" in rows["probe.json"]
     full = gather(str(pretrained(tmp_path / "full", "BERT", 0.9)))

@@ -268,7 +268,8 @@ def lacking(run: Run) -> Iterator[tuple[str, str]]:
     named = folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
     place = ("--name", named.name, "--runs_dir", named.parent, "--ckpt_path", file)
     test = command("test", "--config", folder / run.config, *data, *place)
-    fit = command("fit", "--config", "configs/NAME.yaml")
+    fits = (line for line in run.commands if line.startswith("igpt fit "))
+    fit = next(fits, command("fit", "--config", "configs/NAME.yaml"))
     if run.steps != 0 and not run.curve("val/loss"):
         yield "events of training", fit
     if run.objective == "Joint":

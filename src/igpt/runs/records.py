@@ -5,11 +5,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from igpt.system import UserError, atomic_path, in_turn, percent
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_CLASSES = 100  # of a confusion matrix that is kept
 
@@ -64,7 +65,7 @@ def accuracies(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{re.sub('[/_]', ' ', name)} {percent(value)}" for name, value in found)
 
 
-def confusion(counts: Tensor, names: Sequence[object]) -> dict[str, Any] | None:
+def confusion(counts: "Tensor", names: Sequence[object]) -> dict[str, Any] | None:
     """Confusion matrix `(K, K)` and class names as plain data; None beyond 100 classes, which nobody could read."""
     return {"classes": list(map(str, names)), "counts": counts.tolist()} if len(counts) <= MOST_CLASSES else None
 
