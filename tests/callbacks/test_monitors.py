@@ -93,7 +93,7 @@ def test_the_value_of_a_test_stands_at_the_step_of_its_checkpoint(digits_run, ig
     assert code == 0, err
     events = EventAccumulator(str(tmp_path / "mini"))
     events.Reload()
-    assert [event.step for event in events.Scalars("test/loss")] == [29]  # 30 steps, the last of which is number 29
+    assert {event.step for event in events.Scalars("test/loss")} == {29}  # 30 steps, the last of which is number 29
 
 
 def test_another_logger_gets_what_is_logged_and_the_run_its_folder(digits_run, igpt, tmp_path):
@@ -108,9 +108,13 @@ def test_another_logger_gets_what_is_logged_and_the_run_its_folder(digits_run, i
     assert f"next: igpt probe --ckpt {tmp_path / 'mini'}" in out
 
 
-def test_a_confusion_matrix_shows_the_names_of_its_classes():
+def test_a_confusion_matrix_shows_the_names_of_its_classes_and_shares_of_each_true_class_in_per_cent():
     from igpt.data import confusion_figure
 
-    axes = confusion_figure(torch.tensor([[3, 1], [0, 2]]), ["cat", "dog"]).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    names = ["cat", "$d_{og \u6570\n"]
+    figure = confusion_figure(torch.tensor([[3, 1], [0, 2]]), names)
+    figure.canvas.draw()  # names are no formulas
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "$d_{og ?\\n"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "$d_{og ?\\n"]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "75", (1, 0): "25", (1, 1): "100"}

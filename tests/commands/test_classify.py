@@ -106,8 +106,9 @@ def test_by_a_probe_the_accuracy_is_that_of_probe_json(digits_run, probe, pictur
     code, table, err = igpt("classify", folder, "--ckpt", digits_run.checkpoint, "--probe", out, "--top", 2)
     assert code == 0, err
     lines = [line.split() for line in table.splitlines()]
-    assert [line[1] for line in lines] == found.classes
-    assert [[line[1], line[3]] for line in lines] == [[name for name, _ in row] for row in found.top(2)]
+    assert [line[2] for line in lines] == found.classes
+    told = [[f"{100 * value:.1f} % {name}" for name, value in row] for row in found.top(2)]
+    assert [[" ".join(line[:3]), " ".join(line[3:6])] for line in lines] == told
 
 
 def test_a_probe_is_kept_by_lbfgs_alone_and_serves_its_own_checkpoint_alone(digits_run, digits_bert_run, probe, igpt):

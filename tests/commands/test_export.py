@@ -85,7 +85,7 @@ def test_the_card_says_how_it_was_trained_and_scored(exported):
     probe = json.loads((run.folder / "probe" / "probe.json").read_text())
     best = next(row for row in probe["layers"] if row["layer"] == probe["best_layer"])
     for words in ("# mini", "optimizer steps | 30", "learning_rate | 0.01", "igpt_datamodules", "Digits", "igpt fit",
-                  f"test/loss on Digits 8x8 | {score:.4f}", f"{best['test_accuracy']:.4f} at layer",
+                  f"test/loss on Digits 8x8 | {score:.4f}", f"{100 * best['test_accuracy']:.1f} % at layer",
                   "from_pretrained", "start = torch.full((1, 1), 17)"):  # fmt: skip
         assert words in card, words
 

@@ -101,8 +101,10 @@ def test_the_probe_writes_and_prints_every_layer_beside_raw_pixels(digits_run, i
     assert report["images"] == {"train": 1294, "val": 144, "test": 359}
     assert 0.93 < report["raw_pixels"]["test_accuracy"] < 0.98
     for row in report["layers"]:
-        assert f"{row['test_accuracy']:.4f}" in out
+        assert f"{100 * row['val_accuracy']:5.1f} %  {100 * row['test_accuracy']:5.1f} %" in out
         assert row["test_accuracy"] > 0.3  # ten classes: far above chance
+    accuracy, pixels = (100 * row["test_accuracy"] for row in (best, report["raw_pixels"]))
+    assert f"best layer {best['layer']}, test accuracy {accuracy:.1f} % (raw pixels {pixels:.1f} %)" in out
     rows = list(csv.DictReader((tmp_path / "probe.csv").read_text().splitlines()))
     assert [row["layer"] for row in rows] == ["0", "1", "2", "3", "pixels"]
     found = [row["test_accuracy"] for row in [*report["layers"], report["raw_pixels"]]]

@@ -13,7 +13,7 @@ import yaml
 
 import igpt as api
 from igpt.report.reading import read_scores
-from igpt.runs.records import plain_metrics
+from igpt.runs.records import confusion, plain_metrics
 from tests.reference import numpy_igpt
 
 
@@ -161,6 +161,11 @@ def test_a_run_that_logs_nothing_keeps_no_records(runs, igpt, option):
 
 def test_a_loss_that_is_not_finite_is_null_in_the_scores():
     assert plain_metrics({"val/loss": torch.tensor(float("nan")), "val/top": 0.5}) == {"val/loss": None, "val/top": 0.5}
+
+
+def test_a_confusion_of_more_classes_than_anybody_reads_is_not_kept():
+    assert confusion(torch.eye(2, dtype=torch.int64), ["a", 1]) == {"classes": ["a", "1"], "counts": [[1, 0], [0, 1]]}
+    assert confusion(torch.eye(101), []) is None
 
 
 ADD = """

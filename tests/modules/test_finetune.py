@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import igpt as api
 from igpt.checkpoints.format import META
 from igpt.data import rng_of
+from igpt.report import markdown, sections
+from igpt.report.reading import gather
 from igpt.system.errors import UserError
 from igpt_datamodules import Digits
 from tests.conftest import REPO
@@ -116,6 +118,53 @@ def test_a_fine_tuned_checkpoint_is_tested_probed_and_sampled_like_any_other(dig
     assert printed == pytest.approx((predicted == labels).float().mean().item(), abs=0.003)
     assert igpt("probe", "--ckpt", checkpoint, "--layers", "3", "--out", tmp_path / "p")[0] == 0
     assert igpt("sample", "--ckpt", checkpoint, "--num", "2", "--out", tmp_path / "s.png")[0] == 0
+
+
+def test_a_fine_tuned_run_keeps_its_confusion_by_class_and_where_it_began_also_when_it_goes_on(
+    digits_run, igpt, tmp_path
+):
+    folder = fit(igpt, digits_run, tmp_path, "joint", model=joint_model(pretrained=str(digits_run.checkpoint)))
+    config = ["--config", folder / "config.yaml", "--runs_dir", tmp_path, "--ckpt_path", "last"]
+    began = {"checkpoint": str(digits_run.checkpoint), "step": 30}
+    older = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    del older["igpt"]["began"]
+    torch.save(older, tmp_path / "older.ckpt")
+    assert igpt("validate", *config[:-1], tmp_path / "older.ckpt")[0] == 0
+    for step in (10, 12):
+        content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert (content["global_step"], content["igpt"]["began"]) == (step, began)
+        code, _, err = igpt("fit", *config, "--trainer.max_steps", 12)
+        assert code == 0, err
+    code, out, err = igpt("test", *config)
+    assert code == 0, err
+    validated, entry = json.loads((folder / "scores.json").read_text())
+    assert validated["began"] == {"checkpoint": str(digits_run.checkpoint)}  # from the config
+    counts = torch.tensor(entry["confusion"]["counts"])
+    assert entry["confusion"]["classes"] == [str(digit) for digit in range(10)]
+    assert (counts.shape, counts.sum()) == ((10, 10), 359)
+    assert counts.trace() / 359 == pytest.approx(entry["metrics"]["test/accuracy"])
+    assert f"test accuracy {100 * entry['metrics']['test/accuracy']:.1f} %" in out
+    assert entry["began"] == began
+    run = gather(str(folder))
+    assert (run.origin, run.began.checkpoint, run.began.step) == ("AR", str(digits_run.checkpoint), 30)
+    assert igpt("export", "--ckpt", folder, "--format", "safetensors", "--out", tmp_path / "out")[0] == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "began with" in card
+    assert f"test/accuracy on Digits 8x8 | {100 * entry['metrics']['test/accuracy']:.1f} %" in card
+    text = markdown("t", "s", sections([run]))
+    assert "fine-tuned AR, from mini at step 30" in text
+    assert "Confusion of classes of joint" in text
+
+
+def test_a_network_that_starts_from_another_says_which(digits_run, igpt, tmp_path):
+    spec = bert_model(digits_run)
+    spec["class_path"] = "igpt.modules.Autoregressive"
+    spec["init_args"] |= {"start_from": str(digits_run.checkpoint), "palette": None}
+    spec["init_args"]["transformer"]["sos"] = True
+    folder = fit(igpt, digits_run, tmp_path, "again", model=spec)
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["igpt"]["began"] == {"checkpoint": str(digits_run.checkpoint), "step": 30}
+    assert torch.load(digits_run.checkpoint, weights_only=True)["igpt"]["began"] is None
 
 
 def test_a_fine_tuned_checkpoint_needs_no_pretrained_file_any_more(digits_run, igpt, tmp_path):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from igpt.probing import read_results
+from igpt.checkpoints import read_probe_record
 from igpt.probing.results import figure_of, from_dict
 
 LAYERS = [{"layer": 0, "strength": 0.1, "val_accuracy": 0.5, "test_accuracy": 0.4}]
@@ -14,7 +14,7 @@ LAYERS = [{"layer": 0, "strength": 0.1, "val_accuracy": 0.5, "test_accuracy": 0.
 def test_a_record_of_one_method_and_one_kind_of_features_reads_as_one_of_today(tmp_path):
     old = {"method": "lbfgs", "best_layer": 0, "layers": LAYERS, "raw_pixels": None, "features": "mean over positions"}
     (tmp_path / "probe.json").write_text(json.dumps(old))
-    found = read_results(tmp_path / "probe.json")
+    found = read_probe_record(tmp_path / "probe.json")
     assert found["methods"]["lbfgs"]["layers"] == LAYERS
     assert found["features"] == {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
     assert {name: found[name] for name in ("method", "best_layer", "layers")} == {
@@ -25,14 +25,14 @@ def test_a_record_of_one_method_and_one_kind_of_features_reads_as_one_of_today(t
 def test_a_record_of_several_methods_and_options_is_read_as_it_stands(tmp_path):
     today = {"method": "knn", "methods": {"knn": {"layers": []}, "lbfgs": {}}, "features": {"norm": "raw", "grid": 2}}
     (tmp_path / "probe.json").write_text(json.dumps(today))
-    assert read_results(tmp_path / "probe.json") == today
+    assert read_probe_record(tmp_path / "probe.json") == today
 
 
 def test_what_is_no_record_is_refused(tmp_path):
     for content, error in (("{", ValueError), ("[1]", AttributeError), ('{"step": 5}', KeyError)):
         (tmp_path / "probe.json").write_text(content)
         with pytest.raises(error):
-            read_results(tmp_path / "probe.json")
+            read_probe_record(tmp_path / "probe.json")
 
 
 def test_the_figure_names_run_data_and_method_and_shows_the_standard_error_of_the_test_split():

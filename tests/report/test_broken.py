@@ -43,14 +43,6 @@ def a_probe_that_is_no_json(folder):
     (folder / "probe" / "probe.json").write_text('{"step": 5')
 
 
-def a_probe_without_layers(folder):
-    write_probe(folder, {**probe_record([0.5, 0.6]), "methods": {}, "layers": []})
-
-
-def a_probe_without_its_best(folder):
-    write_probe(folder, {**probe_record([0.5, 0.6]), "methods": {}, "best_layer": 7})
-
-
 def a_probe_with_words_for_numbers(folder):
     record = probe_record([0.5, 0.6])
     record["methods"]["lbfgs"]["layers"][0]["test_accuracy"] = "high"
@@ -77,19 +69,9 @@ def a_picture_that_is_none(folder):
     (folder / "samples.png").write_bytes(b"not a picture")
 
 
-def a_config_that_is_a_pipe(folder):
-    (folder / "config.yaml").unlink()
-    os.mkfifo(folder / "config.yaml")
-
-
 def commands_that_cannot_be_read(folder):
     (folder / "commands.txt").unlink()
     (folder / "commands.txt").symlink_to("/proc/self/mem")  # a plain file that gives an error, to root as well
-
-
-def scores_that_lead_nowhere(folder):
-    (folder / "scores.json").unlink()
-    (folder / "scores.json").symlink_to("gone.json")
 
 
 RUINED = {
@@ -99,16 +81,12 @@ RUINED = {
 }
 BROKEN = {
     a_config_that_is_no_yaml: "config.yaml",
-    a_config_that_is_a_pipe: "config.yaml",
     a_foreign_config: "config.yaml",
     a_cut_checkpoint: "last.ckpt",
     a_probe_that_is_no_json: "probe.json",
-    a_probe_without_layers: "probe.json",
-    a_probe_without_its_best: "probe.json",
     a_probe_with_words_for_numbers: "probe.json",
     a_probe_that_is_a_list: "probe.json",
     scores_that_are_no_list: "scores.json",
-    scores_that_lead_nowhere: "scores.json",
     scores_without_metrics: "scores.json",
     scores_with_half_a_likelihood: "scores.json",
     a_picture_that_is_none: "samples.png",

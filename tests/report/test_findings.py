@@ -7,6 +7,7 @@ import pytest
 from igpt.report.comparing import group, labels
 from igpt.report.findings import (
     CANNOT,
+    NO_DATA,
     NOT_SEEN,
     SEEN,
     all_findings,
@@ -63,9 +64,9 @@ def test_the_best_layer_is_chosen_on_validation_and_judged_on_test():
     assert verdicts(middle_layers([run("a", probes=[fooled])])) == [CANNOT]  # layer 3 and layer 1 both give 0.5
 
 
-def test_without_both_ends_and_middle_the_best_layer_cannot_be_told():
+def test_without_both_ends_and_middle_there_are_no_data_about_the_best_layer():
     short = probe(accuracies=[0.5, 0.6])  # layers 0 and 1 of 6
-    assert verdicts(middle_layers([run("a", probes=[short])])) == [CANNOT]
+    assert verdicts(middle_layers([run("a", probes=[short])])) == [NO_DATA]
 
 
 def test_runs_that_differ_in_their_seed_are_one_comparison():
@@ -96,14 +97,17 @@ def test_features_that_get_worse_as_the_loss_falls_are_not_seen():
 
 
 @pytest.mark.parametrize(("losses", "accuracies"), [
-    ([2.0, 1.8, 1.5], [0.5, 0.6, 0.7]),
-    ([2.0], [0.5]),
     ([1.5, 1.5, 1.5, 1.5], [0.5, 0.6, 0.7, 0.8]),
     ([2.0, 1.8, 1.5, 1.2], [0.7, 0.7, 0.7, 0.7]),
     ([2.0, 1.8, 1.5, 1.2], [0.5, 0.7, 0.6, 0.8]),
 ])  # fmt: skip
-def test_few_checkpoints_ties_and_near_orders_cannot_be_told(losses, accuracies):
+def test_ties_and_near_orders_cannot_be_told(losses, accuracies):
     assert verdicts(lower_loss([traced("a", losses, accuracies)])) == [CANNOT]
+
+
+@pytest.mark.parametrize(("losses", "accuracies"), [([2.0, 1.8, 1.5], [0.5, 0.6, 0.7]), ([2.0], [0.5])])
+def test_of_fewer_than_four_checkpoints_there_are_no_data_to_tell_by(losses, accuracies):
+    assert verdicts(lower_loss([traced("a", losses, accuracies)])) == [NO_DATA]
 
 
 def test_a_checkpoint_whose_loss_is_not_a_number_does_not_count():
@@ -120,7 +124,7 @@ def test_checkpoints_that_were_probed_in_another_way_than_the_last_do_not_count(
     told = traced("a", [2.0, 1.8, 1.5, 1.2], [0.5, 0.6, 0.7, 0.8])
     first, *rest = told.probes
     finding = lower_loss([replace(told, probes=[replace(first, **other), *rest])])
-    assert verdicts(finding) == [CANNOT]
+    assert verdicts(finding) == [NO_DATA]
     assert "3 checkpoints" in finding.evidence[0].runs
     assert "not probed as the last one: 1" in finding.evidence[0].numbers
 
@@ -220,7 +224,7 @@ def test_joint_and_classes_alone_are_compared_under_one_recipe_and_origin_only()
 
 def test_one_run_a_side_needs_the_number_of_test_images_which_another_runs_probe_may_know():
     pair = [tuned("a", "AR", 0.95), tuned("b", "AR", 0.75, weight=0.0)]
-    assert verdicts(joint(pair)) == [CANNOT]
+    assert verdicts(joint(pair)) == [NO_DATA]
     finding = joint([*pair, run("c", accuracies=PEAK)])
     assert verdicts(finding) == [SEEN]
     assert "a single run" in finding.evidence[0].runs

@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Pil
 
 from igpt.report import figures, tables
+from igpt.report.findings import CANNOT, NO_DATA
 from igpt.report.page import Commands, Section, markdown, page, sections
 from igpt.report.published import PUBLISHED
 from igpt.report.reading import gather, gather_all
@@ -102,7 +103,7 @@ def test_every_section_is_linked_and_every_link_has_its_section(content):
 def test_what_comes_from_files_is_escaped_everywhere():
     hostile = [
         Section(HOSTILE, [Table([HOSTILE, f"${HOSTILE}"], [[HOSTILE, HOSTILE]], HOSTILE, HOSTILE),
-                          Table(["a"], [[HOSTILE]], title="Every layer"),
+                          Table(["a"], [[HOSTILE]], title="Every layer", folded=True),
                           Commands(HOSTILE, [HOSTILE, "```"]), HOSTILE]),
     ]  # fmt: skip
     text = page(HOSTILE, HOSTILE, hostile)
@@ -194,6 +195,24 @@ def test_figures_say_their_numbers_and_stay_away_where_there_is_nothing_to_show(
     assert figures.objectives(empty) is None
 
 
+def test_the_confusion_of_classes_is_drawn_and_its_most_frequent_errors_are_said(folders):
+    runs = gather_all([str(folder) for folder in folders])
+    shown = figures.confusions(runs)
+    assert len(shown) == len([run for run in runs if run.objective == "Joint"])
+    assert "best.ckpt at step 400: $x_{$ \u6570 taken for cat in 100.0 %; cat taken for dog in 25.0 %." in shown[0].alt
+    assert figures.confusions([fine_tuned("t", "AR", 0.9)]) == []
+
+
+def test_a_fine_tuned_run_says_which_checkpoint_it_began_with(folders):
+    runs = gather_all([str(folder) for folder in folders])
+    first = next(run for run in runs if run.objective == "Joint")
+    assert rows_of(tables.networks([first]))[0]["Began with"] == "runs/AR/checkpoints/last.ckpt"
+    assert rows_of(tables.summary([first]))[0]["Objective"] == "fine-tuned AR, from AR"
+    assert [rows_of(tables.networks([one]))[0]["Began with"] for one in (
+        runs[0], fine_tuned("s", "AR", 0.9, origin="scratch"), replace(first, began=None, origin=None))
+    ] == ["new weights", "new weights", "—"]  # fmt: skip
+
+
 def test_losses_stand_in_nats_and_bits():
     known = run("a", scores=[Score("test", {"test/loss": 2.0895}, "last.ckpt", 500)])
     (cells,) = rows_of(tables.summary([known]))
@@ -251,6 +270,14 @@ def test_claims_without_figures_are_one_list_with_what_it_takes():
     assert "BERT is behind AR on linear probes" in listed
     assert "needs a probed AR run and a probed BERT run" in listed
     assert "The best features lie in the middle of the network" in text[: text.index("Not testable yet")]
+
+
+def test_a_verdict_says_no_data_where_there_are_none_and_cannot_be_told_where_they_are_too_near():
+    few, near = traced("few", [2.0, 1.5], [0.5, 0.7]), run("near", "BERT", accuracies=[0.9] * 7)
+    reader = Reader(page("t", "s", sections([few, near])))
+    badges = [text for text in reader.text if text in (CANNOT, NO_DATA)]
+    assert sorted(badges) == ["cannot be told", "no data"]
+    assert "not seen: cannot be told" not in "".join(reader.text)
 
 
 def test_loss_and_features_come_before_the_findings():

@@ -243,6 +243,10 @@ def test_what_is_missing_comes_with_a_command_that_makes_it(tmp_path):
     lean = gather(str(write_config(tmp_path / "lean run", model("AR"))))
     rows = {row[1]: row[2] for row in missing([lean]).rows}
     assert set(rows) == {"events of training", "test loss", "probe.json", "samples", "completions"}
+    assert rows["events of training"] == "igpt fit --config configs/NAME.yaml"
+    (tmp_path / "lean run" / "commands.txt").write_text("igpt test x\nigpt fit --config mine.yaml\n")
+    told = {row[1]: row[2] for row in missing([gather(str(tmp_path / "lean run"))]).rows}
+    assert told["events of training"] == "igpt fit --config mine.yaml"
     assert "--data" not in rows["test loss"] + rows["probe.json"]
     assert f"'{tmp_path / 'lean run' / 'checkpoints' / 'last.ckpt'}'" in rows["probe.json"]
     full = gather(str(pretrained(tmp_path / "full", "BERT", 0.9)))
@@ -367,7 +371,7 @@ def test_a_test_of_a_part_of_the_split_is_not_the_runs(tmp_path):
 
 def test_what_a_users_module_logs_is_kept_as_it_is_and_a_loss_that_diverged_too(tmp_path):
     folder = pretrained(tmp_path / "a", "AR", 0.9)
-    metrics = {"test/loss": float("nan"), "my/accuracy": 93.1, "flops": 1e18, "words": "no"}
+    metrics = {"test/loss": float("nan"), "my/accuracy": 93.1, "flops": 1e18}
     write_scores(folder, [score(0.0, checkpoint="last.ckpt", step=500, metrics=metrics)])
     found = gather(str(folder)).scores[0].metrics
     assert set(found) == {"test/loss", "my/accuracy", "flops"}

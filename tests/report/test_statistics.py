@@ -9,7 +9,7 @@ from scipy import stats
 
 from igpt.report.comparing import percent, std
 from igpt.report.figures import thinned
-from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, chance_of_falling, difference, points, ranks, spearman
+from igpt.report.findings import CANNOT, NO_DATA, NOT_SEEN, SEEN, chance_of_falling, difference, points, ranks, spearman
 from igpt.report.schema import Point
 
 
@@ -84,7 +84,7 @@ def test_single_runs_are_judged_by_the_sampling_of_their_test_images_and_say_so(
     assert "single run" in many.text()
     unknown = difference([[0.9], [0.1]], None)
     assert unknown.error is None
-    assert unknown.verdict == CANNOT
+    assert unknown.verdict == NO_DATA
 
 
 def test_equal_runs_do_not_make_an_error_of_zero():

@@ -1,6 +1,6 @@
 """Checkpoint files: read, write, verify; whole or sharded."""
 
-from igpt.checkpoints.finding import find_checkpoint, is_run
+from igpt.checkpoints.finding import find_checkpoint, is_run, read_probe_record
 from igpt.checkpoints.format import (
     CHECKPOINT_KEY,
     LAST,
@@ -24,6 +24,6 @@ from igpt.checkpoints.spec import build, header_of, plain, spec_of
 __all__ = [
     "CHECKPOINT_KEY", "LAST", "META", "build", "check_finite", "checksum_of", "find_checkpoint", "header_of",
     "is_intact", "is_run", "move_checkpoint", "newest_intact", "original", "plain", "read_checkpoint", "read_meta",
-    "read_sharded", "remove_checkpoint", "spec_of", "step_checkpoints", "step_path", "to_one_file",
+    "read_probe_record", "read_sharded", "remove_checkpoint", "spec_of", "step_checkpoints", "step_path", "to_one_file",
     "weights_of", "write_checkpoint",
 ]  # fmt: skip

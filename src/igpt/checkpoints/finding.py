@@ -1,7 +1,9 @@
-"""From what a user names to a checkpoint: a file, a run's folder, or a run's name."""
+"""From what a user names to a checkpoint (a file, a run's folder or name), and to the probe beside it."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from igpt.checkpoints.format import LAST, META, newest_intact
 from igpt.system import UserError
@@ -43,3 +45,17 @@ def is_run(folder: Path) -> bool:
     """Whether a folder holds what only a run holds."""
     kept = any((folder / name).is_file() for name in ("config.yaml", "commands.txt"))
     return kept or any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def read_probe_record(path: Path) -> dict[str, Any]:
+    """Content of a probe.json; one of versions that knew one method or one kind of features gets today's form.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError or AttributeError: it cannot be read, or is none.
+    """
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    methods, method = found.get("methods", {}), found["method"]
+    known = {"methods": methods if method in methods else {**methods, method: found}}
+    if isinstance(found.get("features"), str):
+        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
+    return found | known

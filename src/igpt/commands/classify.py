@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from igpt.api import Broken, Model, Predictions, find_pictures, open_model
-from igpt.system import Precision, UserError, atomic_path, check_not_read, check_own, compute_of
+from igpt.system import Precision, UserError, atomic_path, check_not_read, check_own, compute_of, percent
 from igpt.training import ready
 
 FEW = 64  # pictures up to which starting processes takes longer than reading
@@ -33,8 +33,8 @@ def classify(
 ) -> None:
     """Class and probability of each picture, by a fine-tuned checkpoint, or by a generative one and a probe of it.
 
-    Prints a line a picture: probability, class, file; or writes them to OUT as CSV or JSON. Files that cannot be read
-    are named on stderr and left out; exit code 2 where none can be read.
+    Prints a line a picture: probability in per cent, class, file; or writes them to OUT as CSV or JSON, probabilities
+    as shares of 1. Files that cannot be read are named on stderr and left out; exit code 2 where none can be read.
 
     Args:
         files: pictures, and folders whose pictures are taken, with those of the folders in them.
@@ -174,7 +174,7 @@ Rows = list[tuple[str, list[tuple[str, float]]]]
 def table(rows: Rows, found: Predictions) -> str:
     """A line a picture: probability and class of the likeliest, then the file."""
     width = max(map(len, found.names))
-    lines = ("  ".join(f"{probability:.4f} {name:{width}}" for name, probability in best) for _, best in rows)
+    lines = ("  ".join(f"{percent(probability):>7} {name:{width}}" for name, probability in best) for _, best in rows)
     return "".join(f"{line}  {file}\n" for line, (file, _) in zip(lines, rows, strict=True))
 
 

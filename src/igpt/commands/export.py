@@ -17,7 +17,7 @@ from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_check
 from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
 from igpt.model import TransformerConfig
 from igpt.modules import check_room, class_names_of, step_of
-from igpt.report import Facts, model_card
+from igpt.report import model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
 CHECKPOINT = "model.ckpt"
@@ -51,7 +51,7 @@ def as_checkpoint(header: dict[str, Any], state: dict[str, Tensor]) -> dict[str,
         "state_dict": state,
         "optimizer_states": [],
         "lr_schedulers": [],
-        CHECKPOINT_KEY: {"format": 1, **{key: header.get(key) for key in ("model", "data", "class_names")}},
+        CHECKPOINT_KEY: {"format": 1, **{key: header.get(key) for key in ("model", "data", "class_names", "began")}},
     }
 
 
@@ -74,7 +74,7 @@ def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "c
     if Path(out).is_dir():
         check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
-    card = model_card(Facts.of(ckpt, contents.header, contents.core, format, contents.parameters))
+    card = model_card(ckpt, contents.header, contents.core, format, contents.parameters)
     files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":
@@ -102,6 +102,7 @@ def open_contents(ckpt: str) -> Contents:
     check_room(model["init_args"], state, ckpt)
     check_finite(state.items(), f"--ckpt {ckpt}")
     plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
+    plain["began"] = header.get("began")
     plain["class_names"] = list(class_names_of(header))
     return Contents(plain, core, state, "generative." if joint else "")
 

@@ -9,7 +9,7 @@ import yaml
 
 from igpt.checkpoints import is_run
 from igpt.report import gather_all, runs_in, warn
-from igpt.system import UserError, check_unread, only_writer, remove_folder
+from igpt.system import UserError, check_unread, only_writer, percent, remove_folder
 
 HEAD = ("name", "data", "model", "steps", "val loss", "test loss", "probe", "size")
 
@@ -109,7 +109,7 @@ def row(folder: Path) -> tuple[str, ...]:
         f"{loss:.4f}" if loss is not None else "-"
         for loss in (validated.value if validated else None, run.tested(run.loss_tag))
     ]
-    accuracy = f"{100 * probe:.1f}" if probe is not None else "-"
+    accuracy = percent(probe) if probe is not None else "-"
     return (folder.name, run.data.label, model, f"{steps:,}", *losses, accuracy, size_of(folder))
 
 

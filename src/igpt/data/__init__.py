@@ -40,7 +40,17 @@ from igpt.data.images import (
     wrap,
 )
 from igpt.data.loaders import TrainingImages, TrainingOrder, WholeBatches
-from igpt.data.plots import beside, confusion_figure, enlarge, grid, heat, heat_legend, scale_for, with_headings
+from igpt.data.plots import (
+    beside,
+    confusion_figure,
+    draw_confusion,
+    enlarge,
+    grid,
+    heat,
+    heat_legend,
+    scale_for,
+    with_headings,
+)
 from igpt.data.randomness import permuted, random_ints, rng_of
 from igpt.data.shards import NAME, Index, Shard, ShardReader, check_shards
 from igpt.data.splits import SPLITS, Split, SplitOptions, few_per_class, sampling_error, spread, stratified_split
@@ -52,9 +62,10 @@ __all__ = [
     "ImageDataModule", "Index", "LabelledImages", "Resolution", "Shard", "ShardReader", "Split", "SplitOptions",
     "TensorImages", "TrainingImages", "TrainingOrder", "UserError", "WatchedLoader", "WholeBatches", "any_unlabelled",
     "atomic_path", "begin_worker", "beside", "centre_crop_box", "check_background", "check_item", "check_pair",
-    "check_shards", "collate", "confusion_figure", "crop_size", "decode_rgb", "end_with_the_parent", "enlarge",
-    "evenly_spaced", "fetch", "few_per_class", "fingerprint", "grid", "heat", "heat_legend", "is_transparent",
-    "label_bytes", "missing_decoder", "open_mask", "open_picture", "open_rgb", "permuted", "picture_suffixes",
-    "pixel_sha256", "random_ints", "resample", "resized", "rng_of", "sampling_error", "save_picture", "scale_for",
-    "shape_of", "source_box", "spread", "stratified_split", "upright_rgb", "with_headings", "with_progress", "wrap",
+    "check_shards", "collate", "confusion_figure", "crop_size", "decode_rgb", "draw_confusion", "end_with_the_parent",
+    "enlarge", "evenly_spaced", "fetch", "few_per_class", "fingerprint", "grid", "heat", "heat_legend",
+    "is_transparent", "label_bytes", "missing_decoder", "open_mask", "open_picture", "open_rgb", "permuted",
+    "picture_suffixes", "pixel_sha256", "random_ints", "resample", "resized", "rng_of", "sampling_error",
+    "save_picture", "scale_for", "shape_of", "source_box", "spread", "stratified_split", "upright_rgb",
+    "with_headings", "with_progress", "wrap",
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from igpt.system import in_one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,21 +93,32 @@ def heat_legend(top: float, width: int, label: str) -> Tensor:
 
 
 def confusion_figure(counts: Tensor, names: Sequence[str] = ()) -> "Figure":
-    """A confusion matrix `(K, K)`, rows the true classes, coloured by the share of each row; numbers where they fit."""
+    """A confusion matrix as a figure of its own; see `draw_confusion`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    draw_confusion(figure.subplots(), counts, names)
+    return figure
+
+
+def draw_confusion(axes: Any, counts: Tensor, names: Sequence[str] = ()) -> None:
+    """Draw a confusion matrix `(K, K)` on matplotlib axes: rows are true classes, in per cent of each row.
+
+    Args:
+        axes: to draw on.
+        counts: images of class i that were taken for class j.
+        names: of the K classes; they and the numbers stand there where they fit, for up to 20 classes.
+    """
+    percent = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(percent.numpy(), vmin=0, vmax=100, cmap="Blues")
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class; % of the images of the true class", ylabel="true class")
     if len(counts) <= 20:
         if len(names) == len(counts):
-            axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
-            axes.set_yticks(range(len(names)), names, fontsize=7)
-        for row in range(len(counts)):
-            for column in range(len(counts)):
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=7)
-    return figure
+            drawn = [in_one_line(name)[:20].encode("latin-1", "replace").decode("latin-1") for name in names]
+            axes.set_xticks(range(len(drawn)), drawn, rotation=45, ha="right", fontsize=7, parse_math=False)
+            axes.set_yticks(range(len(drawn)), drawn, fontsize=7, parse_math=False)
+        for row, column in counts.nonzero().tolist():
+            value = float(percent[row, column])
+            color = "white" if value > 50 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=7)

@@ -138,7 +138,14 @@ class PixelModule(pl.LightningModule, ABC):
             "identity": data.identity() if isinstance(data, ImageDataModule) else None,
             "precision": str(trainer.precision) if trainer else None,
             "recipe": recipe,
+            "began": self.core.began,
         }
+
+
+def step_of(content: dict[str, Any]) -> int:
+    """Optimizer steps at which a checkpoint was saved; 0 where it does not say so."""
+    step = content.get("global_step")
+    return step if isinstance(step, int) else 0
 
 
 def recipe_of(trainer: pl.Trainer, data: ImageDataModule) -> dict[str, int]:

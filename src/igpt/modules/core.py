@@ -42,6 +42,7 @@ class PixelModel(pl.LightningModule, ABC):
     pixel_order: Tensor
     compile_blocks: bool
     start_from: str | None
+    began: dict[str, Any] | None = None  # `checkpoint` and `step` whose weights it began with
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:

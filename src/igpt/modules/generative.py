@@ -22,7 +22,7 @@ from igpt.model import (
     slices_of,
     with_slices,
 )
-from igpt.modules.base import TRAIN, Batch, PixelModule
+from igpt.modules.base import TRAIN, Batch, PixelModule, step_of
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, find_palette, last_line
@@ -232,6 +232,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
         if stored.shape != module.shape and is_main_process():
             print(f"positions of {path} fitted from {len(state['pixel_order'])} to {len(module.pixel_order)} pixels")
         load_fitted(module, state, stored.shape)
+        module.began = {"checkpoint": path, "step": step_of(content)}
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"start_from: checkpoint {path} ({kind}) does not fit this model: {reason}") from error

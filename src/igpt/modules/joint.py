@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoint, spec_of
 from igpt.data import confusion_figure
 from igpt.model import majority_vote
-from igpt.modules.base import Batch, PixelModule
+from igpt.modules.base import Batch, PixelModule, step_of
 from igpt.modules.generative import GenerativeModule, step_rng
 from igpt.system import UserError, last_line
 from igpt.training import Recipe, apply_fsdp
@@ -79,6 +79,7 @@ class Joint(PixelModule):
         if generative_weight == 0:
             self.generative.transformer.head.requires_grad_(False)  # without L_GEN it takes no part
         self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.counts: Tensor | None = None  # `(K, K)` of the last evaluation: images of class i taken for class j
 
     @property
     def core(self) -> GenerativeModule:
@@ -132,8 +133,8 @@ class Joint(PixelModule):
         self._evaluate("test", batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Show the confusion matrix in TensorBoard."""
-        counts = self.confusion.compute()
+        """Keep the confusion matrix and show it in TensorBoard."""
+        self.counts = self.confusion.compute().cpu()
         self.confusion.reset()
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
@@ -141,7 +142,7 @@ class Joint(PixelModule):
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", ())
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                figure = confusion_figure(counts.cpu(), names)
+                figure = confusion_figure(self.counts, names)
                 logger.experiment.add_figure(f"{name}/confusion", figure, self.global_step)
 
     on_test_epoch_end = on_validation_epoch_end
@@ -206,4 +207,5 @@ def held_module(pretrained: str | None, generative: GenerativeModule | dict[str,
         reason = last_line(error)
         raise UserError(f"pretrained: checkpoint {pretrained} does not fit the model it names: {reason}") from error
     check_finite(content["state_dict"].items(), f"pretrained: checkpoint {pretrained}")
+    module.began = {"checkpoint": pretrained, "step": step_of(content)}
     return module

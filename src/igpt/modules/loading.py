@@ -11,7 +11,7 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, checksum_of, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.model import TransformerConfig
-from igpt.modules.base import PixelModule
+from igpt.modules.base import PixelModule, step_of
 from igpt.palette import check_colors
 from igpt.system import UserError, allowed_imports, last_line, load_plugins, packages
 
@@ -86,12 +86,6 @@ def class_names_of(header: dict[str, Any]) -> tuple[str, ...]:
     init_args = data.get("init_args") if isinstance(data, dict) else None
     names = header.get("class_names") or (init_args.get("classes") if isinstance(init_args, dict) else None)
     return tuple(map(str, names)) if isinstance(names, list) else ()
-
-
-def step_of(content: dict[str, Any]) -> int:
-    """Optimizer steps at which a checkpoint was saved; 0 where it does not say so."""
-    step = content.get("global_step")
-    return step if isinstance(step, int) else 0
 
 
 def check_room(init_args: dict[str, Any], state: Any, source: str | Path) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igpt.checkpoints import read_probe_record
 from igpt.data import sampling_error
 from igpt.probing.methods import METHODS, MethodResults
 from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
-from igpt.system import atomic_path, check_own, in_one_line, move_aside
+from igpt.system import atomic_path, check_own, in_one_line, move_aside, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,8 +108,8 @@ class ProbeReport:
         parts = [text_table(results) for results in self.results]
         for results in self.results:
             name, best = results.method.name, best_layer(results.layers)
-            beside = f" (raw pixels {results.pixels.test_accuracy:.4f})" if results.pixels else ""
-            parts.append(f"{name}: best layer {best.layer}, test accuracy {best.test_accuracy:.4f}{beside}")
+            beside = f" (raw pixels {percent(results.pixels.test_accuracy)})" if results.pixels else ""
+            parts.append(f"{name}: best layer {best.layer}, test accuracy {percent(best.test_accuracy)}{beside}")
         parts += [
             f"{row['labels_per_class']:>4} labels a class: test {100 * row['mean_test_accuracy']:.1f} "
             f"± {100 * row['std_test_accuracy']:.1f} % over {row['subsets']} subsets"
@@ -120,20 +121,6 @@ class ProbeReport:
 NOTHING = ProbeReport({"earlier_commands": []})
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Content of a probe.json; one of versions that knew one method or one kind of features gets today's form.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError or AttributeError: it cannot be read, or is none.
-    """
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    methods, method = found.get("methods", {}), found["method"]
-    known = {"methods": methods if method in methods else {**methods, method: found}}
-    if isinstance(found.get("features"), str):
-        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
-    return found | known
-
-
 def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]) -> ProbeReport | None:
     """The report in `out`, if it is whole and can be kept beside what is `asked` for.
 
@@ -141,7 +128,7 @@ def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]
     its own command too.
     """
     try:
-        found = read_results(out / RECORD)
+        found = read_probe_record(out / RECORD)
         found["earlier_commands"] = [*found["earlier_commands"], found["command"]]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
@@ -212,11 +199,11 @@ def write_csv(all_results: list[MethodResults], path: Path) -> None:
 def text_table(results: MethodResults) -> str:
     """One method's table; the best layer by validation accuracy is marked."""
     best = best_layer(results.layers)
-    lines = [f"  layer   {results.method.chosen:>8}   val      test     ({results.method.name})"]
+    lines = [f"  layer   {results.method.chosen:>8}       val     test   ({results.method.name})"]
 
     def write(name: str, result: LayerResult, mark: str = "") -> str:
         chosen = format(result.chosen, results.method.number)
-        return f"{name:>7}   {chosen}   {result.val_accuracy:.4f}   {result.test_accuracy:.4f}{mark}"
+        return f"{name:>7}   {chosen}   {percent(result.val_accuracy):>7}  {percent(result.test_accuracy):>7}{mark}"
 
     for result in results.layers:
         lines.append(write(str(result.layer), result, "  <- best on validation" if result is best else ""))

@@ -4,11 +4,11 @@ Everything between is a pure function of records (`schema`), and every number on
 from the paper (`published`).
 """
 
-from igpt.report.model_card import Facts, model_card
+from igpt.report.model_card import model_card
 from igpt.report.page import markdown, page, sections
 from igpt.report.reading import gather_all, read_scores, runs_in, warn
 from igpt.report.schema import Run
 
 __all__ = [
-    "Facts", "Run", "gather_all", "markdown", "model_card", "page", "read_scores", "runs_in", "sections", "warn",
+    "Run", "gather_all", "markdown", "model_card", "page", "read_scores", "runs_in", "sections", "warn",
 ]  # fmt: skip

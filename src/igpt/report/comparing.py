@@ -19,8 +19,8 @@ def std(values: Sequence[float]) -> float | None:
 
 def percent(shares: Sequence[float]) -> str:
     """Mean accuracy in percent, with the standard deviation where there are several."""
-    spread = std(shares)
-    return f"{100 * fmean(shares):.1f} %" if spread is None else f"{100 * fmean(shares):.1f} ± {100 * spread:.1f} %"
+    spread = "" if len(shares) < 2 else f" ± {100 * stdev(shares):.1f}"
+    return f"{100 * fmean(shares):.1f}{spread} %"
 
 
 class Kind(NamedTuple):
@@ -50,9 +50,8 @@ class Kind(NamedTuple):
 
 def kind_of(run: Run) -> Kind:
     """The kind of a run."""
-    on, few, batch = run.data.label, run.data.labels_per_class, run.data.batch_size
-    about = (run.objective, run.core, run.origin, run.weight, on, few, run.network)
-    return Kind(*about, run.max_steps, run.learning_rate, batch, run.order)
+    known = vars(run) | {"labels_per_class": run.data.labels_per_class, "batch_size": run.data.batch_size}
+    return Kind(**{name: known[name] for name in Kind._fields} | {"data": run.data.label})
 
 
 def group(runs: Iterable[Run]) -> dict[Kind, list[Run]]:
@@ -144,45 +143,40 @@ def sides(rows: Iterable[tuple[Place, str, Run, float | None, float | None]]) ->
             kinds = found.setdefault(place, {}).setdefault(side, {})
             kinds.setdefault(kind_of(run), []).append((run, test, val))
 
-    def rank(members: list[tuple[Run, float, float | None]]) -> tuple[float, int]:
-        known = [val for _, _, val in members if val is not None]
-        return (fmean(known) if known else -1.0, len(members))
-
     def best(kinds: dict[Kind, list[tuple[Run, float, float | None]]]) -> Side:
-        chosen = max(kinds.values(), key=rank)
+        known = [(fmean([val for *_, val in of if val is not None] or [-1.0]), len(of), of) for of in kinds.values()]
+        chosen = max(known, key=lambda one: one[:2])[2]
         return Side([run for run, _, _ in chosen], [test for _, test, _ in chosen])
 
     return {place: {side: best(kinds) for side, kinds in of.items()} for place, of in found.items()}
 
 
-def probed_sides(runs: list[Run]) -> tuple[str | None, Sides]:
+def probed_sides(runs: list[Run]) -> tuple[str, Sides]:
     """AR and BERT runs that can be compared: same data, same shape, and a method that some of both were probed with."""
     probed = [(run, run.probe) for run in runs if run.objective != "Joint" and run.probe]
     known = [{name for run, probe in probed if run.core == core for name in probe.methods} for core in CORES]
     method = next((name for name in METHODS if all(name in methods for methods in known)), "")
     best = [(run, probe, probe.methods[method].best) for run, probe in probed if method in probe.methods]
     rows = (((p.data.label, run.network), run.core, run, of.test_accuracy, of.val_accuracy) for run, p, of in best)
-    return method or None, sides(rows)
+    return method, sides(rows)
 
 
 def tuned_sides(runs: list[Run]) -> Sides:
     """Runs fine-tuned with both losses and all labels, by where they began: AR, BERT, or one of them from scratch."""
-    rows = []
-    for run in runs:
-        if run.objective == "Joint" and run.weight and run.origin and not run.data.labels_per_class:
-            side = f"{run.core} from scratch" if run.origin == "scratch" else run.core
-            val = max((point.value for point in run.curve("val/accuracy")), default=None)
-            rows.append(((run.data.label, run.network), side, run, tuned_accuracy(run), val))
-    return sides(rows)
+    tuned = [run for run in runs if run.objective == "Joint" and run.weight and run.origin]
+    return sides(
+        ((run.data.label, run.network), f"{run.core} from scratch" if run.origin == "scratch" else run.core, run,
+         tuned_accuracy(run), max((point.value for point in run.curve("val/accuracy")), default=None))
+        for run in tuned if not run.data.labels_per_class
+    )  # fmt: skip
 
 
 def votes(run: Run) -> tuple[float, float] | None:
     """Test accuracy under 5 masks and under one of the same checkpoint; of several, of best.ckpt or the latest step."""
     found: dict[tuple[bool, int, str], dict[int, float]] = {}
     for score in run.own_scores:
-        accuracy = score.metrics.get("test/accuracy")
-        if score.verb == "test" and accuracy is not None and score.evaluation and score.evaluation[0] == "mode":
-            key = ("best" in score.checkpoint, score.step or 0, score.checkpoint)
-            found.setdefault(key, {})[score.evaluation[1]] = accuracy
+        accuracy, how = score.metrics.get("test/accuracy"), score.evaluation
+        if score.verb == "test" and accuracy is not None and how and how[0] == "mode":
+            found.setdefault(("best" in score.checkpoint, score.step or 0, score.checkpoint), {})[how[1]] = accuracy
     both = [key for key, by_masks in found.items() if {VOTES, 1} <= set(by_masks)]
     return (found[max(both)][VOTES], found[max(both)][1]) if both else None

@@ -3,17 +3,21 @@
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image as Pil
+from torch.nn import functional as F
 
-from igpt.data import decode_rgb, sampling_error
+from igpt.data import decode_rgb, draw_confusion, sampling_error
 from igpt.palette import Palette
 from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
+from igpt.report.published import WORDS
 from igpt.report.schema import Point, Run
+from igpt.system import percent
 
 WIDTH, HEIGHT = 5.4, 3.4  # inches without the legend; letters stay readable on a phone
 POINTS = 300  # of a curve, so that long runs do not make large files
@@ -22,7 +26,7 @@ MARKS = "os^Dv*PX<>"
 INK = "#333d4b"
 BUDGET = 2_500_000  # bytes of all samples and completions together, so that the page stays below 5 MB
 COLUMNS, WIDE = 32, 576  # colours in a row of the palette's picture, and its width in pixels at most
-LUMA = (0.299, 0.587, 0.114)
+LUMA = torch.tensor((0.299, 0.587, 0.114))
 
 
 class Image(NamedTuple):
@@ -35,28 +39,32 @@ class Image(NamedTuple):
     chart: bool = False
 
 
-def chart(title: str, draw: Callable[[Any], None], about: str, parts: list[str], caption: str) -> Image:
-    """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes."""
+def chart(name: str, draw: Callable[[Any], None], parts: list[str], height: float = HEIGHT, **known: object) -> Image:
+    """What `draw` draws on matplotlib axes, as SVG, with a legend below; the same records give the same bytes.
+
+    Args:
+        name: of its title, caption and axes in words.yaml, which `known` fills in.
+        draw: takes the axes.
+        parts: what it shows, in words.
+        height: in inches.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings: dict[Any, Any] = dict.fromkeys(inked, INK)
-    settings |= {"axes.grid": True, "grid.color": "#dfe4ea", "grid.linewidth": 0.7, "axes.axisbelow": True}
-    settings |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8}
-    settings |= {"svg.hashsalt": "igpt", "font.size": 10, "legend.frameon": False}
-    buffer = io.BytesIO()
-    with rc_context(settings):
+    words, buffer = WORDS["figures"][name], io.BytesIO()
+    with rc_context(WORDS["style"]):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
         draw(axes)
+        axes.set(**words["axes"])
         handles, names = axes.get_legend_handles_labels()
         entries = dict(zip(reversed(names), reversed(handles), strict=True))  # each once
-        figure.set_size_inches(WIDTH, HEIGHT + 0.22 * len(entries))
+        figure.set_size_inches(WIDTH, height + 0.22 * len(entries))
         figure.legend([*entries.values()][::-1], [*entries][::-1], loc="outside lower center", fontsize=9.5)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    title, about = (words[part].format(**known) for part in ("title", "about"))
     more = f"; and {len(parts) - 8} more" if len(parts) > 8 else ""
-    return Image(title, buffer.getvalue(), f"{about}: {'; '.join(parts[:8])}{more}.", caption, chart=True)
+    return Image(title, buffer.getvalue(), f"{about}: {'; '.join(parts[:8])}{more}.", words["caption"], chart=True)
 
 
 def plain(text: str) -> str:
@@ -67,10 +75,9 @@ def plain(text: str) -> str:
 
 def styles(runs: list[Run]) -> dict[Kind, dict[str, Any]]:
     """Colour, mark and legend entry of every kind; AR and BERT keep their colours whatever else is there."""
-    groups = group(runs)
+    groups, found = group(runs), {}
     free = cycle(zip(COLORS[2:], MARKS[2:], strict=False))
     fixed = dict(zip(CORES, zip(COLORS, MARKS, strict=False), strict=False))
-    found = {}
     for kind, name in labels(groups).items():
         color, mark = fixed.pop(kind.objective) if kind.objective in fixed else next(free)
         of = groups[kind]
@@ -83,8 +90,8 @@ def thinned(points: list[Point], most: int) -> list[Point]:
     """At most `most` points: means of as many runs of neighbours, each at its last step."""
     if len(points) <= most:
         return points
-    edges = [round(index * len(points) / most) for index in range(most + 1)]
-    groups = [points[first:last] for first, last in pairwise(edges)]
+    edges = pairwise(round(index * len(points) / most) for index in range(most + 1))
+    groups = [points[first:last] for first, last in edges]
     return [Point(part[-1].step, fmean(point.value for point in part)) for part in groups]
 
 
@@ -92,16 +99,11 @@ def loss_curves(runs: list[Run]) -> list[Image]:
     """Training and validation loss; fine-tuning has a figure of its own, since its loss is another."""
     having = [run for run in runs if run.curve("train/loss") or run.curve("val/loss")]
     tuned = [run for run in having if run.objective == "Joint"]
-    masked = "AR counts all pixels, BERT the masked ones."
-    weighted = "The weight is that of the run; 0 leaves L_CLF alone."
-    about = [
-        ("Pre-training", "nats per pixel", masked, [run for run in having if run not in tuned]),
-        ("Fine-tuning", "weighted L_GEN + L_CLF, nats", weighted, tuned),
-    ]
-    return [loss_figure(*one) for one in about if one[-1]]
+    kinds = {"pre_training": [run for run in having if run.objective != "Joint"], "fine_tuning": tuned}
+    return [loss_figure(name, of) for name, of in kinds.items() if of]
 
 
-def loss_figure(title: str, unit: str, note: str, runs: list[Run]) -> Image:
+def loss_figure(name: str, runs: list[Run]) -> Image:
     """Loss against steps."""
 
     def draw(axes: Any) -> None:
@@ -111,12 +113,10 @@ def loss_figure(title: str, unit: str, note: str, runs: list[Run]) -> Image:
             for split, look in (("train", {"color": of["color"], "alpha": 0.35, "linewidth": 0.9}), ("val", of)):
                 points = thinned(run.curve(f"{split}/loss"), POINTS)
                 axes.plot([point.step for point in points], [point.value for point in points], **look)
-        axes.set(xlabel="optimizer steps", ylabel=unit)
 
     ends = [(run.name, run.curve("val/loss")) for run in runs]
-    parts = [f"{name} ends at {f'{curve[-1].value:.3f}' if curve else 'an unknown loss'}" for name, curve in ends]
-    caption = f"Training loss thin, validation loss with marks. {note}"
-    return chart(title, draw, f"{title}: loss against optimizer steps", parts, caption)
+    parts = [f"{run} ends at {f'{curve[-1].value:.3f}' if curve else 'an unknown loss'}" for run, curve in ends]
+    return chart(name, draw, parts)
 
 
 def layer_curves(runs: list[Run]) -> list[Image]:
@@ -127,14 +127,13 @@ def layer_curves(runs: list[Run]) -> list[Image]:
 
 def layer_figure(runs: list[Run], method: str) -> Image:
     """Accuracy against layer under one method."""
-    results = [(run, run.probe.methods[method]) for run in runs if run.probe]
+    results = [(run, run.probe.images.get("test"), run.probe.methods[method]) for run in runs if run.probe]
 
     def draw(axes: Any) -> None:
         style = styles(runs)
-        for run, result in results:
+        for run, images, result in results:
             of = style[kind_of(run)]
             scores = sorted((score.layer or 0, 100 * score.test_accuracy) for score in result.layers)
-            images = run.probe.images.get("test") if run.probe else None
             bars = [100 * sampling_error(score / 100, images) for _, score in scores] if images else None
             axes.errorbar(*zip(*scores, strict=True), yerr=bars, capsize=2, **of)
             ring = {"s": 120, "facecolors": "none", "edgecolors": of["color"], "linewidths": 1.5}
@@ -142,25 +141,17 @@ def layer_figure(runs: list[Run], method: str) -> Image:
             if result.raw_pixels:
                 raw = 100 * result.raw_pixels.test_accuracy
                 axes.axhline(raw, color=INK, linestyle=":", linewidth=1.2, label="raw pixels")
-        axes.set(xlabel="layer (0: input of the first block)", ylabel="test accuracy, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    best = [(run.name, r.best_layer, 100 * r.best.test_accuracy) for run, r in results]
-    parts = [f"{name} is best at layer {layer} with {value:.1f} %" for name, layer, value in best]
-    caption = (
-        "Last probed checkpoint of each run. The ring marks the layer that validation chose; bars are standard errors."
-    )
-    about = f"Probe accuracy against layer, {method}"
-    return chart(f"Accuracy against layer, {method}", draw, about, parts, caption)
+    parts = [f"{run.name} is best at layer {of.best_layer} with {percent(of.best.test_accuracy)}"
+             for run, _, of in results]  # fmt: skip
+    return chart("layers", draw, parts, method=method)
 
 
 def loss_against_accuracy(runs: list[Run]) -> Image | None:
     """Validation loss against best-layer accuracy over the checkpoints of each run (figure 3 of the paper)."""
-    traces = [
-        (run, [(loss, 100 * probe.result.best.test_accuracy) for probe, loss in known])
-        for run in runs
-        if (known := trace(run))
-    ]
+    known = [(run, trace(run)) for run in runs]
+    traces = [(run, [(loss, 100 * probe.result.best.test_accuracy) for probe, loss in of]) for run, of in known if of]
     if not any(len(points) > 1 for _, points in traces):
         return None
 
@@ -168,13 +159,11 @@ def loss_against_accuracy(runs: list[Run]) -> Image | None:
         style = styles([run for run, _ in traces])
         for run, points in traces:
             axes.plot(*zip(*points, strict=True), **style[kind_of(run)])
-        axes.set(xlabel="validation loss, nats per pixel (lower to the right)", ylabel="best layer's accuracy, %")
         axes.invert_xaxis()
 
     ends = [(run.name, [f"{loss:.3f} nats and {value:.1f} %" for loss, value in points]) for run, points in traces]
     parts = [f"{name} from {points[0]} to {points[-1]}" for name, points in ends]
-    caption = "One mark a checkpoint. AR's and BERT's losses are different quantities: compare along a line only."
-    return chart("Accuracy against loss", draw, "Validation loss against probe accuracy", parts, caption)
+    return chart("loss_and_accuracy", draw, parts)
 
 
 def objectives(runs: list[Run]) -> Image | None:
@@ -198,14 +187,27 @@ def objectives(runs: list[Run]) -> Image | None:
                 bar = axes.bar([x], [fmean(of[side])], width=0.24, yerr=std(of[side]), capsize=3, **style)
                 axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=8.5)
         names = ["\n".join(map(plain, name.split("\n"))) for name, _ in bars]
-        axes.set(xticks=range(len(bars)), xticklabels=names)
-        axes.set(ylabel="test accuracy, %", ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set(xticks=range(len(bars)), xticklabels=names, ylim=(0, 112), yticks=range(0, 101, 20))
         axes.grid(visible=False, axis="x")
 
     means = [(name.replace("\n", " "), side, fmean(found)) for name, of in bars for side, found in of.items()]
     parts = [f"{name}, {side} {value:.1f} %" for name, side, value in means]
-    caption = "Mean over runs of the recipe that is best on validation; the line is the standard deviation, if several."
-    return chart("AR beside BERT", draw, "AR beside BERT", parts, caption)
+    return chart("objectives", draw, parts)
+
+
+def confusions(runs: list[Run]) -> list[Image]:
+    """Which class was taken for which, in per cent of each true class, for every fine-tuned run whose test kept it."""
+    images = []
+    for run, test, found in ((run, run.test, run.test.confusion) for run in runs if run.test and run.test.confusion):
+        counts = torch.tensor(found.counts)
+        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        wrong = sorted(((float(shares[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j), reverse=True)
+        names = found.classes if len(found.classes) == len(counts) else list(map(str, range(len(counts))))
+        most = [f"{names[i]} taken for {names[j]} in {percent(value)}" for value, i, j in wrong]
+        draw = partial(draw_confusion, counts=counts, names=names)
+        parts, of = most or ["every image is right"], test.checkpoint
+        images.append(chart("confusion", draw, parts, WIDTH, run=run.name, checkpoint=of, step=test.step))
+    return images
 
 
 def palettes(runs: list[Run]) -> list[Image]:
@@ -214,23 +216,18 @@ def palettes(runs: list[Run]) -> list[Image]:
     for run in runs:
         if run.palette is not None:
             owners.setdefault(Palette(run.palette).sha256, []).append(run)
-    found = []
+    images = []
     for members in owners.values():
-        assert members[0].palette is not None
-        rgb = Palette(members[0].palette).rgb()
+        rgb = Palette(members[0].palette).rgb()  # type: ignore[arg-type]
         columns = min(COLUMNS, len(rgb))
-        rows = -(-len(rgb) // columns)
+        rows, side = -(-len(rgb) // columns), WIDE // columns
         canvas = torch.zeros(rows * columns, 4, dtype=torch.uint8)
-        canvas[: len(rgb), :3], canvas[: len(rgb), 3] = (
-            rgb[(rgb.float() @ torch.tensor(LUMA)).argsort(stable=True)],
-            255,
-        )
-        side = WIDE // columns
-        size = (columns * side, rows * min(side, WIDE // 12))
-        picture = Pil.fromarray(canvas.view(rows, columns, 4).numpy(), "RGBA").resize(size, Pil.Resampling.NEAREST)
+        canvas[: len(rgb)] = F.pad(rgb[(rgb.float() @ LUMA).argsort(stable=True)], (0, 1), value=255)
+        picture = Pil.fromarray(canvas.view(rows, columns, 4).numpy(), "RGBA")
+        picture = picture.resize((columns * side, rows * min(side, WIDE // 12)), Pil.Resampling.NEAREST)
         names, about = ", ".join(run.name for run in members), f"{len(rgb)} colours by lightness"
-        found.append(Image("Palette", png(picture), f"Palette of {names}: {about}", f"{about}; {names}"))
-    return found
+        images.append(Image("Palette", png(picture), f"Palette of {names}: {about}", f"{about}; {names}"))
+    return images
 
 
 def png(picture: Pil.Image) -> bytes:
@@ -242,18 +239,13 @@ def png(picture: Pil.Image) -> bytes:
 
 def drawings(runs: list[Run]) -> list[Image]:
     """Samples, then completions, runs beside each other, within a budget; a file of the run goes before the events."""
-    found = [
-        (f"{name.capitalize()} of {run.name}", run.core, picture)
-        for name in ("samples", "completions")
-        for run in runs
-        if (picture := run.pictures.get(name) or run.events.pictures.get(name))
-    ]
+    having = [(run, {**run.events.pictures, **run.pictures}) for run in runs]
+    found = [(name, run, of[name]) for name in ("samples", "completions") for run, of in having if name in of]
     images = []
-    for title, core, picture in found:
+    for name, run, picture in found:
         shown = decode_rgb(io.BytesIO(picture.content))
-        content = png(shown)
-        while len(content) > BUDGET // len(found) and min(shown.size) > 1:
+        while len(content := png(shown)) > BUDGET // len(found) and min(shown.size) > 1:
             shown = shown.resize([max(1, side * 2 // 3) for side in shown.size], Pil.Resampling.BOX)
-            content = png(shown)
-        images.append(Image(title, content, title, f"{core}; {picture.origin}"))
+        title = f"{name.capitalize()} of {run.name}"
+        images.append(Image(title, content, title, f"{run.core}; {picture.origin}"))
     return images

@@ -5,7 +5,7 @@ runs, of the sampling of their test images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -30,18 +30,13 @@ from igpt.report.comparing import (
     tuned_accuracy,
     tuned_sides,
     votes,
-)
+)  # fmt: skip
+from igpt.report.published import WORDS
 from igpt.report.schema import LayerScore, Run
 
-SEEN, NOT_SEEN, CANNOT = "seen", "not seen", "not seen: cannot be told from these runs"
+SEEN, NOT_SEEN, CANNOT, NO_DATA = "seen", "not seen", "cannot be told", "no data"
 FEWEST = 4  # checkpoints: of 3, even the perfect order comes about by chance once in 6
 LIKELY = 0.05
-RECIPES = "of several recipes (steps, rate, batch) of one side, the one with the best validation accuracy stands for it"
-RULE = (
-    "Seen where the difference of the means is larger than its standard error, which comes from the spread over the "
-    "runs (seeds) of each side; not seen where it is as large the other way; anything between cannot be told. A single "
-    "run has no spread: the sampling error of its test images then stands in. One standard error is a low bar."
-)
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:
@@ -80,9 +75,9 @@ class Difference(NamedTuple):
     @property
     def verdict(self) -> str:
         """Whether the difference is positive, beyond its error; one that the error covers cannot be told."""
-        if self.error is None or not abs(self.value) > self.error:
-            return CANNOT
-        return SEEN if self.value > 0 else NOT_SEEN
+        if self.error is None:
+            return NO_DATA if self.value else CANNOT
+        return CANNOT if abs(self.value) <= self.error else SEEN if self.value > 0 else NOT_SEEN
 
     def text(self) -> str:
         """Difference, error and where the error comes from, in points."""
@@ -134,9 +129,11 @@ class Finding(NamedTuple):
     evidence: list[Evidence]
 
 
-def all_findings(runs: list[Run]) -> list[Finding]:
-    """Every finding for these runs."""
-    return [middle_layers(runs), lower_loss(runs), probes_behind(runs), near_when_tuned(runs), joint(runs), vote(runs)]
+def claim(judge: Callable[[list[Run]], Iterator[Evidence]]) -> Callable[[list[Run]], Finding]:
+    """Make a finding of a function that yields its evidence; the words of the claim stand under the function's name."""
+    known = {"significance": WORDS["significance"], "likely": f"{100 * LIKELY:.0f} %", "fewest": FEWEST, "votes": VOTES}
+    texts = {name: text.format(**known) for name, text in WORDS["claims"][judge.__name__].items()}
+    return lambda runs: Finding(**texts, evidence=list(judge(runs)))
 
 
 def count(*sides: list[Run]) -> str:
@@ -148,31 +145,24 @@ def count(*sides: list[Run]) -> str:
     return " against ".join(parts)
 
 
-def middle_layers(runs: list[Run]) -> Finding:
+@claim
+def middle_layers(runs: list[Run]) -> Iterator[Evidence]:
     """The best layer of each kind of pre-training run, inside the middle half of the network or outside."""
     probed = [run for run in runs if run.objective != "Joint" and run.probe]
     names = labels(group(probed))
     kinds: dict[tuple[str, str], list[Run]] = {}
     for run in probed:
         kinds.setdefault((names[kind_of(run)], run.probe.data.label if run.probe else ""), []).append(run)
-    evidence = []
     for (name, data), members in kinds.items():
         pairs = [pair for run in members if (pair := inside_outside(run))]
-        text, verdict = "layers inside and outside the middle half were not both probed", CANNOT
+        text, verdict = "layers inside and outside the middle half were not both probed", NO_DATA
         if len(pairs) == len(members):
             sides = [[pair[side].test_accuracy for pair in pairs] for side in (0, 1)]
             gap = difference(sides, images_tested(members, data), paired=True)
             best = ", ".join(f"{run.probe.result.best_layer} of {depth(run)}" for run in members if run.probe)
             text = f"best layer {best}; the best layer inside minus the best outside: {gap.text()}"
             verdict = gap.verdict
-        evidence.append(Evidence(f"{name}, {data}", text, count(members), verdict))
-    return Finding(
-        "The best features lie in the middle of the network",
-        "The middle half are layers L/4 to 3L/4. The layer of best validation accuracy inside it is compared with the "
-        f"one outside, by test accuracy. {RULE}",
-        "no pre-training run has a probe.json; make one with igpt probe",
-        evidence,
-    )
+        yield Evidence(f"{name}, {data}", text, count(members), verdict)
 
 
 def depth(run: Run) -> int:
@@ -193,43 +183,37 @@ def inside_outside(run: Run) -> tuple[LayerScore, LayerScore] | None:
     return (max(inside, key=validation), max(outside, key=validation)) if inside and outside else None
 
 
-def lower_loss(runs: list[Run]) -> Finding:
+@claim
+def lower_loss(runs: list[Run]) -> Iterator[Evidence]:
     """Rank correlation of loss and accuracy over the checkpoints of each pre-training run."""
-    evidence = []
     for run in runs:
         if known := trace(run):
-            losses, accuracies = [loss for _, loss in known], [probe.result.best.test_accuracy for probe, _ in known]
-            text, verdict = correlation(losses, accuracies)
+            text, verdict = correlation([loss for _, loss in known], [p.result.best.test_accuracy for p, _ in known])
             others = len(run.probes) - len(known)
             left_out = f"; left out, without a loss or not probed as the last one: {others}" if others else ""
             checkpoints = f"{len(known)} checkpoint{'s' if len(known) > 1 else ''} of a single run"
-            evidence.append(Evidence(run.name, f"{text}, {known[-1][0].method}{left_out}", checkpoints, verdict))
-    return Finding(
-        "A lower generative loss goes with better features",
-        "Spearman's rank correlation of validation loss and best-layer accuracy over those of a run's checkpoints that "
-        "were probed in the same way (method, features, data) as the last. Seen where it is negative and at most "
-        f"{100 * LIKELY:.0f} % of all orders give one as low; not seen where the same holds of the opposite; fewer "
-        f"than {FEWEST} checkpoints cannot tell. Both also improve with training as such.",
-        "no pre-training run has a probed checkpoint with a validation loss; probe several with igpt probe",
-        evidence,
-    )
+            yield Evidence(run.name, f"{text}, {known[-1][0].method}{left_out}", checkpoints, verdict)
 
 
 def correlation(losses: list[float], accuracies: list[float]) -> tuple[str, str]:
     """Numbers and verdict for the checkpoints of one run."""
     rho = spearman(losses, accuracies)
     if rho is None:
-        return "all losses or all accuracies are equal" if len(losses) > 1 else "one checkpoint", CANNOT
-    falling = chance_of_falling(losses, accuracies)
-    rising = chance_of_falling(losses, [-value for value in accuracies])
-    told = len(losses) >= FEWEST and min(falling, rising) <= LIKELY
-    verdict = CANNOT if not told else SEEN if falling <= rising else NOT_SEEN
-    return f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low", verdict
+        return ("all losses or all accuracies are equal", CANNOT) if len(losses) > 1 else ("one checkpoint", NO_DATA)
+    falling, rising = (chance_of_falling(losses, [sign * value for value in accuracies]) for sign in (1, -1))
+    told = CANNOT if min(falling, rising) > LIKELY else SEEN if falling <= rising else NOT_SEEN
+    text = f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low"
+    return text, told if len(losses) >= FEWEST else NO_DATA
 
 
 def both(found: Sides) -> Sides:
     """The places where AR and BERT both stand."""
     return {place: of for place, of in found.items() if set(CORES) <= set(of)}
+
+
+def ar_minus_bert(of: dict[str, Side], images: int | None) -> Difference:
+    """Difference of their accuracies at one place."""
+    return difference([of[core].accuracies for core in CORES], images)
 
 
 def unlike(of: dict[str, Side]) -> str:
@@ -239,82 +223,60 @@ def unlike(of: dict[str, Side]) -> str:
     return f"the two were not probed the same way: {' against '.join(ways)}" if len(ways) > 1 else ""
 
 
-def probes_behind(runs: list[Run]) -> Finding:
+@claim
+def probes_behind(runs: list[Run]) -> Iterator[Evidence]:
     """AR minus BERT, by the probe of the best layer."""
-    evidence = []
     method, probed = probed_sides(runs)
     for (data, network), of in both(probed).items():
-        gap = difference([of[core].accuracies for core in CORES], images_tested(runs, data))
-        text = unlike(of) or f"AR minus BERT, {method}, best layer: {gap.text()}"
-        verdict = CANNOT if unlike(of) else gap.verdict
-        evidence.append(Evidence(f"{data}; {shape(network)}", text, count(of["AR"].runs, of["BERT"].runs), verdict))
-    return Finding(
-        "BERT is behind AR on linear probes",
-        f"AR and BERT of the same shape, probed on the same data in the same way; {RECIPES}. {RULE}",
-        "needs a probed AR run and a probed BERT run of the same shape and data (igpt fit, igpt probe)",
-        evidence,
-    )
+        gap = ar_minus_bert(of, images_tested(runs, data))
+        text, verdict = f"AR minus BERT, {method}, best layer: {gap.text()}", gap.verdict
+        if reason := unlike(of):
+            text, verdict = reason, CANNOT
+        yield Evidence(f"{data}; {shape(network)}", text, count(of["AR"].runs, of["BERT"].runs), verdict)
 
 
-def near_when_tuned(runs: list[Run]) -> Finding:
+@claim
+def near_when_tuned(runs: list[Run]) -> Iterator[Evidence]:
     """Whether at most half of the gap on probes is left after fine-tuning."""
-    evidence = []
     probed = both(probed_sides(runs)[1])
     for place, of in both(tuned_sides(runs)).items():
         if before := probed.get(place):
-            images = images_tested(runs, place[0])
-            gap, left = (difference([side[core].accuracies for core in CORES], images) for side in (before, of))
+            gap, left = (ar_minus_bert(side, images_tested(runs, place[0])) for side in (before, of))
             error = None if gap.error is None or left.error is None else (gap.error**2 / 4 + left.error**2) ** 0.5
             reason = unlike(before) or ("no gap is seen to begin with" if gap.verdict != SEEN else "")
             verdict = CANNOT if reason else Difference(gap.value / 2 - left.value, error).verdict
             text = f"AR minus BERT after fine-tuning {left.text()}; on probes {points(gap.value)}"
             text += f", where {reason}" if reason else ""
             many = count(of["AR"].runs, of["BERT"].runs)
-            evidence.append(Evidence(f"{place[0]}; {shape(place[1])}", text, many, verdict))
-    return Finding(
-        "BERT is close to AR after fine-tuning",
-        "Close means that at most half of the gap on probes is left; a BERT ahead of AR counts as close. The gap on "
-        "probes has to be seen itself, and half of it minus what is left must be larger than the standard error; "
-        f"{RECIPES}.",
-        "needs probed and fine-tuned runs of AR and of BERT of the same shape and data, with their test accuracy",
-        evidence,
-    )
+            yield Evidence(f"{place[0]}; {shape(place[1])}", text, many, verdict)
 
 
-def joint(runs: list[Run]) -> Finding:
+@claim
+def joint(runs: list[Run]) -> Iterator[Evidence]:
     """L_GEN + L_CLF minus L_CLF alone, for runs that are alike in everything else."""
     tuned = group(run for run in runs if run.origin and tuned_accuracy(run) is not None)
     names = labels(tuned)
-    evidence = []
     for kind, members in tuned.items():
-        alone = tuned.get(kind._replace(weight=0))
-        if kind.weight and alone:
+        if kind.weight and (alone := tuned.get(kind._replace(weight=0))):
             sides = [[tuned_accuracy(run) or 0.0 for run in side] for side in (members, alone)]
             gap = difference(sides, images_tested(runs, kind.data))
             text = f"both losses {percent(sides[0])}, L_CLF alone {percent(sides[1])}: {gap.text()}"
-            evidence.append(Evidence(f"{names[kind]}, {kind.data}", text, count(members, alone), gap.verdict))
-    return Finding(
-        "L_GEN + L_CLF is better than L_CLF alone",
-        f"Runs alike in origin, data, network, steps, rate and batch, one side with generative_weight 0. {RULE}",
-        "needs a fine-tuned run, and the same with --model.init_args.generative_weight 0, both with a test accuracy",
-        evidence,
-    )
+            yield Evidence(f"{names[kind]}, {kind.data}", text, count(members, alone), gap.verdict)
 
 
-def vote(runs: list[Run]) -> Finding:
+@claim
+def vote(runs: list[Run]) -> Iterator[Evidence]:
     """Accuracy under 5 masks minus accuracy under one, of the same checkpoints of fine-tuned BERT."""
     tuned = group(run for run in runs if run.objective == "Joint" and run.core == "BERT" and votes(run))
     names = labels(tuned)
-    evidence = []
     for kind, members in tuned.items():
-        pairs = [pair for run in members if (pair := votes(run))]
-        sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+        sides = list(zip(*filter(None, map(votes, members)), strict=True))
         gap = difference(sides, images_tested(runs, kind.data), paired=True)
         text = f"{VOTES} masks {percent(sides[0])}, one mask {percent(sides[1])}: {gap.text()}"
-        evidence.append(Evidence(f"{names[kind]}, {kind.data}", text, count(members), gap.verdict))
-    return Finding(
-        f"The vote of {VOTES} masks helps BERT",
-        f"The same checkpoint tested under 5 masks and under 1, modal class. {RULE}",
-        "needs igpt test of a fine-tuned BERT run, and again with --model.init_args.eval_masks 1",
-        evidence,
-    )
+        yield Evidence(f"{names[kind]}, {kind.data}", text, count(members), gap.verdict)
+
+
+def all_findings(runs: list[Run]) -> list[Finding]:
+    """Every finding for these runs."""
+    judges = (middle_layers, lower_loss, probes_behind, near_when_tuned, joint, vote)
+    return [judge(runs) for judge in judges]

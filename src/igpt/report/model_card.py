@@ -1,92 +1,73 @@
 """The model card of an export: what it is, how it was trained and scored, how to load it."""
 
 import json
-from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from igpt import __version__
 from igpt.model import TransformerConfig
 from igpt.report.page import escape, render
 from igpt.report.reading import read_commands, read_probes, read_scores, warn
-from igpt.report.schema import Probe, Score
 from igpt.report.tables import options
-from igpt.system import sha256_of
+from igpt.system import percent, sha256_of
 
 RECIPE = ("learning_rate", "betas", "weight_decay", "warmup_steps", "generative_weight", "mask_share")
 
 
-class Facts(NamedTuple):
-    """What the card is made of: of the file, and of the run that it lies in."""
+def model_card(ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str, parameters: int) -> str:
+    """The card, as Markdown with the hub's front matter.
 
-    name: str  # of the run, or of the checkpoint where it lies in none
-    ckpt: str
-    header: dict[str, Any]  # model and data as plain data, and the step
-    core: dict[str, Any]  # description of the generative module
-    format: str  # huggingface, safetensors or checkpoint
-    parameters: int  # of the network
-    commands: Sequence[str] = ()  # that trained the run
-    scores: Sequence[Score] = ()  # at this step
-    probes: Sequence[Probe] = ()  # of this file; of this step, where a probe.json does not say of which file
-    aside: Sequence[Probe] = ()  # the same of earlier probes, which later ones moved aside
-
-    @classmethod
-    def of(cls, ckpt: str, header: dict[str, Any], core: dict[str, Any], format: str, parameters: int) -> "Facts":
-        """Look beside the checkpoint for what is known of its run; a record that is broken is left out and said."""
-        path = Path(ckpt).absolute()
-        if path.parent.name != "checkpoints":
-            return cls(path.stem, ckpt, header, core, format, parameters)
-        run, step = path.parent.parent, header["step"]
-        commands = [line for line in read_commands(run, warn) if line.startswith("igpt fit")]
-        scores = [s for s in read_scores(run / "scores.json", warn) if s.step == step and s.checkpoint == path.name]
-        probes = [of_checkpoint(read_probes(run, warn, aside), path, step) for aside in (False, True)]
-        return cls(run.name, ckpt, header, core, format, parameters, commands, scores, *probes)
-
-
-def of_checkpoint(probes: list[Probe], ckpt: Path, step: int) -> list[Probe]:
-    """Those of this very checkpoint, as far as they say; early ones hold its step, but no checksum."""
-    ours = [probe for probe in probes if probe.step == step]
-    checksum = sha256_of(ckpt) if ckpt.is_file() and any(probe.checkpoint_sha256 for probe in ours) else None
-    return [probe for probe in ours if probe.checkpoint_sha256 in (None, checksum)]
-
-
-def model_card(facts: Facts) -> str:
-    """The card, as Markdown with the hub's front matter."""
-    config = TransformerConfig.of(facts.core["init_args"]["transformer"])
-    rows, columns = config.shape
-    model, data, step = facts.header["model"], facts.header["data"], facts.header["step"]
-    kind, whole = (str(spec["class_path"]).rpartition(".")[2] for spec in (facts.core, model))
-    about = [
-        ("objective", kind if kind == whole else f"{whole} on {kind}"),
-        ("layers, width, heads", f"{config.n_layers}, {config.d_model}, {config.n_heads}"),
-        ("images", f"{rows}x{columns}, {facts.core['init_args'].get('order', 'raster')} order"),
-        ("colours", config.vocab_size),
-        ("parameters", f"{facts.parameters:,}"),
-    ]
-    if coarse := facts.core["init_args"].get("coarse"):
-        about.append(("coarse colours, drawn first", coarse))
+    Args:
+        ckpt: the checkpoint; what lies beside it tells of its run, and what is broken there is left out and said.
+        header: model and data as plain data, the step, and the checkpoint that the training began with.
+        core: description of the generative module.
+        format: huggingface, safetensors or checkpoint.
+        parameters: of the network.
+    """
+    path, model, data, step = Path(ckpt).absolute(), header["model"], header["data"], header["step"]
+    run = path.parent.parent if path.parent.name == "checkpoints" else None
+    config = TransformerConfig.of(core["init_args"]["transformer"])
+    kind, whole = (str(spec["class_path"]).rpartition(".")[2] for spec in (core, model))
     recipe = [(name, model["init_args"][name]) for name in RECIPE if model["init_args"].get(name) is not None]
+    if began := header.get("began"):
+        recipe.insert(0, ("began with", f"{began['checkpoint']}, step {began.get('step', 'not known')}"))
     return render(
         "model_card.md.j2",
-        **facts._asdict() | {"scores": scoring(facts), "data": data},
+        name=run.name if run else path.stem,
+        ckpt=ckpt,
+        format=format,
         version=__version__,
         config=config,
-        model=about,
+        shape="x".join(map(str, config.shape)),
+        coarse=core["init_args"].get("coarse"),
+        order=core["init_args"].get("order", "raster"),
+        objective=kind if kind == whole else f"{whole} on {kind}",
+        parameters=parameters,
         training=None if data is None and step == 0 else [("optimizer steps", f"{step:,}"), *recipe],
+        data=data,
         arguments=json.dumps((data or {}).get("init_args", {}), indent=2).split("\n"),
+        commands=[line for line in read_commands(run, warn) if line.startswith("igpt fit")] if run else [],
+        scores=[(escape(name), text) for name, text in scoring(run, path, step)] if run else [],
     )
 
 
-def scoring(facts: Facts) -> list[tuple[str, str]]:
-    """Losses and accuracies at this step."""
-    found = [
-        (escape(f"{name} on {score.data.label}" if score.data else name), f"{value:.4f}")
-        for score in facts.scores
-        for name, value in sorted(score.metrics.items())
-    ]
-    probes = [(f"linear probe ({probe.method})", probe) for probe in facts.probes]
-    probes += [(f"earlier probe in {p.folder.name} ({p.method}; {options(p)})", p) for p in facts.aside]
-    for name, probe in probes:
-        best = f"{probe.result.best.test_accuracy:.4f} at layer {probe.result.best_layer}"
-        found.append((escape(f"{name}, test accuracy on {probe.data.label}"), best))
+def scoring(run: Path, ckpt: Path, step: int) -> list[tuple[str, str]]:
+    """Losses and accuracies of a checkpoint: of probes those of this very file, as far as they say."""
+    found = []
+    for score in read_scores(run / "scores.json", warn):
+        if (score.step, score.checkpoint) == (step, ckpt.name):
+            for name, value in sorted(score.metrics.items()):
+                ours = name.endswith(("/accuracy", "/top5_accuracy"))
+                written = percent(value) if ours and value <= 1 else f"{value:.4f}"
+                found.append((f"{name} on {score.data.label}" if score.data else name, written))
+    digest = cache(partial(sha256_of, ckpt))
+    for aside in (False, True):
+        for probe in (one for one in read_probes(run, warn, aside) if one.step == step):
+            checksum = probe.checkpoint_sha256  # early ones have none
+            if checksum is None or (ckpt.is_file() and digest() == checksum):
+                how = f"earlier probe in {probe.folder.name} ({probe.method}; {options(probe)})"
+                name = f"{how if aside else f'linear probe ({probe.method})'}, test accuracy on {probe.data.label}"
+                best = probe.result.best
+                found.append((name, f"{percent(best.test_accuracy)} at layer {best.layer}"))
     return found

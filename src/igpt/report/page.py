@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from igpt.report import figures, tables
 from igpt.report.figures import Image
-from igpt.report.findings import CANNOT, NOT_SEEN, SEEN, Finding, all_findings
+from igpt.report.findings import CANNOT, NO_DATA, NOT_SEEN, SEEN, Finding, all_findings
 from igpt.report.schema import Run
 from igpt.report.tables import Table
 from igpt.system import in_one_line
@@ -21,18 +21,15 @@ class Commands(NamedTuple):
     lines: list[str]
 
 
-Item = Table | Image | Commands | Finding | str  # str: a paragraph
-
-
 class Section(NamedTuple):
-    """A heading with what stands under it, or one sentence where there is nothing."""
+    """A heading with what stands under it (a text is a paragraph), or one sentence where there is nothing."""
 
     title: str
-    items: Sequence[Item | None] = ()
+    items: Sequence[Table | Image | Commands | Finding | str | None] = ()
     nothing: str = ""
 
     @property
-    def found(self) -> list[Item]:
+    def found(self) -> list[Table | Image | Commands | Finding | str]:
         """What there is to show."""
         return [item for item in self.items if item is not None] or [self.nothing]
 
@@ -53,15 +50,14 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
     features = [*figures.layer_curves(runs), figures.loss_against_accuracy(runs), figures.objectives(runs)]
     protocols = (tables.probes, tables.fine_tuned, tables.published, tables.context, tables.losses_and_probes,
                  tables.all_layers, tables.moved_aside)  # fmt: skip
-    pictures = [*figures.palettes(runs), *figures.drawings(runs)]
     judged, open_ = ([one for one in all_findings(runs) if bool(one.evidence) == has] for has in (True, False))
     likelihood = "Generation: exact likelihood of the test images"
     return [
         Section("Runs", [tables.summary(runs), tables.networks(runs), tables.data_sets(runs)]),
         *([Section("Left out", unread)] if left_out else []),
         Section("Loss", figures.loss_curves(runs), "No events of training were found."),
-        Section("Features", features, "No probe.json was found."),
-        Section("Palette and pictures", pictures, "No pictures were found."),
+        Section("Features", [*features, *figures.confusions(runs)], "No probe.json was found."),
+        Section("Palette and pictures", [*figures.palettes(runs), *figures.drawings(runs)], "No pictures were found."),
         Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
         Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
@@ -73,12 +69,9 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
 
 def commands(runs: list[Run]) -> list[Commands]:
     """The command lines that made each run and its figures, in the order in which they are found, each once."""
-    found = []
-    for run in runs:
-        lines = [*run.commands, *(score.command for score in run.scores), *(probe.command for probe in run.probes)]
-        if kept := list(dict.fromkeys(line for line in lines if line)):
-            found.append(Commands(run.name, kept))
-    return found
+    found = [(run.name, [*run.commands, *(score.command for score in run.scores), *(p.command for p in run.probes)])
+             for run in runs]  # fmt: skip
+    return [Commands(name, kept) for name, lines in found if (kept := list(dict.fromkeys(filter(None, lines))))]
 
 
 def page(title: str, subtitle: str, content: list[Section]) -> str:
@@ -114,8 +107,8 @@ def render(template: str, **given: object) -> str:
         "kind": lambda item: type(item).__name__,
         "one_line": in_one_line,
     }
-    verdicts = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open"}
-    return environment.get_template(template).render(verdicts=verdicts, cannot=CANNOT, **given)
+    verdicts = {SEEN: "yes", NOT_SEEN: "no", CANNOT: "open", NO_DATA: "open"}
+    return environment.get_template(template).render(verdicts=verdicts, **given)
 
 
 def fence(lines: list[str], language: str = "") -> str:

@@ -4,36 +4,32 @@ import io
 import json
 import os
 import re
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from torch import Tensor
 
-from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, is_run, read_checkpoint, read_meta, step_checkpoints
-from igpt.data import decode_rgb
-from igpt.palette import check_colors
-from igpt.report.schema import Count, Data, Events, Module, Picture, Point, Probe, Run, Score, is_number, load
+from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, is_run, read_checkpoint, read_meta, read_probe_record
+from igpt.checkpoints import step_checkpoints as saved_steps
+from igpt.data import BadImageError, decode_rgb
+from igpt.report.schema import Data, Events, Picture, Point, Probe, Run, Score, load
 from igpt.system import UserError, complain, in_one_line, same_file
 
 Say = Callable[[str], object]  # takes a line about something that is left out
 T = TypeVar("T")
-UNKNOWN, NOTHING = Data("unknown data"), Module()
+UNKNOWN = "unknown data"
 IMPORTED = "checkpoints/last.yaml"  # the config that `igpt import` writes beside its checkpoint
 NOT_TRAINED = ("palette.colors", "pixel_order", "coarse_of")  # tensors of a checkpoint that are no parameters
 NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
 NO_DATA |= {"labels_per_class", "subset_seed", "fold_validation", "split"}
 MOVED = re.compile(r"\.\d+$")  # what a folder's name ends in that a later probe moved aside
 SHOWN = ("samples", "completions")
-HEAD, FOOT = struct.Struct("<QI"), struct.Struct("<I")  # around a TFRecord: length and its checksum; a checksum
+REDRAW = "draw it again or remove it"
 NO_FOLDER = "there is no such folder; give the folder of a run, such as runs/digits_ar"
-REDO = "make it again with 'igpt {}', or move it away"
-IGPTS = "use a file that igpt wrote"
 
 
 def warn(line: str) -> None:
@@ -41,59 +37,42 @@ def warn(line: str) -> None:
     complain(f"igpt: warning: left out: {in_one_line(line)}")
 
 
-def attempt(read: Callable[[], T], place: object, remedy: str, say: Say, otherwise: T) -> T:
-    """What a reader returns; where its file is broken, the line about it is said and `otherwise` stands instead."""
+def attempt(read: Callable[[Path], T], path: Path, remedy: str, say: Say) -> T | None:
+    """What a reader returns; None where there is no file, and where it is not whole: then a line about it is said."""
     try:
-        return read()
+        return read(path) if os.path.lexists(path) else None
     except UserError as error:
         say(str(error))
     except OSError as error:
-        say(f"{place} cannot be read ({error.strerror}); {remedy}")
-    except json.JSONDecodeError:
-        say(f"{place} is not readable JSON; {remedy}")
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        say(f"{place}: {in_one_line(str(error).partition(chr(10))[0])}; {remedy}")
-    return otherwise
+        say(f"{path} cannot be read ({error.strerror}); {remedy}")
+    except (ValueError, TypeError, LookupError, AttributeError, BadImageError, yaml.YAMLError) as error:
+        reason = in_one_line(str(error).partition("\n")[0])
+        say(f"{path} is not as igpt writes it ({reason}); {remedy}")
+    return None
 
 
-def read_text(path: Path, errors: str = "strict") -> str:
-    """The text of a plain file; a pipe would be waited for."""
-    if not path.is_file():
-        raise ValueError("it is no readable file")
-    return path.read_text(encoding="utf-8", errors=errors)
-
-
-def inside(content: Any, name: str) -> dict[str, Any]:
-    """A mapping within a mapping; an empty one where there is none."""
-    found = load(dict[str, Any], content).get(name) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"field '{name}' is off")
-    return found
-
-
-def as_text(content: dict[str, Any]) -> str:
-    """Plain data as text that is equal where they are; empty for nothing."""
-    try:
-        return json.dumps(content, sort_keys=True, default=str) if content else ""
-    except TypeError as error:  # keys of several kinds
-        raise ValueError("its data are no plain data") from error
-
-
-def data_of(content: Any) -> Data:
+def data_of(record: dict[str, Any]) -> Data:
     """What a record's `data` and `identity` say."""
-    spec, identity = inside(content, "data"), inside(content, "identity")
+    spec, identity = record.get("data") or {}, record.get("identity") or {}
     if "class_path" not in spec:
-        return UNKNOWN
-    given = inside(spec, "init_args")
-    either = {**given, **inside(given, "split")}  # before there was `split`, its options stood beside the others
+        return Data(UNKNOWN)
+    given = spec.get("init_args") or {}
+    either = {**given, **(given.get("split") or {})}  # before there was `split`, its options stood beside the others
     arguments = {k: v for k, v in {**given, "val_share": either.get("val_share")}.items() if k not in NO_DATA}
-    about = {
-        "name": load(str, spec["class_path"]).rpartition(".")[2],
-        "identity": as_text({name: value for name, value in identity.items() if name != "root"}),
-        "arguments": as_text(arguments),
+    told = {name: value for name, value in identity.items() if name != "root"}
+    known = {
+        "name": str(spec["class_path"]).rpartition(".")[2],
+        "identity": json.dumps(told, sort_keys=True, default=str) if told else "",
+        "arguments": json.dumps(arguments, sort_keys=True, default=str),
         **{name: identity.get(name) for name in ("root", "fingerprint", "classes")},
     }
-    return load(Data, {**either, **about})
+    data: Data = load(Data, {**either, **known})
+    return data
+
+
+def natural(path: Path) -> list[str | int]:
+    """A key for sorting, 2 before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def read_probes(folder: Path, say: Say, aside: bool = False) -> list[Probe]:
@@ -102,43 +81,27 @@ def read_probes(folder: Path, say: Say, aside: bool = False) -> list[Probe]:
     files = sorted((path for path in found if bool(MOVED.search(path.parent.name)) == aside), key=natural)
     if not aside:
         files = [path for path in files if path.parent.parent != folder] + [*folder.glob("probe/probe.json")]
-    probes = [attempt(partial(read_probe, path), path, REDO.format("probe"), say, None) for path in files]
-    return [probe for probe in probes if probe]
 
+    def read(path: Path) -> Probe:
+        record = read_probe_record(path)
+        probe: Probe = load(Probe, record | {"data": data_of(record), "folder": path.parent})
+        return probe
 
-def natural(path: Path) -> list[str | int]:
-    """A key for sorting, 2 before 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
-
-
-def read_probe(path: Path) -> Probe:
-    """One probe.json, also of versions that knew one method and one kind of features only."""
-    content = load(dict[str, Any], json.loads(read_text(path)))
-    methods, method = inside(content, "methods"), load(str, content.get("method"))
-    known = {"data": data_of(content), "methods": methods if method in methods else {**methods, method: content}}
-    if "data" not in content:
-        raise ValueError("field 'data' is missing or off")
-    if isinstance(content.get("features"), str):
-        known["features"] = {"norm": "normed", "grid": 1, "masks": 0, "standardise": True}
-    return load(Probe, {**content, **known, "folder": path.parent})
+    remedy = "make it again with 'igpt probe', or move it away"
+    return [probe for path in files if (probe := attempt(read, path, remedy, say))]
 
 
 def read_scores(path: Path, say: Say) -> list[Score]:
-    """The entries of scores.json that can be read; none where there is no such file."""
-    if not os.path.lexists(path):
-        return []
-    remedy = REDO.format("test")
-    entries: list[Any] = attempt(lambda: load(list, json.loads(read_text(path))), path, remedy, say, [])
-    found = [attempt(partial(read_score, entry), path, remedy, say, None) for entry in entries]
-    return [score for score in found if score]
+    """The entries of scores.json; none where there is no such file, or it cannot be read."""
 
+    def read(path: Path) -> list[Score]:
+        entries: list[dict[str, Any]] = load(list[dict[str, Any]], json.loads(path.read_text(encoding="utf-8")))
+        for entry in entries:
+            entry["data"] = data_of(entry) if entry.get("data") else None
+            entry["checkpoint"] = Path(entry.get("checkpoint", "")).name
+        return [load(Score, entry) for entry in entries]
 
-def read_score(entry: Any) -> Score:
-    """One evaluation; of its metrics, which a user's module may have added to, all numbers."""
-    data = data_of(entry) if inside(entry, "data") else None
-    score = load(Score, {**entry, "data": data})
-    metrics = {name: float(v) for name, v in score.metrics.items() if isinstance(v, float) or is_number(v)}
-    return replace(score, metrics=metrics, checkpoint=Path(score.checkpoint).name)
+    return attempt(read, path, "make it again with 'igpt test', or move it away", say) or []
 
 
 def read_events(folder: Path, say: Say) -> Events:
@@ -149,186 +112,137 @@ def read_events(folder: Path, say: Say) -> Events:
     """
     curves: dict[str, dict[int, float]] = {}
     events = Events()
-    for path in sorted(folder.glob("events.out.tfevents.*"), key=age):
-        scalars, drawn = read_file(path, say) if path.is_file() else ({}, {})
+    for path in sorted(folder.glob("events.out.tfevents.*"), key=natural):  # names tell when they were begun
+        scalars, pictures = read_file(path, say)
         training = any(tag.startswith("train/") for tag in scalars)
         for tag, points in scalars.items():
             if tag.startswith("test/"):
                 events.tested[tag] = points[-1].value
             elif training or any(point.step > 0 for point in points):
                 curves.setdefault(tag, {}).update({point.step + 1: point.value for point in points})
-        kept = {tag: one for tag, one in drawn.items() if training and is_picture(one, f"{path}: '{tag}'", say)}
-        events.pictures.update(kept)
+        events.pictures.update(pictures if training else {})
     return replace(events, curves={tag: [Point(*p) for p in sorted(points.items())] for tag, points in curves.items()})
-
-
-def age(path: Path) -> tuple[float, str]:
-    """Files in the order in which they were begun, which their names tell."""
-    stamp = path.name.removeprefix("events.out.tfevents.").partition(".")[0]
-    return (float(stamp) if stamp.isdecimal() else 0.0, path.name)
 
 
 def read_file(path: Path, say: Say) -> tuple[dict[str, list[Point]], dict[str, Picture]]:
     """Scalars of one file by tag, as they were written, and the newest picture of each tag that a page shows."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.compat.tensorflow_stub.errors import DataLossError, OutOfRangeError  # type: ignore[import-untyped]
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import (  # type: ignore[import-untyped]
+        PyRecordReader_New as RecordReader,
+    )
 
     scalars: dict[str, list[Point]] = {}
     pictures: dict[str, Picture] = {}
-    count = 0
+    records = RecordReader(str(path))
     try:
-        with path.open("rb") as file:
-            for event in map(Event.FromString, tf_records(file)):
-                count += 1
-                for value in event.summary.value:
-                    if value.HasField("simple_value"):
-                        scalars.setdefault(value.tag, []).append(Point(event.step, value.simple_value))
-                    elif value.HasField("image") and value.tag in SHOWN:
-                        origin = f"drawn while training, at step {event.step:,}"
-                        pictures[value.tag] = Picture(value.image.encoded_image_string, origin)
-    except (DecodeError, EOFError, OSError):
-        why = "the next is damaged, or not whole, as it may be while a run trains"
-        say(f"{path}: what comes behind its first {count} records; {why}")
+        while True:
+            records.GetNext()
+            event = Event.FromString(records.record())
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    scalars.setdefault(value.tag, []).append(Point(event.step, value.simple_value))
+                elif value.HasField("image") and value.tag in SHOWN:
+                    origin = f"drawn while training, at step {event.step:,}"
+                    pictures[value.tag] = Picture(value.image.encoded_image_string, origin)
+    except OutOfRangeError:  # the end
+        pass
+    except (DataLossError, DecodeError):
+        say(f"{path}: what comes behind a record that is damaged, or not whole, as it may be while a run trains")
+    finally:
+        records.file_handle.close()
     return scalars, pictures
-
-
-def tf_records(file: BinaryIO) -> Iterator[bytes]:
-    """Contents of the records of a TFRecord file; one that is not whole raises EOFError."""
-    from tensorboard.summary.writer.record_writer import masked_crc32c  # type: ignore[import-untyped]
-
-    size = os.fstat(file.fileno()).st_size
-    while head := file.read(HEAD.size):
-        length, checksum = HEAD.unpack(head.ljust(HEAD.size))
-        if masked_crc32c(head[:8]) != checksum or file.tell() + length + FOOT.size > size:
-            raise EOFError
-        content = file.read(length)
-        if masked_crc32c(content) != FOOT.unpack(file.read(FOOT.size))[0]:
-            raise EOFError
-        yield content
-
-
-def is_picture(picture: Picture, place: str, say: Say) -> bool:
-    """Whether a decoder reads it; that it does not is said."""
-    try:
-        decode_rgb(io.BytesIO(picture.content))
-        return True
-    except Exception:  # on broken files decoders raise anything
-        say(f"{place} is no picture; draw it again or remove it")
-        return False
 
 
 def read_commands(folder: Path, say: Say) -> list[str]:
     """The command lines in commands.txt; none where there is no such file."""
-    path = folder / "commands.txt"
-    text = attempt(partial(read_text, path, "replace"), path, "move it away", say, "") if path.is_file() else ""
+    text = attempt(lambda path: path.read_text("utf-8", "replace"), folder / "commands.txt", "move it away", say) or ""
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def read_picture(path: Path, say: Say) -> Picture | None:
-    """A picture that `igpt sample` drew beside the run."""
-    if not path.is_file():
-        return None
-    picture = Picture(attempt(path.read_bytes, path, "draw it again or remove it", say, b""), path.name)
-    return picture if is_picture(picture, str(path), say) else None
+def read_picture(path: Path) -> Picture:
+    """A picture that `igpt sample` drew beside the run, once a decoder has read it."""
+    picture = Picture(path.read_bytes(), path.name)
+    decode_rgb(io.BytesIO(picture.content))
+    return picture
 
 
-@dataclass(frozen=True)
-class Described:
-    """What a config or a checkpoint's header says; the last three are of a checkpoint alone."""
-
-    model: Module = NOTHING
-    data: Data = UNKNOWN
-    seed_everything: Count | None = None
-    max_steps: int | None = None
-    precision: Any = None
-    ckpt_path: Any = None
-    global_step: Count | None = None
-    parameters: int | None = None
-    palette: Any = None
+def read_config(path: Path) -> dict[str, Any]:
+    """What config.yaml says."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: content[name] for name in ("model", "data")} | content
 
 
-def read_config(path: Path) -> Described | None:
-    """What config.yaml says; None where there is none."""
-    if not os.path.lexists(path):
-        return None
-    content = load(dict[str, Any], yaml.safe_load(read_text(path)))
-    if not inside(content, "model") or not inside(content, "data"):
-        raise ValueError("it is not the config of a run")
-    trainer, seed = inside(content, "trainer"), content.get("seed_everything")
-    known = {name: trainer.get(name) for name in ("max_steps", "precision")}
-    known |= {"data": data_of(content), "seed_everything": None if seed is True else seed}
-    return load(Described, {**content, **known})
-
-
-def read_header(path: Path) -> Described:
+def read_header(path: Path) -> dict[str, Any]:
     """What one checkpoint says, a file or the folder of a sharded run, whose tensors are not looked at."""
     content = read_meta(path) if (path / META).is_file() else read_checkpoint(path)
-    header = inside(content, CHECKPOINT_KEY)
-    state = {name: value for name, value in inside(content, "state_dict").items() if isinstance(value, Tensor)}
-    palette = next((value for name, value in state.items() if name.endswith("palette.colors")), None)
-    known = {
-        "model": header.get("model"),
-        "data": data_of(header),
-        "global_step": content.get("global_step"),
+    state = {name: value for name, value in content.get("state_dict", {}).items() if isinstance(value, Tensor)}
+    header: dict[str, Any] = content[CHECKPOINT_KEY]
+    return header | {
+        "steps": content.get("global_step"),
         "parameters": sum(value.numel() for name, value in state.items() if not name.endswith(NOT_TRAINED)) or None,
-        "palette": None if palette is None else check_colors(palette, f"{path}: its palette"),
+        "palette": next((value for name, value in state.items() if name.endswith("palette.colors")), None),
     }
-    return load(Described, known)
 
 
-def read_saved(folder: Path, say: Say) -> Described | None:
-    """What the newest checkpoint that can be read says; None where there is none."""
-    last = folder / LAST
-    steps = [path for path in step_checkpoints(folder).values() if not same_file(path, last)]
-    files = [*([last] if os.path.lexists(last) else []), *steps]
-    found = (attempt(partial(read_header, path), path, IGPTS, say, None) for path in files)
-    return next((saved for saved in found if saved), None)
+def read_saved(folder: Path, say: Say) -> dict[str, Any]:
+    """What the newest checkpoint that can be read says; nothing where there is none."""
+    last, steps = folder / LAST, saved_steps(folder).values()
+    files = [*([last] if os.path.lexists(last) else []), *(path for path in steps if not same_file(path, last))]
+    found = (attempt(read_header, path, "use a file that igpt wrote", say) for path in files)
+    return next((saved for saved in found if saved), {})
 
 
-def describe(path: Path, config: Described, saved: Described, say: Say) -> dict[str, Any]:
-    """What kind of run this is, from its checkpoint's header, which goes before, and its config.
+def describe(path: Path, config: dict[str, Any], saved: dict[str, Any], say: Say) -> Run:
+    """The run as its config and its checkpoint's header tell, the header first.
 
     Raises:
         UserError: neither names a model that igpt knows.
     """
-    objective = saved.model.objective or config.model.objective
+    own = (config.get("model") or {}).get("init_args") or {}
+    spec = saved.get("model") or config.get("model") or {}
+    objective, args = objective_of(spec), spec.get("init_args") or {}
     if objective is None:
         raise UserError(f"run {path}: it is of no class of igpt.modules; give the folder of a run of igpt fit")
-    ours, theirs = config.model.init_args, saved.model.init_args
-    given = replace(ours, **{name: value for name, value in vars(theirs).items() if value is not None})
-    common = {
+    start = own.get("pretrained") or own.get("start_from")
+    start = start or ((own.get("generative") or {}).get("init_args") or {}).get("start_from")
+    held = args.get("generative") if objective == "Joint" else spec
+    if held is None and start:
+        held = (attempt(read_header, Path(start), "use a file that igpt wrote", say) or {}).get("model")
+    inner = (held or {}).get("init_args") or {}
+    core, began = objective_of(held or {}) or "unknown", saved.get("began") or (start and {"checkpoint": start}) or None
+    trainer, seed, data = config.get("trainer") or {}, config.get("seed_everything"), data_of(saved)
+    known = {
+        "name": os.path.basename(os.path.abspath(path)),
+        "folder": str(path),
         "objective": objective,
-        "data": config.data if saved.data == UNKNOWN else saved.data,
-        "learning_rate": given.learning_rate,
-        "parameters": saved.parameters,
-        "palette": saved.palette,
-        "steps": saved.global_step,
-        "seed": config.seed_everything,
-        "max_steps": config.max_steps,
-        "precision": None if config.precision is None else str(config.precision),
-    }
-    if objective != "Joint":
-        return {**common, "core": objective, "network": given.transformer, "order": given.order or "raster"}
-    held, start = given.generative, ours.pretrained or ""
-    if held is None and os.path.isfile(start):
-        begun = attempt(partial(read_header, Path(start)), start, IGPTS, say, None)
-        held = begun.model if begun else None
-    held = held or NOTHING
-    core = held.objective or "unknown"
-    origin = core if start else None
-    if ours.generative and not start and not config.ckpt_path:  # a resumed run's config does not tell where it began
-        origin = core if ours.generative.init_args.start_from else "scratch"
-    best = os.path.exists(path / "checkpoints" / "best.ckpt")
-    return {
-        **common,
         "core": core,
-        "network": held.init_args.transformer,
-        "order": held.init_args.order or "raster",
-        "origin": origin,
-        "weight": 1.0 if given.generative_weight is None else given.generative_weight,
-        "evaluation": (given.evaluation or "mode", 5 if given.eval_masks is None else given.eval_masks),
-        "checkpoint": "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt",
+        "data": data_of(config) if data.name == UNKNOWN else data,
+        "began": began,
+        "network": inner.get("transformer"),
+        "order": inner.get("order"),
+        "learning_rate": args.get("learning_rate"),
+        **{name: saved.get(name) for name in ("parameters", "palette", "steps")},
+        "seed": None if seed is True else seed,
+        "max_steps": trainer.get("max_steps"),
+        "precision": trainer.get("precision") and str(trainer["precision"]),
+        "config": IMPORTED if not config and (path / IMPORTED).exists() else None,
     }
+    if objective == "Joint":
+        told = "began" in saved or (own.get("generative") and not config.get("ckpt_path"))  # a resumed run's does not
+        known["origin"] = core if began else "scratch" if told else None
+        known["weight"] = args.get("generative_weight", 1.0)
+        known["evaluation"] = (args.get("evaluation", "mode"), args.get("eval_masks", 5))
+        known["checkpoint"] = "checkpoints/best.ckpt" if (path / "checkpoints" / "best.ckpt").exists() else None
+    run: Run = load(Run, known)
+    return run
+
+
+def objective_of(spec: dict[str, Any]) -> str | None:
+    """AR, AR coarse to fine, BERT or Joint, of a model as class path and arguments."""
+    known = {"Autoregressive": "AR", "CoarseToFine": "AR coarse to fine", "BERT": "BERT", "Joint": "Joint"}
+    return known.get(spec.get("class_path", "").rpartition(".")[2])
 
 
 def gather(folder: str, say: Say = warn) -> Run:
@@ -338,35 +252,30 @@ def gather(folder: str, say: Say = warn) -> Run:
         UserError: there is no such folder, or no file in it tells what kind of run it is.
     """
     path = Path(folder)
-    if not os.path.isdir(path):
+    if not path.is_dir():
         raise UserError(f"run {folder}: {NO_FOLDER}")
-    file = path / "config.yaml"
-    config = attempt(partial(read_config, file), file, "put back the file that igpt fit wrote", say, None)
-    saved = read_saved(path / "checkpoints", say)
-    if config is None and saved is None:
+    file, remedy = path / "config.yaml", "put back the file that igpt fit wrote"
+    config, saved = attempt(read_config, file, remedy, say) or {}, read_saved(path / "checkpoints", say)
+    if not config and not saved:
         why = "holds neither config.yaml nor checkpoints that can be read; give the folder of a run of igpt fit"
         raise UserError(f"run {folder} {why}")
-    kind = describe(path, config or Described(), saved or Described(), say)
+    run = attempt(lambda _: describe(path, config, saved, say), file, remedy, say) or describe(path, {}, saved, say)
     scores, events = read_scores(path / "scores.json", say), read_events(path, say)
-    if os.path.lexists(path / "scores.json"):  # it alone tells on which data the tests were whose figures events hold
+    if (path / "scores.json").exists():  # it alone tells on which data the tests were whose figures events hold
         events = replace(events, tested={})
-    pictures = {name: read_picture(path / f"{name}.png", say) for name in SHOWN}
-    tests = [score.data for score in scores if score.data and score.verb == "test"]
-    on = [*(score.data for score in scores if score.data), *tests]
-    if kind["data"] == UNKNOWN and on:
-        kind["data"] = Data(on[-1].name, on[-1].resolution)
-    return Run(
-        name=os.path.basename(os.path.abspath(folder)),
+    on = [score.data for score in sorted(scores, key=lambda score: score.verb == "test") if score.data]
+    probes = {probe.step: probe for probe in read_probes(path, say)}
+    return replace(
+        run,
         folder=folder,
-        **kind,
+        data=Data(on[-1].name, on[-1].resolution) if run.data.name == UNKNOWN and on else run.data,
         events=events,
-        probes=[probe for _, probe in sorted({probe.step: probe for probe in read_probes(path, say)}.items())],
+        probes=[probes[step] for step in sorted(probes)],
         aside=read_probes(path, say, aside=True),
         scores=scores,
-        pictures={name: picture for name, picture in pictures.items() if picture},
+        pictures={name: drawn for name in SHOWN if (drawn := attempt(read_picture, path / f"{name}.png", REDRAW, say))},
         commands=read_commands(path, say),
-        steps_saved=sorted(step_checkpoints(path / "checkpoints")),
-        config=IMPORTED if config is None and os.path.exists(path / IMPORTED) else "config.yaml",
+        steps_saved=sorted(saved_steps(path / "checkpoints")),
     )
 
 
@@ -374,11 +283,6 @@ def runs_in(folder: Path) -> list[Path]:
     """The runs that lie in a folder, by name, 2 before 10."""
     inside = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in inside if path.is_dir() and is_run(path)), key=natural)
-
-
-def holds_runs(folder: str) -> bool:
-    """Whether a folder is no run itself, but has some in it."""
-    return not is_run(Path(folder)) and bool(runs_in(Path(folder)))
 
 
 def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
@@ -391,51 +295,37 @@ def gather_all(folders: list[str], say: Say = warn) -> list[Run]:
     """
     if not folders:
         raise UserError("no run is named; give folders of runs, such as: igpt report runs/digits_ar --out report.html")
-    places: dict[str, str] = {}
-    for folder in [one for given in folders for one in (runs_in(Path(given)) if holds_runs(given) else [given])]:
-        if not os.path.lexists(folder):
-            raise UserError(f"run {folder}: {NO_FOLDER}")
-        places.setdefault(os.path.realpath(folder), str(folder))
+    named = [one for given in map(Path, folders) for one in (not is_run(given) and runs_in(given)) or [given]]
+    if gone := [folder for folder in named if not os.path.lexists(folder)]:
+        raise UserError(f"run {gone[0]}: {NO_FOLDER}")
+    places: dict[str, Path] = {}
+    for folder in named:
+        places.setdefault(os.path.realpath(folder), folder)
     if len(places) == 1:
-        return told_apart([gather(next(iter(places.values())), say)])
-    found = [attempt(partial(gather, folder, say), folder, "", say, None) for folder in places.values()]
-    runs = told_apart([run for run in found if run])
-    if not runs:
+        return told_apart([gather(str(named[0]), say)])
+    found = [attempt(lambda path: gather(str(path), say), folder, "", say) for folder in places.values()]
+    if not (runs := [run for run in found if run]):
         raise UserError(f"none of these {len(places)} folders holds a run; give folders such as runs/digits_ar")
     names = Counter(run.name for run in runs)
-    return [replace(run, name=run.folder) if names[run.name] > 1 else run for run in runs]
+    return told_apart([replace(run, name=run.folder) if names[run.name] > 1 else run for run in runs])
 
 
 def told_apart(runs: list[Run]) -> list[Run]:
-    """The runs with labels of data that are equal only where all that is known of the data is."""
-    runs = [with_data(run, partial(identified, all_data(run))) for run in runs]
+    """The runs with labels of data that are equal only where all that is known of the data is.
+
+    Data without an identity, of an older version, get that of others of the run of the same arguments, else these.
+    """
+    of_runs = [[run.data, *run.evaluated, *(probe.data for probe in run.aside)] for run in runs]
     found: dict[str, list[str]] = {}
-    for data in (data for run in runs for data in all_data(run)):
-        if data.identity not in found.setdefault(data.plain, []):
-            found[data.plain].append(data.identity)
-
-    def named(data: Data) -> Data:
-        several = found[data.plain]
-        return replace(data, apart=f"#{several.index(data.identity) + 1}" if len(several) > 1 else "")
-
-    return [with_data(run, named) for run in runs]
-
-
-def identified(others: list[Data], data: Data) -> Data:
-    """Data without an identity, of an older version, with that of others of the same arguments, else with these."""
-    same = (one for one in others if one.identity and (one.plain, one.arguments) == (data.plain, data.arguments))
-    told = data if data.identity else next(same, replace(data, identity=data.arguments))
-    about = {name: getattr(told, name) for name in ("identity", "root", "fingerprint", "classes")}
-    return replace(data, **about)
-
-
-def all_data(run: Run) -> list[Data]:
-    """What a run was trained on, then what it was probed and scored on."""
-    return [run.data, *(p.data for p in [*run.probes, *run.aside]), *(s.data for s in run.scores if s.data)]
-
-
-def with_data(run: Run, change: Callable[[Data], Data]) -> Run:
-    """The run with all its data changed."""
-    probes, aside = ([replace(one, data=change(one.data)) for one in probes] for probes in (run.probes, run.aside))
-    scores = [replace(one, data=change(one.data)) if one.data else one for one in run.scores]
-    return replace(run, data=change(run.data), probes=probes, aside=aside, scores=scores)
+    for every in of_runs:
+        told = {(data.plain, data.arguments): data for data in reversed(every) if data.identity}
+        for data in every:
+            if not data.identity:
+                same = told.get((data.plain, data.arguments), replace(data, identity=data.arguments))
+                data.identity, data.root, data.fingerprint, data.classes = (
+                    same.identity, same.root, same.fingerprint, same.classes)  # fmt: skip
+            found.setdefault(data.plain, []).append(data.identity)
+    for data in (data for every in of_runs for data in every):
+        several = list(dict.fromkeys(found[data.plain]))
+        data.apart = f"#{several.index(data.identity) + 1}" if len(several) > 1 else ""
+    return runs

@@ -3,114 +3,49 @@
 Fields are named as in the JSON and YAML files they are loaded from.
 """
 
-import math
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
-T = TypeVar("T")
 
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number to compute with: not NaN, not so large that a sum overflows."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 10**15
-
-
-def is_share(value: Any) -> bool:
-    """Whether it is a share of 1, which may lie above by the rounding of float32."""
-    return is_number(value) and 0 <= value <= 1 + 1e-6
-
-
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number from 0 on."""
-    return type(value) is int and 0 <= value <= 10**15
-
-
-def is_resolution(value: Any) -> bool:
-    """Whether it is a side of pictures, or a list of their rows and columns."""
-    return is_count(value) or (isinstance(value, list) and len(value) == 2 and all(map(is_count, value)))
-
-
-Number = Annotated[float, is_number]
-Share = Annotated[float, is_share]
-Count = Annotated[int, is_count]
-
-
-def load(kind: type[T], value: Any) -> T:
-    """A value of a JSON or YAML file as its annotated type; mappings become dataclasses, by the names of their fields.
+def load(kind: Any, value: Any) -> Any:
+    """Part of a JSON or YAML file as its annotated type; mappings become dataclasses, by the names of their fields.
 
     Raises:
-        ValueError: a field is missing or of another kind; the line names it.
+        ValueError or TypeError: a field is of another kind, or missing.
     """
-    return cast(T, convert(kind, value, ""))
-
-
-def convert(kind: Any, value: Any, place: str) -> Any:
-    """The same, for what stands at this place of the file."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any or (is_dataclass(kind) and isinstance(value, kind)):  # type: ignore[arg-type]
         return value
     if type(None) in args:
-        return None if value is None else convert(args[0], value, place)
-    if origin is list and isinstance(value, list):
-        return [convert(args[0], one, f"{place}[{index}]") for index, one in enumerate(value)]
-    if origin is dict and isinstance(value, dict):
-        return {str(name): convert(args[1], one, f"{place}.{name}") for name, one in value.items()}
-    if is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind, include_extras=True)
-        need = {one.name for one in fields(kind) if one.default is one.default_factory is MISSING}
-        given = {name for name in hints if value.get(name) is not None} | need
-        return kind(**{name: convert(hints[name], value.get(name), f"{place}.{name}") for name in given})  # type: ignore[operator]
-    if args[1](value) if origin is Annotated else isinstance(kind, type) and isinstance(value, kind):
-        return value
-    raise ValueError(f"field '{place.lstrip('.')}' is missing or off" if place else "it does not hold what it should")
-
-
-OBJECTIVES = {"Autoregressive": "AR", "BERT": "BERT", "CoarseToFine": "AR coarse to fine", "Joint": "Joint"}
+        return None if value is None else load(args[0], value)
+    fits = isinstance(value, (int, float) if kind is float else dict if is_dataclass(kind) else origin or kind)
+    if not fits:
+        raise TypeError(f"{value!r:.40} is no {getattr(kind, '__name__', kind)}")
+    if origin is list:
+        return [load(args[0], one) for one in value]
+    if origin is dict:
+        return {str(name): load(args[1], one) for name, one in value.items() if one is not None}
+    if is_dataclass(kind):
+        hints = {name: hint for name, hint in get_type_hints(kind).items() if value.get(name) is not None}
+        return kind(**{name: load(hint, value[name]) for name, hint in hints.items()})  # type: ignore[operator]
+    return value
 
 
 @dataclass(frozen=True)
 class Network:
     """Shape of a transformer; AR and BERT of one shape are equal here, though only AR has a start of sequence."""
 
-    n_layers: Count
-    d_model: Count
-    n_heads: Count
-    n_positions: Count
-    vocab_size: Count
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_positions: int
+    vocab_size: int
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Of a LightningModule, those that a report shows; `generative` is the module that Joint holds."""
-
-    transformer: Network | None = None
-    learning_rate: Number | None = None
-    order: str | None = None
-    generative_weight: Number | None = None
-    evaluation: str | None = None
-    eval_masks: Count | None = None
-    pretrained: str | None = None
-    start_from: str | None = None
-    generative: "Module | None" = None
-
-
-@dataclass(frozen=True)
-class Module:
-    """A LightningModule as a config names it."""
-
-    class_path: str = ""
-    init_args: Arguments = Arguments()
-
-    @property
-    def objective(self) -> str | None:
-        """AR, AR coarse to fine, BERT or Joint."""
-        return OBJECTIVES.get(self.class_path.rpartition(".")[2])
-
-
-@dataclass(frozen=True)
+@dataclass
 class Data:
     """What a data module's specification and identity say.
 
@@ -119,22 +54,25 @@ class Data:
     """
 
     name: str
-    resolution: Annotated[Any, is_resolution] | None = None  # side, or rows and columns
-    val_share: Number | None = None
+    resolution: Any = None  # side, or rows and columns
+    val_share: float | None = None
     fold_validation: bool = False
-    labels_per_class: Count | None = None
+    labels_per_class: int | None = None
     subset_seed: int | None = None
-    batch_size: Count | None = None
+    batch_size: int | None = None
     identity: str = ""
     arguments: str = ""
-    root: str | None = field(default=None, compare=False)
+    root: str | None = None
     fingerprint: str | None = None
-    classes: Count | None = None
+    classes: int | None = None
     apart: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.resolution, list):
-            object.__setattr__(self, "resolution", tuple(self.resolution))
+            self.resolution = tuple(self.resolution)
+        sides = self.resolution if isinstance(self.resolution, tuple) else [self.resolution or 0]
+        if not all(type(side) is int for side in sides):
+            raise TypeError(f"{self.resolution!r:.40} is no resolution")
 
     @property
     def plain(self) -> str:
@@ -152,13 +90,13 @@ class Data:
 class LayerScore:
     """The probe of one `layer`, of `layers` side by side, or of raw pixels (neither), and what validation chose."""
 
-    test_accuracy: Share
-    val_accuracy: Share | None = None
-    layer: Count | None = None
-    layers: list[Count] = field(default_factory=list)
-    strength: Number | None = None
-    rate: Number | None = None
-    k: Number | None = None
+    test_accuracy: float
+    val_accuracy: float | None = None
+    layer: int | None = None
+    layers: list[int] = field(default_factory=list)
+    strength: float | None = None
+    rate: float | None = None
+    k: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,15 +104,10 @@ class MethodResult:
     """All layers under one way of probing; `concat` is of neighbouring layers side by side."""
 
     layers: list[LayerScore]
-    best_layer: Count
+    best_layer: int
     raw_pixels: LayerScore | None = None
     protocol: str | None = None
     concat: LayerScore | None = None
-
-    def __post_init__(self) -> None:
-        known = [score.layer for score in self.layers]
-        if None in known or self.best_layer not in known:
-            raise ValueError(f"field 'layers' lacks the best layer, {self.best_layer}")
 
     @property
     def best(self) -> LayerScore:
@@ -186,7 +119,7 @@ class MethodResult:
 class LowData:
     """Probes fitted to few labels, one for each subset."""
 
-    labels_per_class: Count
+    labels_per_class: int
     runs: list[LayerScore] = field(default_factory=list)
 
     @property
@@ -200,8 +133,8 @@ class Features:
     """What counted as features of a layer."""
 
     norm: str | None = None
-    grid: Count | None = None
-    masks: Count | None = None
+    grid: int | None = None
+    masks: int | None = None
     standardise: bool | None = None
     dtype: str | None = None
 
@@ -210,12 +143,12 @@ class Features:
 class Probe:
     """One probe.json: `methods` by name, `images` by split."""
 
-    step: Count
+    step: int
     data: Data
     method: str
     methods: dict[str, MethodResult]
     features: Features = Features()
-    images: dict[str, Count] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     low_data: list[LowData] = field(default_factory=list)
     command: str | None = None
     checkpoint: str | None = None
@@ -232,38 +165,47 @@ class Probe:
 class Likelihood:
     """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images."""
 
-    images: Count
-    mean_nats: Number
-    std_nats: Number
+    images: int
+    mean_nats: float
+    std_nats: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often images of class i (rows) were taken for class j."""
+
+    classes: list[str]
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Began:
+    """The checkpoint whose weights a training began with."""
+
+    checkpoint: str
+    step: int | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """One entry of scores.json: a test or a validation of one checkpoint; metrics of a diverged network may be NaN."""
+    """One entry of scores.json: a test or a validation of one checkpoint; metrics that were not finite are missing."""
 
     verb: str
-    metrics: dict[str, Any]
+    metrics: dict[str, float]
     checkpoint: str = ""
-    step: Count | None = None
+    step: int | None = None
     model: dict[str, Any] = field(default_factory=dict)
     data: Data | None = None
     likelihood: Likelihood | None = None
+    confusion: Confusion | None = None
     precision: str | None = None
     command: str | None = None
     limit_batches: Any = None
 
-    def __post_init__(self) -> None:
-        for name, value in self.metrics.items():
-            diverged = isinstance(value, float) and not math.isfinite(value)
-            loss = name.endswith("loss") and not diverged and not is_number(value)
-            if loss or (name in ("test/accuracy", "val/accuracy") and not is_share(value)):
-                raise ValueError(f"field 'metrics.{name}' is off")
-
     @property
-    def evaluation(self) -> tuple[str, int] | None:
+    def evaluation(self) -> tuple[Any, Any] | None:
         """How classes were found, and under how many masks."""
-        how, masks = self.model.get("evaluation"), self.model.get("eval_masks")
-        return (how, masks) if isinstance(how, str) and isinstance(masks, int) else None
+        return (self.model["evaluation"], self.model["eval_masks"]) if "eval_masks" in self.model else None
 
 
 class Point(NamedTuple):
@@ -295,10 +237,11 @@ class Run:
 
     name: str
     folder: str
-    objective: str  # a value of OBJECTIVES
+    objective: str  # of `objective_of`
     core: str  # the objective itself, or what Joint holds
     data: Data  # trained on; of an imported run, whose files do not tell, last tested on
     origin: str | None = None  # of Joint: AR or BERT (from a checkpoint), scratch, or None where no file tells
+    began: Began | None = None  # None: with new weights, or not known
     weight: float | None = None  # of L_GEN in Joint
     network: Network | None = None
     parameters: int | None = None
@@ -336,19 +279,25 @@ class Run:
         whole = [score for score in self.scores if score.limit_batches is None]
         return [score for score in whole if score.data is None or score.data.label == self.data.label]
 
-    def tested(self, metric: str) -> float | None:
-        """A metric on the test split.
+    @property
+    def evaluated(self) -> list[Data]:
+        """What it was probed and scored on."""
+        return [*(probe.data for probe in self.probes), *(score.data for score in self.scores if score.data)]
 
-        From the test on the run's own data that was evaluated as its config says, of best.ckpt where there is one, else
-        of the last step; of several the latest. Without any test in scores.json, the last that the events hold.
+    @property
+    def test(self) -> Score | None:
+        """The test that stands for the run, on its own data: evaluated as its config says, of best.ckpt where there is
+        one, else of the last step; of several the latest.
         """
 
         def rank(score: Score) -> tuple[bool, bool, int]:
             return score.evaluation == self.evaluation, "best" in score.checkpoint, score.step or 0
 
-        if tests := [score for score in self.own_scores if score.verb == "test"]:
-            return max(reversed(tests), key=rank).metrics.get(f"test/{metric}")
-        return self.events.tested.get(f"test/{metric}")
+        return max((score for score in reversed(self.own_scores) if score.verb == "test"), key=rank, default=None)
+
+    def tested(self, metric: str) -> float | None:
+        """A metric of that test; without any in scores.json, the last that the events hold."""
+        return (self.test.metrics if self.test else self.events.tested).get(f"test/{metric}")
 
     def curve(self, tag: str) -> list[Point]:
         """Points of a tag; empty where there are none."""

@@ -1,22 +1,22 @@
-"""The tables of the page, from records to text cells."""
+"""The tables of the page, from records to text cells; titles, columns and notes stand in words.yaml."""
 
 import math
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
-from igpt.report.published import PUBLISHED, Published, beside
-from igpt.report.schema import Data, LayerScore, Point, Probe, Run, Score
+from igpt.report.published import PUBLISHED, WORDS, beside
+from igpt.report.schema import LayerScore, Point, Probe, Run, Score
+from igpt.system import percent as one_percent
 
+T = TypeVar("T")
 NONE = "—"
 LAST_VALUES = 5  # of the training loss, which is a single batch's each
 NAMED = 8  # runs in one cell
-CONTEXT = "Published figures on other data"
-FOLDED = ("Every layer", "Checkpoints: loss and probe", "Networks", CONTEXT)
-SPLITS = ("train", "val", "test")
 
 
 class Table(NamedTuple):
@@ -26,17 +26,21 @@ class Table(NamedTuple):
     rows: list[list[str]]
     note: str = ""
     title: str = ""
-
-    @property
-    def folded(self) -> bool:
-        """Whether the page shows its title alone until it is opened."""
-        return self.title in FOLDED
+    folded: bool = False  # the page shows the title alone until it is opened
 
 
-def table(heads: str, rows: Iterable[Sequence[object]], note: str = "", title: str = "") -> Table | None:
-    """A table of rows, with heads between bars; None where there are no rows."""
-    cells = [list(map(cell, row)) for row in rows]
-    return Table(heads.split("|"), cells, note, title) if cells else None
+def table(rows: Callable[[Any], Iterable[Sequence[object] | str]]) -> Callable[[Any], Table | None]:
+    """Make a table of a function that yields its rows; a text among them is added to the note. None without rows."""
+    words = WORDS["tables"][rows.__name__]
+
+    def filled(about: Any) -> Table | None:
+        found = list(rows(about))
+        cells = [list(map(cell, row)) for row in found if not isinstance(row, str)]
+        note = " ".join(filter(None, [words.get("note"), *(row for row in found if isinstance(row, str))]))
+        title, folded = words.get("title", ""), words.get("folded", False)
+        return Table(words["columns"], cells, note, title, folded) if cells else None
+
+    return filled
 
 
 def cell(value: Any) -> str:
@@ -48,25 +52,14 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def both_units(nats: float | None) -> str | None:
-    """A loss in nats and, in brackets, bits."""
-    return None if nats is None else f"{nats:.3f} ({nats / math.log(2):.3f})"
+def known(write: Callable[[T], str], value: T | None) -> str | None:
+    """A figure as it is written, if there is one."""
+    return None if value is None else write(value)
 
 
-def share(accuracy: float | None) -> str | None:
-    """An accuracy in percent."""
-    return None if accuracy is None else f"{100 * accuracy:.1f} %"
-
-
-def plain(number: int | None) -> str | None:
-    """A number that names something, such as a seed."""
-    return None if number is None else str(number)
-
-
-def listed(names: list[str]) -> str:
-    """The first of some names in one cell."""
-    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+both_units = partial(known, lambda nats: f"{nats:.3f} ({nats / math.log(2):.3f})")  # nats and, in brackets, bits
+share = partial(known, one_percent)
+plain = partial(known, str)  # of a number that names something, such as a seed
 
 
 def final(points: list[Point], most: int = 1) -> float | None:
@@ -75,83 +68,64 @@ def final(points: list[Point], most: int = 1) -> float | None:
     return sum(last) / len(last) if last else None
 
 
-def summary(runs: list[Run]) -> Table | None:
+@table
+def summary(runs: list[Run]) -> Iterator[list[object]]:
     """One row a run."""
-    heads = "Run|Objective|Data|>Best layer|>Probe|>Test accuracy|>Test loss|>Validation loss|>Training loss|>Steps"
-    note = (
-        "Losses are nats per pixel, in brackets bits per pixel: of all pixels for AR, of masked ones for BERT, so the "
-        "two are different quantities; of fine-tuned runs L_GEN alone. Training loss is the mean of the last "
-        f"{LAST_VALUES} logged batches. Probe: test accuracy of the layer with the best validation accuracy. Test "
-        "accuracy is that of fine-tuned runs."
-    )
-    return table(heads, map(summary_row, runs), note)
+    for run in runs:
+        best = run.probe.result.best if run.probe else None
+        on = f" on {run.probe.data.label}" if run.probe and run.probe.data.label != run.data.label else ""
+        validated = None if run.steps is None else run.val_loss_at(run.steps)
+        val = validated.value if validated else final(run.curve(f"val/{run.loss_tag}"))
+        losses = [run.tested(run.loss_tag), val, final(run.curve(f"train/{run.loss_tag}"), LAST_VALUES)]
+        tested, validation = share(tuned_accuracy(run)), share(final(run.curve("val/accuracy")))
+        if validation and run.objective == "Joint":
+            tested = f"{tested or NONE} (validation {validation})"
+        unfinished = run.steps is not None and run.max_steps is not None and run.steps < run.max_steps
+        about = [run.name, kind_of(run).name + descent(run), run.data.label, plain(best.layer) if best else None]
+        losses_shown = (None if run.weight == 0 else both_units(loss) for loss in losses)
+        steps = f"{cell(run.steps)} of {cell(run.max_steps)}" if unfinished else run.steps
+        yield [*about, f"{share(best.test_accuracy)}{on}" if best else None, tested, *losses_shown, steps]
 
 
-def networks(runs: list[Run]) -> Table | None:
-    """Seed and shape of every run."""
-    rows = (
-        (run.name, plain(run.seed), shape(run.network) + (f", {run.network.n_heads} heads" if run.network else ""),
-         run.parameters)
-        for run in runs
-    )  # fmt: skip
-    return table("Run|>Seed|Network|>Parameters", rows, title="Networks")
+def descent(run: Run) -> str:
+    """Of which run it is a continuation; empty where it is of none, or no file tells."""
+    if run.began is None:
+        return ""
+    path, step = Path(run.began.checkpoint), run.began.step
+    source = path.parents[1].name if path.parent.name == "checkpoints" else path.name
+    return f", from {source}" + ("" if step is None else f" at step {step:,}")
 
 
-def untestable(findings: Sequence[Any]) -> Table | None:
+@table
+def networks(runs: list[Run]) -> Iterator[tuple[object, ...]]:
+    """Seed, shape and beginning of every run."""
+    for run in runs:
+        new = run.origin == "scratch" or (run.objective != "Joint" and run.steps)
+        began = "new weights" if new else None
+        if run.began:
+            began = run.began.checkpoint + ("" if run.began.step is None else f", step {run.began.step:,}")
+        heads = f", {run.network.n_heads} heads" if run.network else ""
+        yield run.name, plain(run.seed), shape(run.network) + heads, run.parameters, began
+
+
+@table
+def untestable(findings: Sequence[Any]) -> Iterator[tuple[object, ...]]:
     """Claims that these runs have no figures for, and what it takes."""
-    return table("Claim|What it takes", ((one.claim, one.missing) for one in findings), title="Not testable yet")
+    return ((one.claim, one.missing) for one in findings)
 
 
-def summary_row(run: Run) -> list[object]:
-    """Cells of one run."""
-    tag, best = run.loss_tag, run.probe.result.best if run.probe else None
-    on = f" on {run.probe.data.label}" if run.probe and run.probe.data.label != run.data.label else ""
-    unfinished = run.steps is not None and run.max_steps is not None and run.steps < run.max_steps
-    validated = None if run.steps is None else run.val_loss_at(run.steps)
-    val = validated.value if validated else final(run.curve(f"val/{tag}"))
-    losses = [run.tested(tag), val, final(run.curve(f"train/{tag}"), LAST_VALUES)]
-    return [
-        run.name,
-        kind_of(run).name,
-        run.data.label,
-        plain(best.layer) if best else None,
-        f"{share(best.test_accuracy)}{on}" if best else None,
-        tuned_cell(run),
-        *(None if run.weight == 0 else both_units(loss) for loss in losses),
-        f"{cell(run.steps)} of {cell(run.max_steps)}" if unfinished else run.steps,
-    ]
-
-
-def tuned_cell(run: Run) -> str | None:
-    """Test accuracy of a fine-tuned run, and the last one on validation."""
-    tested, val = share(tuned_accuracy(run)), share(final(run.curve("val/accuracy")))
-    return f"{tested or NONE} (validation {val})" if val and run.objective == "Joint" else tested
-
-
-def data_sets(runs: list[Run]) -> Table | None:
+@table
+def data_sets(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """One row for all data of one identity in one folder, and which runs were trained, probed and scored on them."""
-    users: dict[tuple[Data, str | None], tuple[list[str], list[str]]] = {}
+    users: dict[tuple[object, ...], tuple[list[str], list[str]]] = {}
     for index in (0, 1):
         for run in runs:
-            others = [*(probe.data for probe in run.probes), *(score.data for score in run.scores if score.data)]
-            for key in dict.fromkeys((themselves(data), data.root) for data in (others if index else [run.data])):
+            keys = ((d.label, d.root, d.fingerprint, d.classes) for d in (run.evaluated if index else [run.data]))
+            for key in dict.fromkeys(keys):
                 users.setdefault(key, ([], []))[index].append(run.name)
-    rows = [
-        (data.label, root, data.fingerprint, data.classes, listed(trained), listed(others))
-        for (data, root), (trained, others) in users.items()
-    ]
-    note = (
-        "Figures are compared only where the data are the same: their fingerprint (made of labels and some pictures), "
-        "split and class names, not their folder. Records of older versions, and weights from elsewhere, do not tell "
-        "all of it."
-    )
-    return table("Data|Folder|Fingerprint|>Classes|Trained on them|Probed or scored on them", rows, note, "Data")
-
-
-def themselves(data: Data) -> Data:
-    """Data without the choices of a run, such as its batch size."""
-    kept = ("resolution", "identity", "apart", "fingerprint", "classes")
-    return Data(data.name, **{name: getattr(data, name) for name in kept})
+    for about, by in users.items():
+        more = (f" and {len(names) - NAMED} others" if len(names) > NAMED else "" for names in by)
+        yield *about, *(", ".join(names[:NAMED]) + rest for names, rest in zip(by, more, strict=True))
 
 
 def chosen(score: LayerScore) -> str:
@@ -168,53 +142,46 @@ def pooling(probe: Probe) -> str | None:
 
 def images(probe: Probe) -> str:
     """Sizes of the splits."""
-    return " / ".join(cell(probe.images.get(name)) for name in SPLITS)
+    return " / ".join(cell(probe.images.get(name)) for name in ("train", "val", "test"))
 
 
-def probes(runs: list[Run]) -> Table | None:
+@table
+def probes(runs: list[Run]) -> Iterator[list[object] | str]:
     """Best layers, raw pixels and layers side by side, with everything that changes such a number."""
-    rows = (row for run in runs if run.probe for row in probe_rows(run, run.probe))
-    methods = [item for run in runs if run.probe for item in run.probe.methods.items()]
-    ways = {f"{name}: {result.protocol}." for name, result in methods if result.protocol}
-    note = " ".join(["Images: training, validation and test.", *sorted(ways)])
-    heads = "Run|Data|>Step|Layer|Method|>Validation|>Test|Chosen|Norm|Pooling|>Masks|Kept as|Standardised|Images|>Seed"
-    return table(heads, rows, note, "Probes and their protocol")
+    ways = set()
+    for run, probe in ((run, run.probe) for run in runs if run.probe):
+        how = probe.features
+        for method, result in probe.methods.items():
+            ways |= {f"{method}: {result.protocol}."} if result.protocol else set()
+            together = f"{', '.join(map(str, result.concat.layers))} side by side" if result.concat else ""
+            scores = {f"{result.best_layer} (best)": result.best, "raw pixels": result.raw_pixels}
+            for layer, score in (scores | {together: result.concat}).items():
+                if score:
+                    raw = score is result.raw_pixels
+                    features = [None] * 4 if raw else [how.norm, pooling(probe), how.masks, how.dtype]
+                    accuracies = [share(score.val_accuracy), share(score.test_accuracy), chosen(score)]
+                    about = [run.name, probe.data.label, probe.step, layer, method, *accuracies]
+                    yield [*about, *features, how.standardise, images(probe), plain(run.seed)]
+    yield from sorted(ways)
 
 
-def probe_rows(run: Run, probe: Probe) -> Iterator[list[object]]:
-    """Rows of the last probed checkpoint."""
-    how = probe.features
-    for method, result in probe.methods.items():
-        together = f"{', '.join(map(str, result.concat.layers))} side by side" if result.concat else ""
-        scores = {f"{result.best_layer} (best)": result.best, "raw pixels": result.raw_pixels, together: result.concat}
-        for layer, score in scores.items():
-            if score:
-                raw = score is result.raw_pixels
-                features = [None] * 4 if raw else [how.norm, pooling(probe), how.masks, how.dtype]
-                accuracies = [share(score.val_accuracy), share(score.test_accuracy), chosen(score)]
-                about = [run.name, probe.data.label, probe.step, layer, method, *accuracies]
-                yield [*about, *features, how.standardise, images(probe), plain(run.seed)]
-
-
-def all_layers(runs: list[Run]) -> Table | None:
+@table
+def all_layers(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Accuracy of every probed layer."""
-    rows = [
-        (run.name, method, plain(score.layer), share(score.val_accuracy), share(score.test_accuracy), chosen(score))
-        for run in runs if run.probe for method, result in run.probe.methods.items() for score in result.layers
-    ]  # fmt: skip
-    return table("Run|Method|>Layer|>Validation|>Test|Chosen", rows, title="Every layer")
+    methods = ((run.name, *method) for run in runs if run.probe for method in run.probe.methods.items())
+    for name, method, result in methods:
+        for one in result.layers:
+            yield name, method, plain(one.layer), share(one.val_accuracy), share(one.test_accuracy), chosen(one)
 
 
-def moved_aside(runs: list[Run]) -> Table | None:
+@table
+def moved_aside(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Earlier probes of each run, which later ones of another checkpoint, other data or options moved aside."""
-    rows = [
-        (run.name, str(probe.folder.relative_to(run.folder)), Path(probe.checkpoint or "").name, probe.step,
-         probe.data.label, method, options(probe), plain(result.best_layer), share(result.best.test_accuracy))
-        for run in runs for probe in run.aside for method, result in probe.methods.items()
-    ]  # fmt: skip
-    heads = "Run|Folder|Checkpoint|>Step|Data|Method|Options|>Best layer|>Test"
-    note = "A later probe of another checkpoint, other data or options moved these aside; they count nowhere else."
-    return table(heads, rows, note, "Earlier probes")
+    for run, probe in ((one, probe) for one in runs for probe in one.aside):
+        about = (str(probe.folder.relative_to(run.folder)), Path(probe.checkpoint or "").name, probe.step)
+        for method, result in probe.methods.items():
+            best = (plain(result.best_layer), share(result.best.test_accuracy))
+            yield run.name, *about, probe.data.label, method, options(probe), *best
 
 
 def options(probe: Probe) -> str:
@@ -222,102 +189,76 @@ def options(probe: Probe) -> str:
     how = probe.features
     masks, raw = f"{how.masks} masks" if how.masks else None, "not standardised" if how.standardise is False else None
     layers = f"layers {', '.join(str(score.layer) for score in probe.result.layers)}"
-    parts = (how.norm, pooling(probe), masks, raw, how.dtype, layers, f"images {images(probe)}")
-    return ", ".join(part for part in parts if part)
+    return ", ".join(filter(None, (how.norm, pooling(probe), masks, raw, how.dtype, layers, f"images {images(probe)}")))
 
 
-def losses_and_probes(runs: list[Run]) -> Table | None:
+@table
+def losses_and_probes(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """The numbers behind loss against accuracy, one row a checkpoint."""
-    rows = []
-    for run in runs:
-        for probe, loss in trace(run):
-            at, best = run.val_loss_at(probe.step), probe.result.best
-            ending = (both_units(loss), probe.method, plain(best.layer), share(best.test_accuracy))
-            rows.append((run.name, probe.step, at.step if at else None, *ending))
-    heads = "Run|>Checkpoint step|>Validated at step|>Validation loss, nats (bits)|Method|>Best layer|>Probe"
-    return table(heads, rows, title="Checkpoints: loss and probe")
+    for run, (probe, loss) in ((one, checkpoint) for one in runs for checkpoint in trace(one)):
+        at, best = run.val_loss_at(probe.step), probe.result.best
+        figures = (both_units(loss), probe.method, plain(best.layer), share(best.test_accuracy))
+        yield run.name, probe.step, at.step if at else None, *figures
 
 
-def likelihoods(runs: list[Run]) -> Table | None:
+@table
+def likelihoods(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several."""
-    rows = []
     for run in runs:
-        known = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
-        for score, found in sorted(known, key=lambda one: -(one[0].step or 0))[:1]:
-            about = (run.name, (score.data or run.data).label, score.step, score.precision, found.images)
-            units = (1.0, math.log(2))
-            rows.append((*about, *(f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in units)))
-    note = "Mean and standard deviation over the test images of each image's negative log-likelihood per pixel."
-    return table("Run|Data|>Step|Precision|>Test images|>Nats per pixel|>Bits per pixel", rows, note)
+        scores = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
+        for score, found in sorted(scores, key=lambda one: -(one[0].step or 0))[:1]:
+            units = (f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in (1.0, math.log(2)))
+            yield run.name, (score.data or run.data).label, score.step, score.precision, found.images, *units
 
 
-def low_data(runs: list[Run]) -> Table | None:
+@table
+def low_data(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Accuracy with few labels: probes on subsets, and fine-tuned runs that differ in their subset."""
+    for run, probe in ((run, run.probe) for run in runs if run.probe):
+        for low in probe.low_data:
+            if of := low.accuracies:
+                yield f"probe on {run.name}", probe.data.label, plain(low.labels_per_class), percent(of), len(of)
     few = group(run for run in runs if run.data.labels_per_class and tuned_accuracy(run) is not None)
-    found: list[tuple[str, str, int | None, list[float]]] = []
-    for run in runs:
-        for low in run.probe.low_data if run.probe else ():
-            label = run.probe.data.label if run.probe else ""
-            found.append((f"probe on {run.name}", label, low.labels_per_class, low.accuracies))
     for kind, name in labels(few).items():
-        accuracies = [tuned_accuracy(run) or 0.0 for run in few[kind]]
-        found.append((name, kind.data, kind.labels_per_class, accuracies))
-    rows = [(how, data, plain(count), percent(of), len(of)) for how, data, count, of in found if of]
-    note = "Mean and standard deviation over subsets of the training images."
-    return table("How|Data|>Labels a class|>Test accuracy|>Subsets", rows, note)
+        of = [tuned_accuracy(run) or 0.0 for run in few[kind]]
+        yield name, kind.data, plain(kind.labels_per_class), percent(of), len(of)
 
 
-def fine_tuned(runs: list[Run]) -> Table | None:
-    """Every test of fine-tuned runs, with everything that changes such a number."""
-    rows = [tuned_row(run, score) for run in runs if run.objective == "Joint" for score in tests(run)]
-    heads = "Run|Kind|Data|>Test|Evaluation|>Masks|Checkpoint|>Step|>L_GEN weight|>Labels a class|Folded|"
-    heads += ">Validation share|>Rate|>Batch|Precision|>Seed|>Subset"
-    note = "Folded: trained on the validation images too. Masks play a part for BERT only."
-    return table(heads, rows, note, "Fine-tuning and its protocol")
+@table
+def fine_tuned(runs: list[Run]) -> Iterator[list[object]]:
+    """Every test of fine-tuned runs, with everything that changes such a number; without scores.json, of the events."""
+    for run in (run for run in runs if run.objective == "Joint"):
+        tests, of = [one for one in run.scores if one.verb == "test" and "test/accuracy" in one.metrics], run.data
+        if not tests and "test/accuracy" in run.events.tested:
+            tests = [Score("test", run.events.tested, "not recorded")]
+        for score in tests:
+            data, subset = score.data or run.data, of.subset_seed if of.labels_per_class else None
+            about = [run.name, kind_of(run).name, data.label, share(score.metrics["test/accuracy"])]
+            tested = [*(score.evaluation or (None, None)), score.checkpoint, score.step, run.weight]
+            trained = [of.labels_per_class, of.fold_validation, of.val_share, run.learning_rate, of.batch_size]
+            yield [*about, *tested, *trained, run.precision, plain(run.seed), subset]
 
 
-def tests(run: Run) -> list[Score]:
-    """Tests of a run; what the events hold where there is no scores.json."""
-    scores = [score for score in run.scores if score.verb == "test" and "test/accuracy" in score.metrics]
-    accuracy = run.events.tested.get("test/accuracy")
-    return scores or ([] if accuracy is None else [Score("test", {"test/accuracy": accuracy}, "not recorded")])
-
-
-def tuned_row(run: Run, score: Score) -> list[object]:
-    """Cells of one test."""
-    data, of = score.data or run.data, run.data
-    subset = of.subset_seed if of.labels_per_class else None
-    about = [run.name, kind_of(run).name, data.label, share(score.metrics["test/accuracy"])]
-    tested = [*(score.evaluation or (None, None)), score.checkpoint, score.step]
-    trained = [run.weight, of.labels_per_class, of.fold_validation, of.val_share, run.learning_rate, of.batch_size]
-    return [*about, *tested, *trained, run.precision, plain(run.seed), subset]
-
-
-def published(runs: list[Run]) -> Table | None:
+@table
+def published(runs: list[Run]) -> Iterator[tuple[object, ...] | str]:
     """Published figures of the same data as some run's."""
-    rows = [(*told(figure), found) for figure in PUBLISHED if (found := beside(figure, runs))]
-    own = ", ".join(sorted({run.data.label for run in runs}))
-    note = (
-        "Published figures are not of this code. They compare with runs on the same data only, and with the same "
-        f"pre-training data, size and protocol at that; these runs are on {own}."
-    )
-    return table("Published figure|Data|>Value|Source|These runs, same data", rows, note, "Published figures")
+    for figure in PUBLISHED:
+        if found := beside(figure, runs):
+            yield f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source, found
+    yield f"{', '.join(sorted({run.data.label for run in runs}))}."
 
 
-def context(runs: list[Run]) -> Table | None:
+@table
+def context(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Published figures of data that no run here is on."""
-    rows = (told(figure) for figure in PUBLISHED if not beside(figure, runs))
-    return table("Published figure|Data|>Value|Source", rows, title=CONTEXT)
+    of = (figure for figure in PUBLISHED if not beside(figure, runs))
+    return ((f"{one.measure}: {one.model}", one.data, one.value, one.source) for one in of)
 
 
-def told(figure: Published) -> tuple[str, str, str, str]:
-    """Cells of a published figure."""
-    return (f"{figure.measure}: {figure.model}", figure.data, figure.value, figure.source)
-
-
-def missing(runs: list[Run]) -> Table | None:
+@table
+def missing(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """One row for each thing that a run's folder does not hold yet, with the command that makes it."""
-    return table("Run|Missing|$Made with", ((run.name, *row) for run in runs for row in lacking(run)))
+    return ((run.name, *row) for run in runs for row in lacking(run))
 
 
 def lacking(run: Run) -> Iterator[tuple[str, str]]:
@@ -327,11 +268,13 @@ def lacking(run: Run) -> Iterator[tuple[str, str]]:
     named = folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
     place = ("--name", named.name, "--runs_dir", named.parent, "--ckpt_path", file)
     test = command("test", "--config", folder / run.config, *data, *place)
+    fits = (line for line in run.commands if line.startswith("igpt fit "))
+    fit = next(fits, command("fit", "--config", "configs/NAME.yaml"))
     if run.steps != 0 and not run.curve("val/loss"):
-        yield "events of training", command("fit", "--config", "configs/NAME.yaml")
+        yield "events of training", fit
     if run.objective == "Joint":
         if run.origin is None:
-            yield "where it began: no config.yaml, or a resumed run's", command("fit", "--config", "configs/NAME.yaml")
+            yield "where it began: no config.yaml, or a resumed run's", fit
         if tuned_accuracy(run) is None:
             yield "test accuracy", test
         elif run.core == "BERT" and votes(run) is None:

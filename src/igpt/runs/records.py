@@ -2,11 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from igpt.system import UserError, atomic_path, in_turn
+from igpt.system import UserError, atomic_path, in_turn, percent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_CLASSES = 100  # of a confusion matrix that is kept
 
 
 def add_command(folder: Path, command: str) -> None:
@@ -51,6 +57,17 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Metrics as numbers; null where one is not finite, since JSON has no word for that."""
     numbers = {name: float(value) for name, value in metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def accuracies(metrics: Mapping[str, Any]) -> str:
+    """Accuracies of a test or validation in one line, in per cent: those that Lightning prints as shares."""
+    found = sorted((name, float(value)) for name, value in metrics.items() if name.endswith("accuracy"))
+    return ", ".join(f"{re.sub('[/_]', ' ', name)} {percent(value)}" for name, value in found)
+
+
+def confusion(counts: "Tensor", names: Sequence[object]) -> dict[str, Any] | None:
+    """Confusion matrix `(K, K)` and class names as plain data; None beyond 100 classes, which nobody could read."""
+    return {"classes": list(map(str, names)), "counts": counts.tolist()} if len(counts) <= MOST_CLASSES else None
 
 
 def headline(config: Any) -> dict[str, Any]:

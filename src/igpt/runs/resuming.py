@@ -26,6 +26,7 @@ class Beginning:
     precision: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)  # see `igpt.modules.recipe_of`; and where the schedule began
     data: dict[str, Any] | None = None  # what it was trained on, as plain data
+    began: dict[str, Any] | None = None  # checkpoint and step that the training itself began with
 
     def schedule_start(self, schedule: str, max_steps: int) -> int:
         """The step at which the learning rate's schedule began; "restart" begins anew where it was to end elsewhere."""
@@ -60,6 +61,7 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         check_finite(held, f"--ckpt_path {path}")
     header = content[CHECKPOINT_KEY]["model"]
     stored, given = header["init_args"], model.init_args.as_dict()
+    earlier = given.get("pretrained") or given.get("start_from")  # what older versions knew of where a run began
     if header["class_path"].rpartition(".")[2] != model.class_path.rpartition(".")[2]:
         raise UserError(f"--ckpt_path {path}: the checkpoint holds {header['class_path']}, the config another class")
     if "generative" in stored:  # it holds the whole network, so that the file it began with is not needed
@@ -74,7 +76,8 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     if recipe := differences(stored, given):
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
     known = content[CHECKPOINT_KEY]
-    return Beginning(step_of(content), known.get("precision"), known.get("recipe") or {}, known.get("data"))
+    began = known.get("began") or ({"checkpoint": earlier} if earlier else None)
+    return Beginning(step_of(content), known.get("precision"), known.get("recipe") or {}, known.get("data"), began)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -211,6 +211,8 @@ class TrainerCLI(LightningCLI):
             check_place(config)
         check_devices(config.trainer.devices, self.compute)
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
+        if config.ckpt_path:
+            self.model.core.began = self.beginning.began
         if self.verb == "fit":
             check_recipe(self.datamodule, config.trainer)
         self.trainer_defaults["callbacks"] = self._own_callbacks(config, folder)
@@ -314,6 +316,8 @@ class TrainerCLI(LightningCLI):
             print(f"wrote the features of every layer and split: {folder / 'features'}")
         if scored and main:
             records.add_score(folder, self.score(subcommand, config))
+            if isinstance(self.model, Joint):
+                print(records.accuracies(self.trainer.callback_metrics))
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
@@ -347,5 +351,12 @@ class TrainerCLI(LightningCLI):
             "precision": str(self.trainer.precision),
             "metrics": records.plain_metrics(self.trainer.callback_metrics),
         }
-        extra = {"limit_batches": self.limit(verb), "likelihood": self.likelihood.summary()}
+        extra = {
+            "limit_batches": self.limit(verb),
+            "likelihood": self.likelihood.summary(),
+            "began": self.model.core.began,
+            "confusion": records.confusion(self.model.counts, self.datamodule.class_names)
+            if isinstance(self.model, Joint) and self.model.counts is not None
+            else None,
+        }
         return entry | {name: value for name, value in extra.items() if value is not None}

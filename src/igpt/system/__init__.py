@@ -56,6 +56,7 @@ from igpt.system.terminal import (
     in_one_line,
     lose_output,
     open_closed_streams,
+    percent,
     with_progress,
 )
 from igpt.system.verbs import TRAINER_VERBS, VERBS
@@ -67,7 +68,7 @@ __all__ = [
     "clock", "complain", "compute_of", "cpu_kind", "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name",
     "find_config", "find_palette", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory", "last_line",
     "lies_in", "link_last", "load_plugins", "lose_output", "move_aside", "names_in", "only_writer",
-    "open_closed_streams", "packages", "parameters", "partial_path", "reader", "registered", "remove",
+    "open_closed_streams", "packages", "parameters", "partial_path", "percent", "reader", "registered", "remove",
     "remove_folder", "remove_own", "remove_partial", "replacing", "same_file", "sha256_of", "shipped",
     "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly", "with_configs_found", "with_progress",
 ]  # fmt: skip

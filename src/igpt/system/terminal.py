@@ -30,6 +30,11 @@ def in_one_line(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+def percent(share: float) -> str:
+    """An accuracy as people read it; files keep shares of 1."""
+    return f"{100 * share:.1f} %"
+
+
 class OutputError(Exception):
     """Standard output cannot be written to: nobody reads it any more, or its disk is full. See `__cause__`."""
 
