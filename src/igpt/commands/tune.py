@@ -4,14 +4,14 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
 import yaml
@@ -64,16 +64,18 @@ def tune(
         def note(chosen: float | None = None) -> None:
             results = [asdict(result) for result in known.values()]
             content = {"config": config, "settings": settings, "rates": wanted, "results": results, "chosen": chosen}
-            write(record, json.dumps(content, indent=2, default=str) + "\n")
+            with atomic_path(record) as path:
+                path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
-        def result_of(rate: float) -> RateResult:
+        results: list[RateResult] = []
+        for rate in wanted:
+            if len(results) > 1 and results[-1].loss > results[-2].loss:  # two failed runs in a row are no rise
+                break
             if rate not in known:
                 print(f"learning rate {rate:g}: training, see {folder / f'lr_{rate:g}.log'}", flush=True)
                 known[rate] = run_rate(folder, settings, rate)
                 note()
-            return known[rate]
-
-        results = tried(wanted, result_of)
+            results.append(known[rate])
         best = choose(results)
         print(table(wanted, results))
         note(best.rate if best else None)
@@ -83,18 +85,9 @@ def tune(
             print("the last rate is the best: the loss has not started to rise; add smaller ones with --rates")
         shown = ", ".join(f"{one.rate:g}: {'failed' if one.failed else f'{one.loss:.4f}'}" for one in results)
         head = f"# learning_rate chosen by igpt tune; val loss at step {best.val_step} by rate: {shown}\n"
-        write(target, head + config_text(text, settings, best.rate))
+        with atomic_path(target) as path:
+            path.write_text(head + config_text(text, settings, best.rate), encoding="utf-8")
     print(f"chose learning rate {best.rate:g}\nwrote {target}, tune.json; train with: igpt fit --config {target}")
-
-
-def tried(rates: Sequence[float], result_of: Callable[[float], RateResult]) -> list[RateResult]:
-    """The results of one rate after the other, until a loss is above that of the rate before."""
-    results: list[RateResult] = []
-    for rate in rates:
-        if len(results) > 1 and results[-1].loss > results[-2].loss:  # two failed runs in a row are no rise
-            break
-        results.append(result_of(rate))
-    return results
 
 
 def choose(results: Sequence[RateResult]) -> RateResult | None:
@@ -147,8 +140,7 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
 
 def with_rate(settings: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """The settings with another learning rate."""
-    changed = deepcopy(dict(settings))
-    put(changed, "model.init_args.learning_rate", rate)
+    put(changed := deepcopy(dict(settings)), "model.init_args.learning_rate", rate)
     return changed
 
 
@@ -204,11 +196,9 @@ def earlier(record: Path, settings: dict[str, Any]) -> dict[float, RateResult]:
         old, known = with_rate(content["settings"], 0.0), [RateResult(**result) for result in content["results"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} was not written by igpt tune; give another --out or move it away") from error
-    changed = differences(old, json.loads(json.dumps(with_rate(settings, 0.0), default=str)))
-    if changed:
-        raise UserError(
-            f"--out {record.parent} holds results of another config ({', '.join(changed)} differ); give another --out"
-        )
+    off = ", ".join(differences(old, json.loads(json.dumps(with_rate(settings, 0.0), default=str))))
+    if off:
+        raise UserError(f"--out {record.parent} holds results of another config ({off} differ); give another --out")
     return {result.rate: result for result in known}
 
 
@@ -217,7 +207,8 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
     name = f"lr_{rate:g}"
     config, report, log = folder / f"{name}.yaml", folder / name / "result.json", folder / f"{name}.log"
     report.unlink(missing_ok=True)  # of a run that ended but was not recorded
-    write(config, yaml.safe_dump(run_settings(settings, rate, str(folder), name), sort_keys=False))
+    with atomic_path(config) as path:
+        path.write_text(yaml.safe_dump(run_settings(settings, rate, str(folder), name), sort_keys=False), "utf-8")
     started = time.perf_counter()
     code = fit(config, log)
     seconds = round(time.perf_counter() - started, 1)
@@ -239,10 +230,8 @@ def fit(config: Path, log: Path) -> int:
     """Run `igpt fit --config CONFIG` as a process that ends with this one; its output goes to `log`."""
     command = [sys.executable, "-m", "igpt", "--attached", "fit", "--config", str(config)]
     environment = {**os.environ, "PYTHONUTF8": "1"}  # so that its words are read here as they were written
-    with log.open("w", encoding="utf-8") as file:
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": file, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, env=environment, **pipes) as process:
-            return process.wait()
+    with log.open("wb") as file, Popen(command, env=environment, stdin=PIPE, stdout=file, stderr=STDOUT) as process:
+        return process.wait()
 
 
 @contextmanager
@@ -258,9 +247,3 @@ def working_in(folder: Path) -> Iterator[None]:
             for place in made:
                 place.rmdir()
         raise
-
-
-def write(target: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(target) as path:
-        path.write_text(text, encoding="utf-8")
