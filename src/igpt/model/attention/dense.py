@@ -3,13 +3,16 @@
 Shapes: B images, H heads, S queries, T keys, W width of a head.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from igpt.model.attention.tiles import ROWS, TileAttention, tiles_of_all
+from igpt.model.attention.tiles import Tile, TileAttention
 
+ROWS = 128  # queries a block: its scores still lie in the cache when the softmax and the product with v read them
 HALF = (torch.bfloat16, torch.float16)
 WITH_MASK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN makes a new plan for every length: 40 ms each
 LONG = 2048  # keys above which the kept softmaxes, T^2 / 2 a head, cost more memory than the speed is worth
@@ -45,3 +48,13 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int = 
     """Plain attention, `rows` queries at a time; where causal, a block leaves out the keys that lie after it."""
     mixed: Tensor = TileAttention.apply(q, k, v, None, tiles_of_all(q.shape[2], k.shape[2], causal, rows), True)
     return mixed
+
+
+def tiles_of_all(queries: int, keys: int, causal: bool, rows: int) -> tuple[Tile, ...]:
+    """Tiles of dense attention; where causal, a tile leaves out the keys that lie after it."""
+    tiles = []
+    for start in range(0, queries, rows):
+        stop = min(start + rows, queries)
+        mask = torch.full((stop - start, stop - start), -math.inf).triu_(1) if causal else None
+        tiles.append(Tile(slice(start, stop), slice(0, stop if causal else keys), mask))
+    return tuple(tiles)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from igpt.model.attention.dense import attend_to_seen
-from igpt.model.attention.lsh import buckets_of, keys_of, lsh_step
-from igpt.model.attention.patterns import LSH, Dense, Pattern
+from igpt.model.attention.lsh import HashedCache
+from igpt.model.attention.patterns import Dense, Pattern
 from igpt.model.attention.places import Picture
 from igpt.model.attention.tiles import attend_in_tiles, tiling_of
 
@@ -144,30 +144,6 @@ class PatternCache:
         if self.bias is not None:
             mask = mask + self.bias[:, None, self.picture.offsets(position, seen)].to(q.dtype)
         return attend_to_seen(q, k, v, mask[None])
-
-
-class HashedCache:
-    """KV cache of one layer whose positions are hashed: keys, values and buckets of all of them."""
-
-    def __init__(self, pattern: LSH, rotations: Tensor, like: Tensor, batch: int, heads: int, length: int) -> None:
-        shape = (batch, heads, length, rotations.shape[1])
-        self.chunk, self.rotations = pattern.chunk, rotations
-        self.k, self.v = like.new_zeros(shape), like.new_zeros(shape)
-        self.buckets = torch.zeros(batch, heads, pattern.rounds, length, dtype=torch.int64, device=like.device)
-
-    def fill(self, qk: Tensor, v: Tensor) -> None:
-        """Keep the first positions' vectors and values `(B, H, S, W)`."""
-        self._keep(torch.arange(qk.shape[2], device=qk.device), qk, v)
-
-    def attend(self, q: Tensor, new: Tensor, position: Tensor) -> Tensor:
-        """Keep the new vector `q (B, H, 1, W)` and value `(1, B, H, 1, W)` and attend: `(B, H, 1, W)`."""
-        self._keep(position, q, new[0])
-        return lsh_step(q, self.k, self.v, self.buckets, position, self.chunk)
-
-    def _keep(self, positions: Tensor, qk: Tensor, v: Tensor) -> None:
-        self.k.index_copy_(2, positions, keys_of(qk).to(self.k.dtype))
-        self.v.index_copy_(2, positions, v.to(self.v.dtype))
-        self.buckets.index_copy_(3, positions, buckets_of(qk, self.rotations))
 
 
 LayerCache = PatternCache | HashedCache  # of a layer that is not dense

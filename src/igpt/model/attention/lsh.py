@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from igpt.model.attention.patterns import LSH
 from igpt.model.kernels import rms_norm
 
 KEY_EPS = 1e-6  # as published
@@ -82,6 +83,30 @@ def lsh_step(qk: Tensor, k: Tensor, v: Tensor, buckets: Tensor, position: Tensor
     scores = wide(qk @ k.mT) + (places == position) * OWN  # (B, H, 1, T)
     scores += (same & (ranks >= least)).sum(2, keepdim=True, dtype=scores.dtype).log()  # -inf where no round sees it
     return scores.softmax(-1).to(v.dtype) @ v
+
+
+class HashedCache:
+    """KV cache of one layer whose positions are hashed: keys, values and buckets of all of them."""
+
+    def __init__(self, pattern: LSH, rotations: Tensor, like: Tensor, batch: int, heads: int, length: int) -> None:
+        shape = (batch, heads, length, rotations.shape[1])
+        self.chunk, self.rotations = pattern.chunk, rotations
+        self.k, self.v = like.new_zeros(shape), like.new_zeros(shape)
+        self.buckets = torch.zeros(batch, heads, pattern.rounds, length, dtype=torch.int64, device=like.device)
+
+    def fill(self, qk: Tensor, v: Tensor) -> None:
+        """Keep the first positions' vectors and values `(B, H, S, W)`."""
+        self._keep(torch.arange(qk.shape[2], device=qk.device), qk, v)
+
+    def attend(self, q: Tensor, new: Tensor, position: Tensor) -> Tensor:
+        """Keep the new vector `q (B, H, 1, W)` and value `(1, B, H, 1, W)` and attend: `(B, H, 1, W)`."""
+        self._keep(position, q, new[0])
+        return lsh_step(q, self.k, self.v, self.buckets, position, self.chunk)
+
+    def _keep(self, positions: Tensor, qk: Tensor, v: Tensor) -> None:
+        self.k.index_copy_(2, positions, keys_of(qk).to(self.k.dtype))
+        self.v.index_copy_(2, positions, v.to(self.v.dtype))
+        self.buckets.index_copy_(3, positions, buckets_of(qk, self.rotations))
 
 
 def chunked(buckets: Tensor, count: int, chunk: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,8 +15,7 @@ from torch.autograd.function import once_differentiable
 from igpt.model.attention.patterns import Pattern
 from igpt.model.attention.places import Picture
 
-ROWS = 128  # queries a tile: its scores still lie in the cache when the softmax and the product with v read them
-FEW = 64  # of a pattern: fewer have less to hide, and more take fewer calls
+ROWS = 64  # queries a tile: fewer have less to hide, and more take fewer calls
 KEPT = 2**25  # scores of all images and heads above which softmaxes are computed again backwards and not kept
 
 
@@ -57,7 +56,7 @@ def tiling_of(pattern: Pattern, picture: Picture, biased: bool) -> Tiling:
     return min((cut(pattern, picture, biased, order) for order in orders), key=lambda tiling: tiling.area)
 
 
-def cut(pattern: Pattern, picture: Picture, biased: bool, order: Tensor | None, rows: int = FEW) -> Tiling:
+def cut(pattern: Pattern, picture: Picture, biased: bool, order: Tensor | None, rows: int = ROWS) -> Tiling:
     """The tiling of so many queries a tile, in this order."""
     position = torch.arange(len(picture.row), device=picture.row.device) if order is None else order
     tiles, area = [], 0
@@ -85,16 +84,6 @@ def mask_of(hidden: Tensor) -> Tensor | None:
         return None
     hidden = hidden[:, int(some.int().argmax()) :]
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -math.inf)
-
-
-def tiles_of_all(queries: int, keys: int, causal: bool, rows: int) -> tuple[Tile, ...]:
-    """Tiles of dense attention; where causal, a tile leaves out the keys that lie after it."""
-    tiles = []
-    for start in range(0, queries, rows):
-        stop = min(start + rows, queries)
-        mask = torch.full((stop - start, stop - start), -math.inf).triu_(1) if causal else None
-        tiles.append(Tile(slice(start, stop), slice(0, stop if causal else keys), mask))
-    return tuple(tiles)
 
 
 def attend_in_tiles(q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, bias: Tensor | None) -> Tensor:
