@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -67,16 +67,14 @@ def tune(
             with atomic_path(record) as path:
                 path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
-        results: list[RateResult] = []
-        for rate in wanted:
-            if len(results) > 1 and results[-1].loss > results[-2].loss:  # two failed runs in a row are no rise
-                break
+        def result_of(rate: float) -> RateResult:
             if rate not in known:
                 print(f"learning rate {rate:g}: training, see {folder / f'lr_{rate:g}.log'}", flush=True)
                 known[rate] = run_rate(folder, settings, rate)
                 note()
-            results.append(known[rate])
-        best = choose(results)
+            return known[rate]
+
+        best = choose(results := tried(wanted, result_of))
         print(table(wanted, results))
         note(best.rate if best else None)
         if best is None:
@@ -88,6 +86,15 @@ def tune(
         with atomic_path(target) as path:
             path.write_text(head + config_text(text, settings, best.rate), encoding="utf-8")
     print(f"chose learning rate {best.rate:g}\nwrote {target}, tune.json; train with: igpt fit --config {target}")
+
+
+def tried(rates: Sequence[float], result_of: Callable[[float], RateResult]) -> list[RateResult]:
+    """The results of one rate after the other, until a loss is above that of the rate before."""
+    results: list[RateResult] = []
+    for rate in rates:
+        if len(results) < 2 or results[-1].loss <= results[-2].loss:  # two failed runs in a row are no rise
+            results.append(result_of(rate))
+    return results
 
 
 def choose(results: Sequence[RateResult]) -> RateResult | None:
