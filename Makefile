@@ -116,8 +116,13 @@ bench: $(PEERS) ## igpt beside its peers, in a quarter of an hour on 2 quiet cor
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 	$(BIN)/python benchmarks/table.py
 
+MINUTES ?= 9
+bench-gpu: $(PEERS) ## everything that is to be known of a GPU, row by row, in MINUTES=9
+	$(BIN)/python benchmarks/gpu.py --minutes $(MINUTES)
+	$(BIN)/python benchmarks/table.py
+
 clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini reproduce-mnist test test-all test-lowest test-gpu test-avx2 mutation docs lint bench clean
+.PHONY: help setup palette demo reproduce-mini reproduce-mnist test test-all test-lowest test-gpu test-avx2 mutation docs lint bench bench-gpu clean

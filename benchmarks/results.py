@@ -99,9 +99,9 @@ def version_of(name: str) -> str | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Everything that was kept; "rows" are comparisons, "growth" single runs, "peaks" the machine's."""
+    """Everything that was kept; "rows" are comparisons, "growth" single runs, "peaks" the machine's, "gpu" its rows."""
     kept = json.loads(path.read_text()) if path.exists() else {}
-    return {"rows": {}, "growth": {}, "peaks": {}, **kept}
+    return {"rows": {}, "growth": {}, "peaks": {}, "gpu": {}, **kept}
 
 
 def save(path: Path, part: str, found: dict[str, Any]) -> None:

@@ -17,6 +17,16 @@ from igpt.system import atomic_path
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 NO_GPU = "On a GPU (`--device cuda`) these comparisons are not measured; what one H100 did is [below](#on-one-h100)."
+GPU_UNITS = (
+    "images/s",
+    "tokens/s",
+    "seconds",
+    "ms",
+    "bf16 operations/s",
+    "tf32 operations/s",
+    "fp32 operations/s",
+    "bytes/s",
+)
 FIRST = ("training", "features", "sampling", "completing", "encoding", "JPEG", "tokenising", "palette", "linear")
 
 
@@ -28,6 +38,8 @@ def rendered(kept: dict[str, Any]) -> str:
     parts = [circumstances(rows, kept["peaks"]), table(ratio_cells(rows)), notes(rows), gpu_line(kept["peaks"])]
     if kept["growth"]:
         parts += ["### Growth", table(growth_cells(kept["growth"]))]
+    if kept["gpu"]:
+        parts += ["### On a GPU", gpu_words(kept["gpu"]), table(gpu_cells(kept["gpu"]))]
     cpu = kept["peaks"].get("cpu")
     parts += ["### The paper's schedules, computed", plan_words(cpu), table(plan_table(cpu and cpu["bf16"]))]
     return "\n\n".join(parts)
@@ -121,6 +133,26 @@ def joined(values: Iterable[str]) -> str:
 def gpu_line(peaks: dict[str, Any]) -> str:
     """What is known of GPUs."""
     return NO_GPU if set(peaks) <= {"cpu"} else ""
+
+
+def gpu_words(gpu: dict[str, Any]) -> str:
+    """Card, date and versions."""
+    facts = joined(f"{row['device']}, {row['date']}, {versions(row)}" for row in gpu.values())
+    return f"`make bench-gpu`: {facts}. Of the peak: of the bfloat16 product of 8192^3 that was measured first."
+
+
+def gpu_cells(gpu: dict[str, Any]) -> list[list[str]]:
+    """One line a row of `benchmarks/gpu.py`."""
+    cells = [["work", "batch", "rate", "of the peak", "GiB"]]
+    peak = gpu.get("ceilings", {}).get("bf16 operations/s")
+    for name, row in gpu.items():
+        shown = [f"{row[unit]:,.4g} {unit}" for unit in GPU_UNITS if unit in row] or [
+            row.get("failed") or row["left out"]
+        ]
+        share = f"{100 * row['operations/s'] / peak:.0f} %" if peak and "operations/s" in row else ""
+        memory = f"{row['GiB']:.1f}" if row.get("GiB") else ""
+        cells.append([name, str(row.get("batch", row.get("images", ""))), ", ".join(shown), share, memory])
+    return cells
 
 
 def growth_cells(growth: dict[str, Any]) -> list[list[str]]:

@@ -73,17 +73,22 @@ class Turns(pl.Callback):
 
 
 def trainer_work(size: str, steps: int, device: str) -> Work:
+    """The command at one of the sizes that are compared."""
+    return fit_work(*SIZES[size], steps, device)
+
+
+def fit_work(config: TransformerConfig, batch: int, steps: int, device: str, compiled: bool = True) -> Work:
     """The command, its runs in a folder that goes away."""
-    config, batch = SIZES[size]
 
     def drive(ask: Ask, tell: Tell) -> None:
         Turns.ask, Turns.tell = staticmethod(ask), staticmethod(tell)
         with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
             palette = Path(folder) / "palette.npy"
             Palette(colors_of(config.vocab_size) / 127.5 - 1).save(palette)
+            os.environ["IGPT_ALLOW_IMPORTS"] = __name__  # its data module and callback
             sys.stdout = sys.stderr = nowhere  # the bar of a run has its price, but no place here
             try:
-                command.run("fit", command_line(config, batch, steps, device, folder, palette))
+                command.run("fit", command_line(config, batch, steps, device, folder, palette, compiled))
             except EnoughError:
                 pass
             finally:
@@ -93,14 +98,14 @@ def trainer_work(size: str, steps: int, device: str) -> Work:
 
 
 def command_line(
-    config: TransformerConfig, batch: int, steps: int, device: str, folder: str, palette: Path
+    config: TransformerConfig, batch: int, steps: int, device: str, folder: str, palette: Path, compiled: bool
 ) -> list[str]:
     """Options of `igpt fit`; no validation falls into a round."""
     options: dict[str, Any] = {
         "model": "igpt.modules.Autoregressive",
         "model.init_args.transformer": json.dumps(config.to_dict()),
         "model.init_args.palette": palette,
-        "model.init_args.compile": "true",
+        "model.init_args.compile": str(compiled).lower(),
         "data": f"{__name__}.RandomImages",
         "data.init_args.resolution": round(config.n_positions**0.5),
         "data.init_args.batch_size": batch,
