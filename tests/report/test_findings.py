@@ -12,6 +12,7 @@ from igpt.report.findings import (
     SEEN,
     all_findings,
     beat_pixels,
+    few_labels,
     joint,
     lower_loss,
     middle_layers,
@@ -20,7 +21,7 @@ from igpt.report.findings import (
     scale,
     vote,
 )
-from igpt.report.schema import Data, Events, Features, Point, Score
+from igpt.report.schema import Data, Events, Features, LayerScore, LowData, Point, Score
 from tests.report.made_up import DIGITS, NETWORK, PEAK, probe, result, run, scored, traced, tuned
 
 
@@ -47,6 +48,17 @@ def test_features_beat_pixels_where_the_best_layer_does_in_every_run():
     assert verdicts(beat_pixels(three("AR", 0.93))) == [NOT_SEEN]
     assert verdicts(beat_pixels(three("AR", 0.9505))) == [CANNOT]
     assert beat_pixels([run("a")]).evidence == []
+
+
+def test_few_labels_compare_features_with_pixels_of_the_same_subsets():
+    def labelled(features, pixels):
+        rows = [[LayerScore(value, layer=3) for value in side] for side in (features, pixels)]
+        return [run("a", probes=[probe(low_data=[LowData(25, *rows), LowData(4, rows[0])])])]
+
+    finding = few_labels(labelled([0.8, 0.82], [0.6, 0.62]))
+    assert verdicts(finding) == [SEEN]  # from 4 labels nobody fitted raw pixels
+    assert "25 labels a class" in finding.evidence[0].numbers
+    assert verdicts(few_labels(labelled([0.6, 0.62], [0.8, 0.82]))) == [NOT_SEEN]
 
 
 def test_scale_compares_the_largest_network_with_the_smallest_of_runs_that_are_alike():

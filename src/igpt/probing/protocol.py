@@ -176,12 +176,17 @@ def in_memory(fit: Fit, task: ProbeTask, splits: SplitFeatures, groups: list[Gro
 
 
 def on_pixels(fit: Fit, task: ProbeTask) -> LayerResult:
-    """Probe raw pixels, `(1, N, 3 R R)` in 0..1."""
+    """Probe raw pixels."""
+    return in_memory(fit, task, pixel_splits(task.data), [(RAW_PIXELS,)])[0]
+
+
+def pixel_splits(data: ImageDataModule) -> SplitFeatures:
+    """All splits as raw pixels, float32 `(1, N, 3 R R)` in 0..1."""
     splits: SplitFeatures = {}
     for name in SPLITS:
-        batches = [(images.flatten(1).float() / 255, labels) for images, labels in task.data.loader(name)]
+        batches = [(images.flatten(1).float() / 255, labels) for images, labels in data.loader(name)]
         splits[name] = (torch.cat([b[0] for b in batches])[None], torch.cat([b[1] for b in batches]))
-    return in_memory(fit, task, splits, [(RAW_PIXELS,)])[0]
+    return splits
 
 
 def standardised_splits(splits: SplitFeatures) -> SplitFeatures:

@@ -170,6 +170,23 @@ def beat_pixels(runs: list[Run]) -> Iterator[Evidence]:
 
 
 @claim
+def few_labels(runs: list[Run]) -> Iterator[Evidence]:
+    """The best layer minus raw pixels, fitted to the same few labels; the mean over a run's subsets counts."""
+    for name, data, members in probed_kinds(runs):
+        rows = [
+            {row.labels_per_class: row for row in run.probe.low_data if row.raw_pixels} for run in members if run.probe
+        ]
+        for labelled in sorted(set.intersection(*(set(row) for row in rows))):
+            features = [fmean(row[labelled].accuracies) for row in rows]
+            pixels = [fmean(one.test_accuracy for one in row[labelled].raw_pixels) for row in rows]
+            gap = difference([features, pixels], images_tested(members, data), paired=True)
+            text = (
+                f"{labelled} labels a class: best layer {percent(features)}, raw pixels {percent(pixels)}: {gap.text()}"
+            )
+            yield Evidence(f"{name}, {data}", text, count(members), gap.verdict)
+
+
+@claim
 def middle_layers(runs: list[Run]) -> Iterator[Evidence]:
     """The best layer of each kind of pre-training run, inside the middle half of the network or outside."""
     for name, data, members in probed_kinds(runs):
@@ -319,5 +336,5 @@ def vote(runs: list[Run]) -> Iterator[Evidence]:
 
 def all_findings(runs: list[Run]) -> list[Finding]:
     """Every finding for these runs."""
-    judges = (beat_pixels, middle_layers, lower_loss, scale, probes_behind, near_when_tuned, joint, vote)
+    judges = (beat_pixels, few_labels, middle_layers, lower_loss, scale, probes_behind, near_when_tuned, joint, vote)
     return [judge(runs) for judge in judges]

@@ -117,10 +117,11 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class LowData:
-    """Probes fitted to few labels, one for each subset."""
+    """Probes fitted to few labels, one for each subset, of the best layer and of raw pixels."""
 
     labels_per_class: int
     runs: list[LayerScore] = field(default_factory=list)
+    raw_pixels: list[LayerScore] = field(default_factory=list)
 
     @property
     def accuracies(self) -> list[float]:

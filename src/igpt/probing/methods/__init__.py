@@ -13,7 +13,17 @@ from igpt.data import ImageDataModule, few_per_class
 from igpt.probing.methods.knn import KNN
 from igpt.probing.methods.lbfgs import LBFGS, probe_subset
 from igpt.probing.methods.sgd_training import SGD
-from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeOptions, ProbeTask, best_layer, window
+from igpt.probing.protocol import (
+    RAW_PIXELS,
+    Group,
+    LayerResult,
+    ProbeMethod,
+    ProbeOptions,
+    ProbeTask,
+    best_layer,
+    pixel_splits,
+    window,
+)
 from igpt.system import UserError, with_progress
 
 METHODS = {method.name: method for method in (LBFGS, SGD, KNN)}
@@ -67,15 +77,20 @@ def subsets_of(data: ImageDataModule, options: ProbeOptions) -> dict[int, list[l
 
 
 def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str, Any]]:
-    """Mean and deviation (0 for one) of L-BFGS probes over the subsets of each size (paper, section 4.5)."""
-    rows, store, standardised = [], task.features, task.options.standardise
+    """Mean and deviation (0 for one) of L-BFGS probes over the subsets of each size (paper, section 4.5).
+
+    Raw pixels stand beside the layers, from the same subsets.
+    """
+    rows, store, options = [], task.features, task.options
+    pixels = pixel_splits(task.data) if few else {}
     for count, seeds in few.items():
         assert store is not None
-        found = []
+        found, of_pixels = [], []
         for indices in with_progress(seeds, len(seeds), f"subsets: {count} labels a class", quiet=True):
             groups = store.in_turn(task.layers)
-            parts = [probe_subset(store.splits(some), indices, some, task.classes, standardised) for some in groups]
-            found.append(best_layer(parts))
+            how = task.classes, options.standardise
+            found.append(best_layer([probe_subset(store.splits(some), indices, some, *how) for some in groups]))
+            of_pixels.append(probe_subset(pixels, indices, [RAW_PIXELS], *how))
         tested = [result.test_accuracy for result in found]
         rows.append(
             {
@@ -84,6 +99,7 @@ def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str,
                 "mean_test_accuracy": statistics.fmean(tested),
                 "std_test_accuracy": statistics.stdev(tested) if len(tested) > 1 else 0.0,
                 "runs": [{"subset_seed": seed, **result.row("strength")} for seed, result in enumerate(found)],
+                "raw_pixels": [result.row("strength") for result in of_pixels],
                 "layers": task.layers,
             }
         )
