@@ -232,14 +232,21 @@ def test_the_same_seeds_choose_the_same_images_again_and_more_subsets_only_add_s
 def test_a_probe_with_few_labels_is_scikit_learns_on_these_images(probed):
     row = read(probed[0])["low_data"][1]
     saved = json.loads((probed[0] / "low_data.json").read_text())["subsets"]["25"]
-    place = {index: position for position, index in enumerate(digits().train_indices)}
-    for run, subset in zip(row["runs"], saved, strict=True):
+    data = digits()
+    images = {name: data.images(name) for name in ("train", "val", "test")}
+    place = {index: position for position, index in enumerate(data.train_indices)}
+    flat = {name: [np.stack([image.numpy().ravel() / 255 for image, _ in of]), np.asarray(of.labels)]
+            for name, of in images.items()}  # fmt: skip
+    for run, pixels, subset in zip(row["runs"], row["raw_pixels"], saved, strict=True):
         splits = stored(probed[0], [run["layer"]])
         some = [place[index] for index in subset]
         few = standardised({**splits, "few": [part[some] for part in splits["train"]]}, by="few")
         for split in ("val", "test"):
             expected = sklearn_accuracy(*few["few"], few[split], run["strength"])
             assert run[f"{split}_accuracy"] == pytest.approx(expected, abs=0.008 if split == "val" else 0.005)
+        few = standardised({**flat, "few": [part[some] for part in flat["train"]]}, by="few")
+        expected = sklearn_accuracy(*few["few"], few["test"], pixels["strength"])
+        assert pixels["test_accuracy"] == pytest.approx(expected, abs=0.005)
 
 
 def test_what_was_run_and_on_what_stands_in_the_results(probed, digits_run):
