@@ -24,8 +24,8 @@ from igpt.model import FeatureOptions
 from igpt.probing.methods.sgd import Moments, right_counts
 from igpt.probing.store import FeatureType
 
-RATES = (1e-2, 3e-3, 1e-3)
-EPOCHS = 20
+RATES = (3e-2, 1e-2, 3e-3)
+EPOCHS = 15
 QUERIES = 8
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
 NAMES = ("query", "value", "weight", "bias")
@@ -51,7 +51,7 @@ class AttentiveRecipe:
     rates: tuple[float, ...] = RATES
     epochs: int = EPOCHS
     standardise: bool = True
-    statistics_images: int = 10_000
+    statistics_images: int = 1_000
     dtype: FeatureType = "float16"
 
 
