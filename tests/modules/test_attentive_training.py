@@ -1,12 +1,14 @@
 """Attentive probes beside a frozen network, on the digits."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from igpt.model.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
 from igpt.probing.methods.attentive import AttentiveRecipe
-from igpt.probing.methods.attentive_training import FILE, attentive_probe
+from igpt.probing.methods.attentive_training import FILE, attentive_probe, epochs_of
 from igpt.system.errors import UserError
 from igpt.system.hardware import Compute
 from tests.modules.test_layer_probe import PowerCutError, counted, cut_after, digits, network
@@ -99,3 +101,9 @@ def test_an_unfinished_probe_with_other_queries_is_one_line(tmp_path):
     hook.remove()
     with pytest.raises(UserError, match=f"{FILE}: an unfinished probe with another queries; finish it"):
         probe(module, tmp_path, keep=False, queries=8)
+
+
+@pytest.mark.parametrize(("given", "steps", "epochs"), [(None, 20, 25), (None, 400, 15), (3, 20, 3)])
+def test_unless_it_is_told_it_takes_fifteen_epochs_or_as_many_as_make_five_hundred_steps(given, steps, epochs):
+    data = SimpleNamespace(steps_per_epoch=lambda: steps)
+    assert epochs_of(SimpleNamespace(options=SimpleNamespace(epochs=given), data=data)) == epochs

@@ -25,7 +25,7 @@ from igpt.probing.methods.sgd import Moments, right_counts
 from igpt.probing.store import FeatureType
 
 RATES = (3e-2, 1e-2, 3e-3)
-EPOCHS = 15
+EPOCHS, STEPS = 15, 500  # unless given, so many epochs, and of few images as many as make so many steps
 QUERIES = 8
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
 NAMES = ("query", "value", "weight", "bias")
@@ -92,7 +92,7 @@ class TokenMoments:
         """Add tokens `(L, B, T, D)` of B more images."""
         variance, mean = torch.var_mean(tokens, 2, correction=0)
         self.means.add(mean)
-        self.within = self.within + variance.sum(1).double().cpu()
+        self.within = self.within + variance.sum(1).cpu().double()
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, 1 / deviation of tokens, and that of mean tokens relative to it; 0 where a feature is constant."""

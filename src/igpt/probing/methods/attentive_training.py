@@ -1,5 +1,6 @@
 """Attentive probes of many layers and rates, trained at once on the tokens of a frozen network."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from igpt.data import ImageDataModule
 from igpt.modules import PixelModule
-from igpt.probing.methods.attentive import EPOCHS, QUERIES, AttentiveProbes, AttentiveRecipe, queries_of
+from igpt.probing.methods.attentive import EPOCHS, QUERIES, STEPS, AttentiveProbes, AttentiveRecipe, queries_of
 from igpt.probing.methods.batches import FrozenFeatures, accuracy_of, fits, frozen
 from igpt.probing.methods.sgd import best_rates
 from igpt.probing.methods.unfinished import Unfinished, forget, header_of, state_folder
@@ -143,18 +144,23 @@ def by_attention(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     """A head of every layer and rate in one training."""
     options, layers = task.options, [layer for (layer,) in groups]
     recipe = AttentiveRecipe(
-        layers, options.features, task.classes, epochs=options.epochs or EPOCHS, standardise=options.standardise,
+        layers, options.features, task.classes, epochs=epochs_of(task), standardise=options.standardise,
         dtype=options.stored_as,
     )  # fmt: skip
     folder = state_folder("attentive", task, groups)
     return attentive_probe(task.loaded.module, task.data, recipe, folder, task.compute, task.changing)
 
 
+def epochs_of(task: ProbeTask) -> int:
+    """Passes over the training images, where none are given enough for Adam to arrive."""
+    return task.options.epochs or max(EPOCHS, math.ceil(STEPS / task.data.steps_per_epoch()))
+
+
 def settings(task: ProbeTask) -> dict[str, Any]:
     """Epochs, queries, and whether tokens were computed anew."""
     queries = queries_of(task.loaded.module.core.transformer.config.d_model, QUERIES)
     return {
-        "epochs": task.options.epochs or EPOCHS,
+        "epochs": epochs_of(task),
         "queries": queries,
         "tokens": "changing" if task.changing else "fixed",
     }

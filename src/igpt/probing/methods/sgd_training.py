@@ -90,10 +90,12 @@ class InMemory:
         self.kept: dict[str, list[Tensor]] = {}
         self.labels = {name: images.labels.to(source.compute.device) for name, images in stored.items()}
         for name, images in stored.items():
-            parts = torch.arange(len(images)).split(ROWS)
-            found = [training.inputs(source.of(images.__getitems__(part.tolist())[0])) for part in parts]
-            joined = (torch.cat([part.transpose(0, 1) for part in of]) for of in zip(*found, strict=True))
-            self.kept[name] = list(joined)
+            shapes = [(len(images), len(stack.groups), stack.values[0].shape[2]) for stack in training.probes.stacks]
+            self.kept[name] = [training.mean.new_empty(shape) for shape in shapes]
+            for part in torch.arange(len(images)).split(ROWS):
+                found = training.inputs(source.of(images.__getitems__(part.tolist())[0]))
+                for kept, inputs in zip(self.kept[name], found, strict=True):
+                    kept[part[0] : part[-1] + 1] = inputs.transpose(0, 1)
 
     def epoch(self, number: int) -> Inputs:
         """The batches of a training epoch."""
