@@ -85,7 +85,7 @@ def probe(
         dtype: of the features on disk; float16 if left out, and float32 for raw ones, whose mean may hide what varies.
         store: folder of the features, made or reused; "features" beside the results if left out.
         epochs: of the sgd and attentive probes, passes over the training images; if left out 100 of sgd, about what
-            the paper's million steps are, and 15 of attentive, or as many as make 500 steps.
+            the paper's million steps are, and 15 of attentive, or as many as make 450 steps.
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu, cuda, mps.
         precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.

@@ -25,7 +25,7 @@ from igpt.probing.methods.sgd import Moments, right_counts
 from igpt.probing.store import FeatureType
 
 RATES = (3e-2, 1e-2, 3e-3)
-EPOCHS, STEPS = 15, 500  # unless given, so many epochs, and of few images as many as make so many steps
+EPOCHS, STEPS = 15, 450  # unless given, so many epochs, and of few images as many as make so many steps
 QUERIES = 8
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
 NAMES = ("query", "value", "weight", "bias")

@@ -159,11 +159,8 @@ def epochs_of(task: ProbeTask) -> int:
 def settings(task: ProbeTask) -> dict[str, Any]:
     """Epochs, queries, and whether tokens were computed anew."""
     queries = queries_of(task.loaded.module.core.transformer.config.d_model, QUERIES)
-    return {
-        "epochs": epochs_of(task),
-        "queries": queries,
-        "tokens": "changing" if task.changing else "fixed",
-    }
+    tokens = "anew in every epoch" if task.changing else "the same in every epoch"
+    return {"epochs": epochs_of(task), "queries": queries, "tokens": tokens}
 
 
 def check(options: ProbeOptions) -> None:
