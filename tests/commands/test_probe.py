@@ -466,3 +466,24 @@ def test_earlier_results_that_are_no_longer_whole_do_not_cost_the_new_ones(digit
     found = json.loads((tmp_path / "probe.json").read_text())
     assert list(found["methods"]) == ["knn"]
     assert found["low_data"] == []
+
+
+def test_the_attentive_probe_stands_beside_the_others_and_needs_no_stored_features(digits_run, igpt, tmp_path):
+    words = ["probe", "--ckpt", digits_run.checkpoint, "--layers", "1,2", "--out", tmp_path]
+    code, out, err = igpt(*words, "--method", "attentive", "--epochs", 1)
+    assert code == 0, err
+    assert "attentive: best layer" in out
+    assert not (tmp_path / "features").exists()
+    assert not (tmp_path / "attentive").exists()  # nothing is left to resume from
+    found = read(tmp_path)["methods"]["attentive"]
+    assert found["settings"] == {"epochs": 1, "queries": 8, "tokens": "the same in every epoch"}
+    assert [row["layer"] for row in found["layers"]] == [1, 2]
+    code, out, err = igpt(*words, "--method", "attentive,sgd", "--epochs", 1)
+    assert code == 0, err
+    assert "kept attentive" in out
+    assert list(read(tmp_path)["methods"]) == ["attentive", "sgd"]
+    lines = list(csv.DictReader((tmp_path / "probe.csv").read_text().splitlines()))
+    assert [(line["method"], line["layer"]) for line in lines] == [
+        (method, layer) for method in ("attentive", "sgd") for layer in "12"
+    ]
+    assert all(float(line["rate"]) > 0 for line in lines)

@@ -25,6 +25,8 @@ def probe_refused(refused, digits_run):
         (["--method", "guess"], ["--method guess", "lbfgs, sgd, knn"]),
         (["--method", "lbfgs,guess,all"], ["--method guess,all"]),
         (["--method", ""], ["--method"]),
+        (["--method", "attentive", "--concat", "2"], ["--concat", "attentive"]),
+        (["--method", "knn,attentive", "--grid", "2"], ["--grid 2", "attentive"]),
         (["--method", "lbfgs,"], ["--method"]),
         (["--method", "LBFGS"], ["--method LBFGS"]),
         (["--layers", "4"], ["--layers 4", "0 to 3"]),

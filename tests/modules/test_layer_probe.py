@@ -16,9 +16,10 @@ from igpt.checkpoints.format import CHECKPOINT_KEY
 from igpt.data import SplitOptions, TensorImages
 from igpt.model.features import FeatureOptions
 from igpt.modules import BERT, Autoregressive
+from igpt.probing.methods.batches import FrozenFeatures
 from igpt.probing.methods.lbfgs import fit_probes
-from igpt.probing.methods.sgd import SGDRecipe, group_inputs
-from igpt.probing.methods.sgd_training import FILE, LayerProbe, sgd_probe
+from igpt.probing.methods.sgd import SGDRecipe
+from igpt.probing.methods.sgd_training import FILE, StoredFeatures, sgd_probe
 from igpt.probing.protocol import accuracy, standardise
 from igpt.system.errors import UserError
 from igpt.system.hardware import Compute
@@ -294,19 +295,56 @@ def test_training_sees_augmented_images_and_validation_does_not(tmp_path):
     assert all(value > 0.9 for value in share[3:])
 
 
-def test_where_the_network_runs_in_bfloat16_the_probes_stay_in_float32():
-    recipe = SGDRecipe([[1], [1, 2]], FeatureOptions(), 10, RATES, 1, True, 10)
-    part = LayerProbe(network(), recipe, 1, Compute("cpu", "32-true"))
-    for parameter in part.probes.parameters():
-        torch.nn.init.normal_(parameter)
+def test_where_the_network_runs_in_bfloat16_its_features_are_near_and_the_probes_in_float32(tmp_path):
     images, _ = next(iter(digits().loader("val")))
-    exact = part.features(images)
-    part.compute = Compute("cpu", "bf16-mixed")
-    features, logits = part.features(images), part.logits(images)
-    assert not torch.equal(features, exact)
-    torch.testing.assert_close(features, exact, atol=0.05, rtol=0.05)
-    expected = part.probes(group_inputs(features, [[0], [0, 1]], torch.zeros(2, 16), torch.ones(2, 16)))
-    assert all(torch.equal(one, other) for one, other in zip(logits, expected, strict=True))
+    how = [1, 2], FeatureOptions()
+    exact, mixed = (
+        FrozenFeatures(network(), digits(), *how, Compute("cpu", precision)).of(images, 1, 0)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, exact)
+    torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0.05)
+    probe(network(), digits(), tmp_path, epochs=1, compute=Compute("cpu", "bf16-mixed"))
+    assert {value.dtype for value in content(tmp_path)["state_dict"].values()} == {torch.float32}
+
+
+class Given:
+    """What `StoredFeatures` reads of a store."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def labels(self, split):
+        return self.arrays[f"{split}_labels"]
+
+    def rows(self, layers):
+        return layers
+
+    def mapped(self, split):
+        return self.arrays[f"{split}_features"]
+
+
+def test_features_kept_in_memory_give_what_they_give_when_read_batch_by_batch_and_images_too(tmp_path):
+    module, data = network(), digits()
+    arrays = {}
+    for name in ("train", "val", "test"):
+        features, arrays[f"{name}_labels"] = layer_features(module, data, name)
+        arrays[f"{name}_features"] = features.numpy()
+    stored = {name: StoredFeatures(Given(arrays), name, [0, 1, 2]) for name in ("train", "val", "test")}
+    probe(module, data, tmp_path / "images")
+    passes, found = counted(module), {}
+    for keep in (True, False):
+        recipe = SGDRecipe([[0], [1], [1, 2]], FeatureOptions(), 10, RATES, 4)
+        more = Compute("cpu", "32-true"), stored, lambda *_, keep=keep: keep
+        found[keep] = sgd_probe(module, data, recipe, tmp_path / str(keep), *more)
+    assert not passes  # the network is not run
+    for one, other in zip(found[True], found[False], strict=True):
+        assert one.tried == pytest.approx(other.tried, abs=0.01)
+    one, other, third = (content(tmp_path / name)["state_dict"] for name in ("True", "False", "images"))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(value, third[name], atol=1e-3, rtol=1e-3)
 
 
 def test_mixed_precision_comes_to_about_the_same(tmp_path):

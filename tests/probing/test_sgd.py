@@ -15,10 +15,7 @@ from igpt.probing.methods.sgd import (
     SGDRecipe,
     best_rates,
     group_inputs,
-    make_optimizer,
-    problem_losses,
     right_counts,
-    weighted_loss,
 )
 from igpt.probing.protocol import accuracy
 
@@ -30,17 +27,19 @@ def problem(layers=3, images=64, width=5, dtype=torch.float64):
 
 
 def train(inputs, labels, rates, steps, batch=16, num_classes=4):
-    """All problems at once over a repeating sequence of batches; the last total loss beside."""
-    probes = LinearProbes([part.shape[1] for part in inputs], len(rates), num_classes).to(inputs[0].dtype)
-    optimizer, schedule = make_optimizer(probes, steps)
+    """All problems at once over a repeating sequence of batches, the rates falling by a cosine."""
+    probes = LinearProbes([part.shape[1] for part in inputs], rates, num_classes, inputs[0])
     for step in range(steps):
         some = torch.arange(step * batch, (step + 1) * batch) % len(labels)
-        total = weighted_loss(problem_losses(probes([part[some] for part in inputs]), labels[some]), rates)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        schedule.step()
-    return probes, total
+        share = 0.5 * (1 + math.cos(math.pi * step / steps))
+        probes.step(probes.stacked([part[some] for part in inputs]), labels[some], share)
+    return probes
+
+
+def weights(probes, group):
+    """Weights (D, S, K) and biases (S, K) of a group."""
+    values, _ = probes.state()
+    return values[f"weights.{group}"], values[f"biases.{group}"]
 
 
 def train_alone(x, labels, rate, steps, batch=16, num_classes=4):
@@ -62,39 +61,50 @@ def train_alone(x, labels, rate, steps, batch=16, num_classes=4):
 def test_training_all_at_once_is_training_each_layer_and_rate_alone(dtype, close):
     features, labels = problem(dtype=dtype)
     members, rates = [[0], [2], [1, 2]], (3.0, 0.5, 0.1)
-    probes, _ = train(group_inputs(features, members), labels, rates, 25)
+    probes = train(group_inputs(features, members), labels, rates, 25)
     for group, layers in enumerate(members):
         x = torch.cat([features[layer] for layer in layers], dim=1)
+        weight, bias = weights(probes, group)
         for index, rate in enumerate(rates):
             alone = train_alone(x, labels, rate, 25)
-            torch.testing.assert_close(probes.weights[group][:, index].T, alone.weight, atol=close, rtol=close)
-            torch.testing.assert_close(probes.biases[group][index], alone.bias, atol=close, rtol=close)
+            torch.testing.assert_close(weight[:, index].T, alone.weight, atol=close, rtol=close)
+            torch.testing.assert_close(bias[index], alone.bias, atol=close, rtol=close)
 
 
 def test_a_problem_that_diverges_leaves_the_others_as_they_were():
     features, labels = problem(dtype=torch.float32)
     inputs = group_inputs(features * 20, [[0], [1]])
     inputs[1] = inputs[1] * 1e37
-    probes, total = train(inputs, labels, (3e38, 1e-3), 10)
-    alone, _ = train(inputs[:1], labels, (1e-3,), 10)
-    assert total.isnan()
-    assert not probes.weights[0][:, 0].isfinite().any()
-    assert not probes.weights[1].isfinite().any()
-    torch.testing.assert_close(probes.weights[0][:, 1:], alone.weights[0])
-    right = right_counts(probes(inputs), labels)
+    probes = train(inputs, labels, (3e38, 1e-3), 10)
+    alone = train(inputs[:1], labels, (1e-3,), 10)
+    assert not weights(probes, 0)[0][:, 0].isfinite().any()
+    assert not weights(probes, 1)[0].isfinite().any()
+    torch.testing.assert_close(weights(probes, 0)[0][:, 1:], weights(alone, 0)[0])
+    right = probes.right(probes.stacked(inputs), labels)
     assert right[0, 0] == 0
     assert right[0, 1] > 16
 
 
-def test_the_logits_of_chosen_rates_are_those_among_all():
-    features, labels = problem()
-    inputs = group_inputs(features, [[0], [1, 2]])
-    probes, _ = train(inputs, labels, (1.0, 0.3, 0.1), 5)
-    some, every = probes(inputs, [2, 0]), probes(inputs)
-    assert [part.shape for part in some] == [(64, 1, 4)] * 2
-    torch.testing.assert_close(some[0][:, 0], every[0][:, 2])
-    torch.testing.assert_close(some[1][:, 0], every[1][:, 0])
-    assert (every[0][:, 2] - every[0][:, 0]).abs().max() > 0.01
+def test_an_image_is_right_where_its_label_has_the_first_of_the_highest_logits_and_all_are_finite():
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 3.0, 1.0], [0.0, 0.0, 0.0], [1.0, torch.nan, 0.0],
+                           [1.0, 0.0, -torch.inf], [torch.inf, 0.0, 0.0]])  # fmt: skip
+    assert right_counts(logits[:3].T, torch.tensor([1, 0, 0])) == 3
+    assert right_counts(logits[:3].T, torch.tensor([2, 1, 2])) == 0
+    assert right_counts(logits[3:].T, torch.tensor([0, 0, 0])) == 0
+
+
+def test_what_was_trained_goes_on_from_its_state_to_the_same_bits():
+    features, labels = problem(dtype=torch.float32)
+    whole, first, second = (LinearProbes([5, 10, 5], (1.0, 0.1), 4, features) for _ in range(3))
+    parts = [slice(0, 16), slice(16, 32)]
+    batches = [(whole.stacked(group_inputs(features[:, one], [[0], [1, 2], [2]])), labels[one]) for one in parts]
+    for probes, taken in ((whole, batches), (first, batches[:1])):
+        for batch in taken:
+            probes.step(*batch, 0.5)
+    second.load(*first.state())
+    second.step(*batches[1], 0.5)
+    for group in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(weights(whole, group), weights(second, group), strict=True))
 
 
 def test_mean_and_deviation_are_numpys_however_the_images_are_batched():
@@ -142,8 +152,8 @@ def test_on_the_digits_sgd_comes_within_two_points_of_lbfgs_whatever_the_width(w
     moments = Moments()
     moments.add(features[:, fitted])
     (inputs,) = group_inputs(features, [[0]], moments.mean.float(), moments.scale().float())
-    probes, _ = train([inputs[fitted]], labels[fitted], RATES, 20 * 30, batch=65, num_classes=10)
-    ours = right_counts(probes([inputs[1300:]]), labels[1300:])[0] / len(labels[1300:])
+    probes = train([inputs[fitted]], labels[fitted], RATES, 20 * 30, batch=65, num_classes=10)
+    ours = probes.right(probes.stacked([inputs[1300:]]), labels[1300:])[0] / len(labels[1300:])
     lbfgs = fit_probes(8 * inputs[None, fitted], labels[fitted], [1e-3], 10)
     theirs = float(accuracy(lbfgs.logits(8 * inputs[None, 1300:]), labels[1300:]))
     assert float(ours.max()) == pytest.approx(theirs, abs=0.02)

@@ -21,6 +21,7 @@ from igpt.report.findings import (
     scale,
     vote,
 )
+from igpt.report.published import linear_accuracy
 from igpt.report.schema import Data, Events, Features, LayerScore, LowData, Point, Score
 from tests.report.made_up import DIGITS, NETWORK, PEAK, probe, result, run, scored, traced, tuned
 
@@ -177,6 +178,34 @@ def test_bert_clearly_below_ar_on_probes_is_seen_and_above_it_is_not():
     assert verdicts(probes_behind(three("AR", 0.9) + three("BERT", 0.8))) == [SEEN]
     assert verdicts(probes_behind(three("AR", 0.8) + three("BERT", 0.9))) == [NOT_SEEN]
     assert verdicts(probes_behind(three("AR", 0.9) + three("BERT", 0.9))) == [CANNOT]
+
+
+def attended(objective, linear, attentive):
+    """Three seeds of a run probed both ways."""
+    found = []
+    for one, value in zip(three(objective, linear), around(attentive), strict=True):
+        methods = {"attentive": result([value] * 7), **one.probes[0].methods}
+        found.append(replace(one, probes=[replace(one.probes[0], methods=methods)]))
+    return found
+
+
+def test_bert_is_judged_by_the_linear_and_by_the_attentive_probe_where_both_sides_have_both():
+    finding = probes_behind(attended("AR", 0.9, 0.9) + attended("BERT", 0.8, 0.95))
+    assert verdicts(finding) == [SEEN, NOT_SEEN]
+    linear, attentive = finding.evidence
+    assert "lbfgs" in linear.numbers
+    assert "attentive, best layer" in attentive.numbers
+    assert attentive.subject == f"{linear.subject}; attentive probe"
+    assert verdicts(probes_behind(attended("AR", 0.9, 0.9) + three("BERT", 0.8))) == [SEEN]
+
+
+def test_a_published_linear_probe_is_never_set_beside_an_attentive_one():
+    (one, *_) = attended("AR", 0.5, 0.9)
+    probed = one.probes[0]
+    assert linear_accuracy(replace(probed, method="attentive")) == probed.methods["lbfgs"].best.test_accuracy
+    assert linear_accuracy(probed) == probed.methods["lbfgs"].best.test_accuracy
+    alone = replace(probed, method="attentive", methods={"attentive": probed.methods["attentive"]})
+    assert linear_accuracy(alone) is None
 
 
 def test_bert_and_ar_of_other_shapes_or_data_are_not_compared():

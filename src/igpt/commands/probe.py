@@ -53,7 +53,7 @@ def probe(
     standardise: bool = True,
     dtype: FeatureType | None = None,
     store: str | None = None,
-    epochs: int = 100,
+    epochs: int | None = None,
     out: str | None = None,
     accelerator: str = "auto",
     precision: Precision = "auto",
@@ -72,7 +72,8 @@ def probe(
         data: whose images to probe with; the data that the checkpoint was trained on if left out.
         layers: "all", or numbers from 0 (input of the first block) to L (final norm), such as 0,4,8.
         method: lbfgs (the paper's for CIFAR and STL), sgd (its way for ImageNet, for data too large for lbfgs), knn,
-            several such as lbfgs,knn, or all.
+            attentive (reads tokens by attention instead of their mean), several such as lbfgs,knn, or all, which is
+            all but attentive.
         concat: also probe the features of so many adjacent layers around the best one, one after another; 5 in the
             paper.
         labels_per_class: also fit L-BFGS probes on so few training images of each class, such as 4 25 400.
@@ -83,7 +84,8 @@ def probe(
         standardise: shift and scale features to mean 0 and deviation 1 on the training split first.
         dtype: of the features on disk; float16 if left out, and float32 for raw ones, whose mean may hide what varies.
         store: folder of the features, made or reused; "features" beside the results if left out.
-        epochs: of the sgd probe, passes over the training images; 100 is about what the paper's million steps are.
+        epochs: of the sgd and attentive probes, passes over the training images; if left out 100 of sgd, about what
+            the paper's million steps are, and 15 of attentive, or as many as make 450 steps.
         out: folder to write to; "probe" in the run's folder if left out (probe/step=N for a checkpoint of step N).
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu, cuda, mps.
         precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.
@@ -101,6 +103,8 @@ def probe(
     options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
     methods = methods_named(method)
+    for one in methods:
+        one.check(options)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
     folder = Path(out) if out else default_folder(Path(ckpt))
@@ -119,7 +123,7 @@ def probe(
         if have:
             print(f"kept {listed(have)}: {folder / 'probe.json'} has them, measured in the same way")
         more = {count: some for count, some in few.items() if count not in have}
-        if any(one.stored for one in left) or more or save or (left and not task.changing):
+        if any(one.stored(task) for one in left) or more or save:
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
         for report in growing(replace(kept, protocol=about), task, methods, more):

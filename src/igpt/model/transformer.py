@@ -386,6 +386,7 @@ class PixelTransformer(nn.Module):
         masked: Tensor | None = None,
         normed: bool = True,
         pool: Tensor | None = None,
+        pooled: bool = True,
     ) -> Tensor:
         """Features of each asked layer, `(len(layers), B, D)`, in one pass (section 2.4).
 
@@ -397,19 +398,22 @@ class PixelTransformer(nn.Module):
             layers: which of 0..L, in the order of the result.
             normed: False takes the same states before their norm.
             pool: averaging weights `(G, T)`; features are then `(len(layers), B, G * D)`. None is the mean over T.
+            pooled: False gives the states of every token instead, `(len(layers), B, T, D)`.
         """
         check_layers(layers, self.config.n_layers)
-        pooled: dict[int, Tensor] = {}
+        found: dict[int, Tensor] = {}
         h, bias = self.embed(tokens, causal, masked), self.shared_bias()
         for layer in range(max(layers) + 1):
             if layer in layers:
                 norm = self.ln_f if layer == self.config.n_layers else self.blocks[layer].ln_1
                 states = norm(h) if normed else h  # type: ignore[operator]
                 with torch.autocast(states.device.type, enabled=False):  # a mean is no place to save digits
-                    pooled[layer] = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
+                    if pooled:
+                        states = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
+                found[layer] = states
             if layer < max(layers):
                 h = self.blocks[layer](h, causal, None, bias)
-        return torch.stack([pooled[layer] for layer in layers])
+        return torch.stack([found[layer] for layer in layers])
 
 
 def check_layers(layers: list[int], n_layers: int) -> None:

@@ -106,15 +106,17 @@ class PixelModel(pl.LightningModule, ABC):
         layers: list[int],
         how: FeatureOptions = FeatureOptions(),
         rng: torch.Generator | None = None,
+        pooled: bool = True,
     ) -> Tensor:
         """Layer features `(len(layers), B, G * D)` of tokens `(B, T)`, G = grid squared (paper, section 2.4).
 
         Args:
             how: norm, pooling and masks.
             rng: draws the masks, where `how` asks for some.
+            pooled: False gives the features of every token, `(len(layers), B, T, D)`.
         """
         normed, pool = how.norm == "normed", self.pooling(how.grid)
-        pass_ = partial(self.transformer.features, causal=self.causal, normed=normed, pool=pool)
+        pass_ = partial(self.transformer.features, causal=self.causal, normed=normed, pool=pool, pooled=pooled)
         if not how.masks:
             return pass_(tokens, layers)
         assert rng is not None

@@ -65,7 +65,7 @@ class ProbeOptions:
     features: FeatureOptions
     standardise: bool
     dtype: FeatureType | None
-    epochs: int
+    epochs: int | None  # None is the method's own number
 
     def check(self, module: PixelModule) -> None:
         """Raise a UserError for what makes no probe of this network."""
@@ -77,7 +77,7 @@ class ProbeOptions:
             raise UserError("--concat needs the neighbours of the best layer, whichever it is; leave --layers out")
         if few is not None and (not few or min(few) < 1):
             raise UserError(f"--labels_per_class {few}: give numbers of at least 1, such as 4 25 400")
-        if self.subsets < 1 or self.epochs < 1:
+        if self.subsets < 1 or (self.epochs is not None and self.epochs < 1):
             raise UserError("--subsets and --epochs must be at least 1")
         self.features.check(core.shape, core.causal)
 
@@ -139,8 +139,10 @@ class ProbeMethod:
         pixels: the same on raw pixels, to compare with; None where that is left to other methods.
         settings: choices of this method alone that change its numbers.
         forget: removes what a killed probe of these groups would be resumed from, once its results are written.
-        stored: whether it needs stored features where those of an image change from epoch to epoch.
+        stored: whether it needs stored features.
         number: format of what was chosen, in the printed table.
+        check: raises a UserError for options that are not defined for it.
+        in_all: whether "all" names it, too.
     """
 
     name: str
@@ -150,8 +152,10 @@ class ProbeMethod:
     pixels: Callable[[ProbeTask], LayerResult] | None = None
     settings: Callable[[ProbeTask], dict[str, Any]] = lambda task: {}
     forget: Callable[[ProbeTask, list[Group]], None] = lambda task, groups: None
-    stored: bool = True
+    stored: Callable[[ProbeTask], bool] = lambda task: True
     number: str = "8g"
+    check: Callable[[ProbeOptions], None] = lambda options: None
+    in_all: bool = True
 
 
 def on_features(fit: Fit) -> dict[str, Any]:

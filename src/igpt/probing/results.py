@@ -181,7 +181,7 @@ def check_results(out: Path) -> None:
 
 def write_csv(all_results: list[MethodResults], path: Path) -> None:
     """One row a method and layer; raw pixels have the layer "pixels", a concatenation all of its own (2-3-4)."""
-    chosen = [method.chosen for method in METHODS.values()]
+    chosen = dict.fromkeys(method.chosen for method in METHODS.values())
     names = ["method", "layer", *chosen, "val_accuracy", "test_accuracy", "train_accuracy"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")

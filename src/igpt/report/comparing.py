@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from igpt.report.schema import Network, Probe, Run
 
-METHODS = ("lbfgs", "sgd", "knn")  # the order in which a method that both sides have is looked for
+METHODS = ("lbfgs", "sgd", "knn")  # of mean features, in the order in which one that both sides have is looked for
+ATTENTIVE = ("attentive",)  # of tokens
 CORES = ("AR", "BERT")
 VOTES = 5
 
@@ -151,11 +152,11 @@ def sides(rows: Iterable[tuple[Place, str, Run, float | None, float | None]]) ->
     return {place: {side: best(kinds) for side, kinds in of.items()} for place, of in found.items()}
 
 
-def probed_sides(runs: list[Run]) -> tuple[str, Sides]:
+def probed_sides(runs: list[Run], methods: tuple[str, ...] = METHODS) -> tuple[str, Sides]:
     """AR and BERT runs that can be compared: same data, same shape, and a method that some of both were probed with."""
     probed = [(run, run.probe) for run in runs if run.objective != "Joint" and run.probe]
     known = [{name for run, probe in probed if run.core == core for name in probe.methods} for core in CORES]
-    method = next((name for name in METHODS if all(name in methods for methods in known)), "")
+    method = next((name for name in methods if all(name in had for had in known)), "")
     best = [(run, probe, probe.methods[method].best) for run, probe in probed if method in probe.methods]
     rows = (((p.data.label, run.network), run.core, run, of.test_accuracy, of.val_accuracy) for run, p, of in best)
     return method, sides(rows)

@@ -14,7 +14,19 @@ from torch.nn import functional as F
 
 from igpt.data import decode_rgb, draw_confusion, sampling_error
 from igpt.palette import Palette
-from igpt.report.comparing import CORES, Kind, group, kind_of, labels, probed_sides, std, trace, tuned_sides
+from igpt.report.comparing import (
+    ATTENTIVE,
+    CORES,
+    METHODS,
+    Kind,
+    group,
+    kind_of,
+    labels,
+    probed_sides,
+    std,
+    trace,
+    tuned_sides,
+)
 from igpt.report.published import WORDS
 from igpt.report.schema import Point, Run
 from igpt.system import percent
@@ -168,8 +180,8 @@ def loss_against_accuracy(runs: list[Run]) -> Image | None:
 
 def objectives(runs: list[Run]) -> Image | None:
     """AR beside BERT: best probe and fine-tuned accuracy (figure 4 of the paper)."""
-    method, probed = probed_sides(runs)
-    ways = {f"probe ({method})": probed, "fine-tuned": tuned_sides(runs)}
+    probes = (probed_sides(runs, methods) for methods in (METHODS, ATTENTIVE))
+    ways = {**{f"probe ({method})": probed for method, probed in probes}, "fine-tuned": tuned_sides(runs)}
     places = dict.fromkeys(place for found in ways.values() for place in found)
     bars = [
         (f"{place[0]}\n{way}", {side: [100 * v for v in of.accuracies] for side, of in found[place].items()})

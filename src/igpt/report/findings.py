@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from igpt.data import sampling_error
 from igpt.report.comparing import (
+    ATTENTIVE,
     CORES,
+    METHODS,
     VOTES,
     Kind,
     Side,
@@ -283,14 +285,16 @@ def unlike(of: dict[str, Side]) -> str:
 
 @claim
 def probes_behind(runs: list[Run]) -> Iterator[Evidence]:
-    """AR minus BERT, by the probe of the best layer."""
-    method, probed = probed_sides(runs)
-    for (data, network), of in both(probed).items():
-        gap = ar_minus_bert(of, images_tested(runs, data))
-        text, verdict = f"AR minus BERT, {method}, best layer: {gap.text()}", gap.verdict
-        if reason := unlike(of):
-            text, verdict = reason, CANNOT
-        yield Evidence(f"{data}; {shape(network)}", text, count(of["AR"].runs, of["BERT"].runs), verdict)
+    """AR minus BERT, by the probe of the best layer; of mean features, and where both have it by the attentive one."""
+    for methods in (METHODS, ATTENTIVE):
+        method, probed = probed_sides(runs, methods)
+        for (data, network), of in both(probed).items():
+            gap = ar_minus_bert(of, images_tested(runs, data))
+            text, verdict = f"AR minus BERT, {method}, best layer: {gap.text()}", gap.verdict
+            if reason := unlike(of):
+                text, verdict = reason, CANNOT
+            subject = f"{data}; {shape(network)}" + ("; attentive probe" if methods is ATTENTIVE else "")
+            yield Evidence(subject, text, count(of["AR"].runs, of["BERT"].runs), verdict)
 
 
 @claim

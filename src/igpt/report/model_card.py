@@ -7,6 +7,7 @@ from typing import Any
 
 from igpt import __version__
 from igpt.model import TransformerConfig
+from igpt.report.comparing import ATTENTIVE
 from igpt.report.page import escape, render
 from igpt.report.reading import read_commands, read_probes, read_scores, warn
 from igpt.report.tables import options
@@ -67,7 +68,8 @@ def scoring(run: Path, ckpt: Path, step: int) -> list[tuple[str, str]]:
             checksum = probe.checkpoint_sha256  # early ones have none
             if checksum is None or (ckpt.is_file() and digest() == checksum):
                 how = f"earlier probe in {probe.folder.name} ({probe.method}; {options(probe)})"
-                name = f"{how if aside else f'linear probe ({probe.method})'}, test accuracy on {probe.data.label}"
+                own = f"{'attentive' if probe.method in ATTENTIVE else 'linear'} probe ({probe.method})"
+                name = f"{how if aside else own}, test accuracy on {probe.data.label}"
                 best = probe.result.best
                 found.append((name, f"{percent(best.test_accuracy)} at layer {best.layer}"))
     return found

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from igpt.report.comparing import Kind, kind_of, labels, percent, tuned_accuracy
-from igpt.report.schema import Run
+from igpt.report.comparing import ATTENTIVE, METHODS, Kind, kind_of, labels, percent, tuned_accuracy
+from igpt.report.schema import Probe, Run
 
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 
@@ -34,13 +34,19 @@ def beside(figure: Published, runs: list[Run]) -> str:
     probed = [(run, run.probe) for run in runs if run.objective != "Joint" and run.probe]
     probed = [(run, probe) for run, probe in probed if figure.data in (probe.data.plain, probe.data.name)]
     if figure.measure == "linear probe":
-        return listed(((run, probe.result.best.test_accuracy) for run, probe in probed), percent)
+        return listed(((run, linear_accuracy(probe)) for run, probe in probed), percent)
     if figure.measure.startswith("test loss"):
         losses = ((run, run.tested("loss")) for run in own if run.objective == "AR")
         return listed(losses, lambda found: f"{fmean(found):.4f}")
     low_data = [(run, low) for run, probe in probed for low in probe.low_data if low.runs]
     probes = [f"probe of {run.name} {percent(of.accuracies)}" for run, of in low_data if of.labels_per_class == few]
     return "; ".join(filter(None, [*probes, listed(((run, tuned_accuracy(run)) for run in own), percent)]))
+
+
+def linear_accuracy(probe: Probe) -> float | None:
+    """Of the best layer by the main method, or the first other one where that is no probe of mean features."""
+    names = (name for name in (probe.method, *METHODS) if name in probe.methods and name not in ATTENTIVE)
+    return next((probe.methods[name].best.test_accuracy for name in names), None)
 
 
 def listed(figures: Iterable[tuple[Run, float | None]], write: Callable[[list[float]], str]) -> str:

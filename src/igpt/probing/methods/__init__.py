@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from igpt.data import ImageDataModule, few_per_class
+from igpt.probing.methods.attentive_training import ATTENTIVE
 from igpt.probing.methods.knn import KNN
 from igpt.probing.methods.lbfgs import LBFGS, probe_subset
 from igpt.probing.methods.sgd_training import SGD
@@ -26,12 +27,13 @@ from igpt.probing.protocol import (
 )
 from igpt.system import UserError, with_progress
 
-METHODS = {method.name: method for method in (LBFGS, SGD, KNN)}
+METHODS = {method.name: method for method in (LBFGS, SGD, KNN, ATTENTIVE)}
 
 
 def methods_named(names: str) -> list[ProbeMethod]:
     """The methods in the order given, with commas between them, or "all"; a UserError for what is none."""
-    asked = list(METHODS) if names == "all" else list(dict.fromkeys(names.split(",")))
+    every = [name for name, method in METHODS.items() if method.in_all]
+    asked = every if names == "all" else list(dict.fromkeys(names.split(",")))
     wrong = [name for name in asked if name not in METHODS]
     if wrong:
         known = ", ".join(METHODS)

@@ -2,7 +2,10 @@
 
 A problem is one group of layers with one learning rate. Problems share each batch's features, but no weights: one that
 diverges leaves the others as they are. Momentum SGD with rate r on a loss takes the same steps as with rate 1 on r
-times the loss, so the rates are weights of the losses, and one optimizer serves all problems.
+times the loss, so the rates are weights of the losses, and one step serves all problems.
+
+Gradients are written out, since a step is small: the gradient of a problem's logits is its probabilities minus one at
+the label. One product gives the logits of all problems of one width, another adds their gradients to the momentum.
 
 Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 """
@@ -10,17 +13,17 @@ Shapes: G groups of layers, S rates, B images, D features of a group, K classes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 
 from igpt.model import FeatureOptions
-from igpt.training import warmup_cosine
 
 RATES = (30.0, 10.0, 3.0, 1.0)
 MOMENTUM = 0.9
+EPOCHS = 100  # about what the paper's million steps are
 
 
 @dataclass(frozen=True)
@@ -53,49 +56,100 @@ class SGDRecipe:
         return [[self.layers.index(layer) for layer in group] for group in self.groups]
 
 
-class LinearProbes(nn.Module):
-    """Weights `(D, S, K)` and biases `(S, K)` of every group's problems, zero at first; `widths` has each group's D."""
+class LinearProbes:
+    """Weights and biases of every group's problems, zero at first, with their momentum.
 
-    def __init__(self, widths: list[int], n_rates: int, num_classes: int) -> None:
-        super().__init__()
-        self.weights = nn.ParameterList(torch.zeros(width, n_rates, num_classes) for width in widths)
-        self.biases = nn.ParameterList(torch.zeros(n_rates, num_classes) for _ in widths)
+    Args:
+        widths: D of each group.
+        rates: S learning rates.
+        num_classes: K.
+        like: of whose type and device the weights are.
+    """
 
-    def forward(self, inputs: list[Tensor], chosen: list[int] | None = None) -> list[Tensor]:
-        """Logits `(B, S, K)` of each group from its inputs `(B, D)`; `(B, 1, K)` where one rate a group is `chosen`."""
-        logits = []
-        for group, part in enumerate(inputs):
-            weight, bias = self.weights[group], self.biases[group]
-            if chosen is not None:
-                weight, bias = weight[:, [chosen[group]]], bias[[chosen[group]]]
-            logits.append((part @ weight.flatten(1)).unflatten(1, weight.shape[1:]) + bias)
+    def __init__(self, widths: list[int], rates: Sequence[float], num_classes: int, like: Tensor) -> None:
+        alike = {width: [group for group, other in enumerate(widths) if other == width] for width in widths}
+        self.stacks = [Stack(groups, width, rates, num_classes, like) for width, groups in alike.items()]
+        self.groups = len(widths)
+
+    def stacked(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Inputs `(B, D)` of each group as one `(groups, B, D)` for each stack."""
+        return [torch.stack([inputs[group] for group in stack.groups]) for stack in self.stacks]
+
+    def step(self, inputs: list[Tensor], labels: Tensor, share: float) -> None:
+        """One step on the mean cross-entropy of a batch, of `share` times each rate; `inputs` as of `stacked`."""
+        for stack, part in zip(self.stacks, inputs, strict=True):
+            stack.step(part, labels, share)
+
+    def right(self, inputs: list[Tensor], labels: Tensor) -> Tensor:
+        """How many images each problem gets right, int64 `(G, S)`; one that has diverged gets none right."""
+        found: dict[int, Tensor] = {}
+        for stack, part in zip(self.stacks, inputs, strict=True):
+            found |= zip(stack.groups, right_counts(stack.logits(part), labels), strict=True)
+        return torch.stack([found[group] for group in range(self.groups)])
+
+    def state(self) -> tuple[dict[str, Tensor], dict[int, Any]]:
+        """Weights `(D, S, K)` and biases `(S, K)` of each group by name, and momentum by their number in that order."""
+        own = dict(sorted(((group, place), stack) for stack in self.stacks for place, group in enumerate(stack.groups)))
+        parts = [[stack.of_group(place, kind) for (_, place), stack in own.items()] for kind in ("values", "momenta")]
+        (weights, biases), (speeds, others) = (zip(*found, strict=True) for found in parts)
+        names = {f"weights.{group}": value for group, value in enumerate(weights)}
+        names |= {f"biases.{group}": value for group, value in enumerate(biases)}
+        return names, {index: {"momentum_buffer": value} for index, value in enumerate([*speeds, *others])}
+
+    def load(self, values: dict[str, Tensor], momenta: dict[int, Any]) -> None:
+        """Take over what `state` gave; before the first step there is no momentum."""
+        for stack in self.stacks:
+            for place, group in enumerate(stack.groups):
+                stack.set_group(place, "values", values[f"weights.{group}"], values[f"biases.{group}"])
+                if momenta:
+                    both = (momenta[index]["momentum_buffer"] for index in (group, self.groups + group))
+                    stack.set_group(place, "momenta", *both)
+
+
+class Stack:
+    """The problems of all `groups` of one width D, as `LinearProbes` has them: weights `(groups, S * K, D)`.
+
+    Images run along the last dimension of the logits, where softmax is several times quicker than along the first.
+    """
+
+    def __init__(self, groups: list[int], width: int, rates: Sequence[float], num_classes: int, like: Tensor) -> None:
+        self.groups, self.shape = groups, (len(rates), num_classes)
+        problems = len(groups), len(rates) * num_classes
+        self.values = like.new_zeros(*problems, width), like.new_zeros(*problems, 1)
+        self.momenta = like.new_zeros(*problems, width), like.new_zeros(*problems, 1)
+        self.rates = like.new_tensor(rates)[:, None, None]
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """`(groups, S, K, B)` of inputs `(groups, B, D)`."""
+        weight, bias = self.values
+        logits: Tensor = torch.baddbmm(bias, weight, inputs.mT).unflatten(1, self.shape)
         return logits
 
+    def step(self, inputs: Tensor, labels: Tensor, share: float) -> None:
+        """See `LinearProbes.step`; momentum is `MOMENTUM` times itself plus rate times gradient."""
+        chosen = F.one_hot(labels, self.shape[1]).T.to(inputs.dtype)
+        slope = self.logits(inputs).softmax(2).sub_(chosen).mul_(self.rates / len(labels)).flatten(1, 2)
+        weight, bias = self.momenta
+        weight.baddbmm_(slope, inputs, beta=MOMENTUM)
+        bias.mul_(MOMENTUM).add_(slope.sum(2, keepdim=True))
+        for value, momentum in zip(self.values, self.momenta, strict=True):
+            value.sub_(momentum, alpha=share)
 
-def problem_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of every problem, `(G, S)`, from each group's logits `(B, S, K)`."""
-    losses = []
-    for part in logits:
-        images, rates, _ = part.shape
-        each = F.cross_entropy(part.flatten(0, 1), labels.repeat_interleave(rates), reduction="none")
-        losses.append(each.view(images, rates).mean(0))
-    return torch.stack(losses)
+    def of_group(self, place: int, kind: str) -> tuple[Tensor, Tensor]:
+        """Weights `(D, S, K)` and biases `(S, K)` of one group, or their momenta."""
+        weight, bias = (part[place].unflatten(0, self.shape) for part in getattr(self, kind))
+        return weight.permute(2, 0, 1).contiguous().cpu(), bias[..., 0].clone().cpu()
+
+    def set_group(self, place: int, kind: str, weight: Tensor, bias: Tensor) -> None:
+        """The other way round."""
+        for part, given in zip(getattr(self, kind), (weight.permute(1, 2, 0), bias[..., None]), strict=True):
+            part[place] = given.flatten(0, 1)
 
 
-def weighted_loss(losses: Tensor, rates: Sequence[float]) -> Tensor:
-    """Sum of the losses `(G, S)`, each times its learning rate."""
-    return (losses * losses.new_tensor(rates)).sum()
-
-
-def make_optimizer(probes: LinearProbes, total_steps: int, done: int = 0) -> tuple[torch.optim.SGD, LambdaLR]:
-    """Momentum SGD whose rate falls from 1 to 0 by a cosine over `total_steps`, of which `done` are behind."""
-    optimizer = torch.optim.SGD(probes.parameters(), lr=1.0, momentum=MOMENTUM)
-    return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(done + step, 0, total_steps))
-
-
-def right_counts(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """How many images each problem gets right, int64 `(G, S)`; one that has diverged gets none right."""
-    return torch.stack([((part.argmax(-1) == labels[:, None]) & part.isfinite().all(-1)).sum(0) for part in logits])
+def right_counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many images `(...)` the logits `(..., K, B)` get right; where any is not finite, none."""
+    highest, found = logits.max(-2)  # several times quicker than argmax along this dimension
+    return ((found == labels) & (highest - logits.amin(-2)).isfinite()).sum(-1)
 
 
 def best_rates(accuracy: Tensor, rates: Sequence[float]) -> list[int]:

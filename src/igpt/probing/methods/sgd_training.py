@@ -1,174 +1,123 @@
-"""Linear probes of many layers and learning rates, trained at once beside a frozen network (paper, section 2.4)."""
+"""Linear probes of many layers and learning rates, trained at once on a frozen network's features (section 2.4)."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from igpt.checkpoints import CHECKPOINT_KEY, read_checkpoint
-from igpt.data import (
-    SPLITS,
-    ChosenImages,
-    ImageDataModule,
-    LabelledImages,
-    WatchedLoader,
-    begin_worker,
-    collate,
-    rng_of,
-)
-from igpt.modules import FEATURES, Batch, PixelModule
-from igpt.probing.methods.sgd import (
-    LinearProbes,
-    Moments,
-    SGDRecipe,
-    best_rates,
-    group_inputs,
-    make_optimizer,
-    problem_losses,
-    right_counts,
-    weighted_loss,
-)
+from igpt.data import SPLITS, ImageDataModule, LabelledImages
+from igpt.modules import PixelModule
+from igpt.probing.methods.batches import FrozenFeatures, accuracy_of, fits, frozen
+from igpt.probing.methods.sgd import EPOCHS, LinearProbes, Moments, SGDRecipe, best_rates, group_inputs
+from igpt.probing.methods.unfinished import Unfinished, forget, header_of, state_folder
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
 from igpt.probing.store import FeatureStore
-from igpt.system import Compute, Progress, UserError, atomic_path, remove_own
-from igpt.training import quiet_trainer
+from igpt.system import Compute, Progress
+from igpt.training import warmup_cosine
 
-TRAIN, VAL, TEST = range(len(SPLITS))
 FILE = "sgd.ckpt"
-STATE = (FILE, ".sgd.*.ckpt")  # files that an unfinished probe leaves
-CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file; where the class once was
+CLASS_PATH = "igpt.modules.layer_probe.LayerProbe"  # in the header of that file: the name of its format
+KEPT_BYTES = 2**31  # of float32 features of all splits, up to which they are kept in memory
+ROWS = 1024  # images of a split that are looked at at once
+Inputs = Iterable[tuple[list[Tensor], Tensor]]  # of `LinearProbes.stacked` and labels, batch by batch
 
 
-class LayerProbe(pl.LightningModule):
-    """Linear probes on the features of a frozen network.
+class Training:
+    """Linear probes, the standardisation of their features, and validation accuracies `(epochs, G, S)` so far."""
 
-    The network runs once a batch, whatever the number of layers and rates, in the precision of `compute`; the probes
-    and the trainer are float32. It is no submodule, so that neither the trainer nor a checkpoint sees it.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    val_accuracy: Tensor
-
-    def __init__(self, network: PixelModule, recipe: SGDRecipe, steps_per_epoch: int, compute: Compute) -> None:
-        super().__init__()
-        self._network = (network,)  # in a tuple, where torch does not look for submodules
+    def __init__(self, recipe: SGDRecipe, width: int, device: str) -> None:
+        widths, like = [len(group) * width for group in recipe.groups], torch.zeros((), device=device)
         self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
-        self.compute = compute
-        self.epochs_done = 0  # before this fit; Lightning counts its own epochs from there
-        self.chosen: list[int] | None = None
-        width = network.core.transformer.config.d_model * recipe.how.grid**2
-        n_rates = len(recipe.rates)
-        self.probes = LinearProbes([len(group) * width for group in recipe.groups], n_rates, recipe.num_classes)
-        self.register_buffer("mean", torch.zeros(len(recipe.layers), width))
-        self.register_buffer("scale", torch.ones(len(recipe.layers), width))
-        self.register_buffer("val_accuracy", torch.full((recipe.epochs, len(recipe.groups), n_rates), torch.nan))
-        self._momentum: dict[int, Any] = {}
-        self._moments = Moments()
-        self._right, self._seen = torch.zeros(()), 0
+        self.probes = LinearProbes(widths, recipe.rates, recipe.num_classes, like)
+        self.mean, self.scale = like.new_zeros(len(recipe.layers), width), like.new_ones(len(recipe.layers), width)
+        self.val_accuracy = torch.full((recipe.epochs, len(recipe.groups), len(recipe.rates)), torch.nan)
+        self.epochs_done = 0
 
-    @property
-    def epoch(self) -> int:
-        """Number of the running epoch, from 0, with those before a resumption."""
-        return self.epochs_done + self.current_epoch
+    def measure(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """Standardise by the mean and deviation of these features."""
+        moments = Moments()
+        for features, _ in batches:
+            moments.add(features)
+        self.mean.copy_(moments.mean.float())  # first, since not every device takes float64
+        self.scale.copy_(moments.scale().float())
 
-    def setup(self, stage: str) -> None:
-        """Move the network to the trainer's device, as Lightning does with submodules only."""
-        self._network[0].to(self.trainer.strategy.root_device)
-
-    @torch.no_grad()
-    def features(self, images: Tensor, *key: int) -> Tensor:
-        """Features float32 `(L, B, W)` of images uint8 `(B, 3, R, R)`; BERT's masks belong to `key`.
-
-        Floating `(B, L, W)` in place of images are features that were computed before.
-        """
-        if images.is_floating_point():
-            return images.transpose(0, 1).float()
-        core, recipe = self._network[0].core, self.recipe
-        with self.compute.autocast():
-            found = core.features(core.encode(images), recipe.layers, recipe.how, rng_of(FEATURES, *key))
-        return found.float()
-
-    def logits(self, images: Tensor, *key: int) -> list[Tensor]:
-        """Logits `(B, S, K)` of each group."""
-        features = self.features(images, *key)
-        moments = (self.mean, self.scale) if self.recipe.standardise else ()
-        logits: list[Tensor] = self.probes(group_inputs(features, self.recipe.members, *moments), self.chosen)
-        return logits
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> int:
-        """Update the running mean and deviation."""
-        self._moments.add(self.features(batch[0], TRAIN, batch_idx))
-        return self._moments.count  # Lightning warns of None
-
-    def on_predict_end(self) -> None:
-        """Keep mean and deviation for standardising."""
-        self.mean.copy_(self._moments.mean.float())  # first, since not every device takes float64
-        self.scale.copy_(self._moments.scale().float())
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Sum of all losses, each times its learning rate."""
-        losses = problem_losses(self.logits(batch[0], TRAIN, batch_idx, self.epoch), batch[1])
-        return weighted_loss(losses, self.recipe.rates)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count what the problems in `chosen` get right."""
-        self.validation_step(batch, batch_idx, TEST)
-
-    def validation_step(self, batch: Batch, batch_idx: int, split: int = VAL) -> None:
-        """Count what every problem gets right."""
-        images, labels = batch
-        if batch_idx == 0:
-            self._right, self._seen = torch.zeros((), dtype=torch.int64, device=self.device), 0
-        self._right = self._right + right_counts(self.logits(images, split, batch_idx), labels)
-        self._seen += len(labels)
-
-    @property
-    def accuracy(self) -> Tensor:
-        """Shares of right answers `(G, S)` over the images counted last."""
-        return self._right.float() / self._seen
-
-    def on_validation_epoch_end(self) -> None:
-        """Record the accuracies of this epoch."""
-        self.val_accuracy[self.epoch] = self.accuracy
-
-    def configure_optimizers(self) -> Any:
-        """Momentum SGD with a cosine to zero, from the resumed epoch on."""
-        total, done = (epochs * self.steps_per_epoch for epochs in (self.recipe.epochs, self.epochs_done))
-        optimizer, schedule = make_optimizer(self.probes, total, done)
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": self._momentum})
-        self._momentum = {}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def inputs(self, features: Tensor) -> list[Tensor]:
+        """What the probes see of features `(L, B, W)`, `(groups, B, D)` for each stack."""
+        standard = (self.mean, self.scale) if self.recipe.standardise else ()
+        return self.probes.stacked(group_inputs(features, self.recipe.members, *standard))
 
     def state(self) -> dict[str, Any]:
-        """What a later run resumes from; no random state is needed."""
-        momentum = self.trainer.optimizers[0].state_dict()["state"]
-        return {"state_dict": self.state_dict(), "momentum": momentum, "epochs_done": self.epoch + 1}
+        """What a later call resumes from; no random state is needed."""
+        own = {"mean": self.mean.cpu(), "scale": self.scale.cpu(), "val_accuracy": self.val_accuracy}
+        values, momenta = self.probes.state()
+        named = {f"probes.{name}": value for name, value in values.items()}
+        return {"state_dict": own | named, "momentum": momenta, "epochs_done": self.epochs_done}
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.load_state_dict(state["state_dict"])
-        self._momentum, self.epochs_done = state["momentum"], state["epochs_done"]
+        found = state["state_dict"]
+        self.mean.copy_(found["mean"])
+        self.scale.copy_(found["scale"])
+        self.val_accuracy, self.epochs_done = found["val_accuracy"], state["epochs_done"]
+        named = {name.removeprefix("probes."): value for name, value in found.items() if name.startswith("probes.")}
+        self.probes.load(named, state["momentum"])
 
 
+class Streamed:
+    """Inputs of a training, computed batch by batch."""
+
+    def __init__(self, training: Training, source: FrozenFeatures) -> None:
+        self.training, self.source = training, source
+
+    def epoch(self, number: int) -> Inputs:
+        """The batches of a training epoch."""
+        return ((self.training.inputs(features), labels) for features, labels in self.source.epoch(number))
+
+    def split(self, name: str) -> Inputs:
+        """All images of a split."""
+        return ((self.training.inputs(features), labels) for features, labels in self.source.split(name))
+
+
+class InMemory:
+    """Inputs of a training that never change, kept on the device as `(N, groups, D)`: a batch is one gather of rows."""
+
+    def __init__(self, training: Training, source: FrozenFeatures, stored: Mapping[str, "StoredFeatures"]) -> None:
+        self.source = source
+        self.kept: dict[str, list[Tensor]] = {}
+        self.labels = {name: images.labels.to(source.compute.device) for name, images in stored.items()}
+        for name, images in stored.items():
+            shapes = [(len(images), len(stack.groups), stack.values[0].shape[2]) for stack in training.probes.stacks]
+            self.kept[name] = [training.mean.new_empty(shape) for shape in shapes]
+            for part in torch.arange(len(images)).split(ROWS):
+                found = training.inputs(source.of(images.__getitems__(part.tolist())[0]))
+                for kept, inputs in zip(self.kept[name], found, strict=True):
+                    kept[part[0] : part[-1] + 1] = inputs.transpose(0, 1)
+
+    def epoch(self, number: int) -> Inputs:
+        """The batches of a training epoch."""
+        for rows in self.source.order(number):
+            chosen = [kept.index_select(0, rows).transpose(0, 1) for kept in self.kept["train"]]
+            yield chosen, self.labels["train"][rows]
+
+    def split(self, name: str) -> Inputs:
+        """All images of a split."""
+        parts = zip(*(kept.transpose(0, 1).split(ROWS, 1) for kept in self.kept[name]), strict=True)
+        return ((list(part), labels) for part, labels in zip(parts, self.labels[name].split(ROWS), strict=True))
+
+
+@torch.no_grad()
 def sgd_probe(
     module: PixelModule,
     data: ImageDataModule,
     recipe: SGDRecipe,
     folder: Path,
     compute: Compute,
-    stored: Mapping[str, LabelledImages] | None = None,
+    stored: Mapping[str, "StoredFeatures"] | None = None,
+    keep: Callable[[int, int, Compute], bool] = fits,
 ) -> list[LayerResult]:
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
 
@@ -176,10 +125,11 @@ def sgd_probe(
     written to `folder`/sgd.ckpt after every epoch; a call with the same arguments resumes from there, bit for bit.
 
     Args:
-        module: frozen; its weights are not part of the checkpoint.
-        compute: where the network runs, and in which precision; the probes are always float32.
+        module: frozen; its weights are not part of the state.
+        compute: where all runs, and in which precision the network; the probes are always float32.
         stored: for each split its features of the recipe's layers in place of the images; the network is then not run.
             Right only where neither augmentation nor masks change an image's features from epoch to epoch.
+        keep: whether so many bytes of stored features are kept in memory, else they are read batch by batch.
 
     Returns:
         A result of each group with the rate of best validation accuracy after the last epoch, the only one tested.
@@ -188,95 +138,49 @@ def sgd_probe(
         UserError: fewer images than a batch, or `folder` holds an unfinished probe of another network, data or recipe.
     """
     data.prepare_data()
-    images = stored or {name: data.images(name) for name in SPLITS}
-    source = str(images["train"][0][0].dtype) if stored else "images"
-    path, header = Path(folder) / FILE, header_of(module, data, recipe, compute.precision, source)
-    probe = LayerProbe(module, recipe, data.steps_per_epoch(), compute)
-    saved = unfinished_or_same(path, header)
-
-    def save(trainer: pl.Trainer, probe: Any) -> None:  # the epoch's validation is over by then
-        with atomic_path(path) as partial_path:
-            torch.save({CHECKPOINT_KEY: header, **probe.state()}, partial_path)
-
-    trainer = partial(quiet_trainer, replace(compute, precision="32-true"))  # the network alone runs in less
-    place, was_training = module.device, module.training
-    try:
-        module.eval()
-        if saved is not None:
-            probe.resume(saved)
+    source = FrozenFeatures(module, data, recipe.layers, recipe.how, compute, stored=stored)
+    kind = str(stored["train"][0][0].dtype) if stored else "images"
+    header = header_of(CLASS_PATH, module, data, recipe, compute.precision, kind)
+    file = Unfinished(Path(folder) / FILE, header, {"state_dict": dict, "momentum": dict, "epochs_done": int})
+    width = module.core.transformer.config.d_model * recipe.how.grid**2
+    with frozen(module, compute), Progress(recipe.epochs * source.steps, "steps: sgd", quiet=True) as progress:
+        training = Training(recipe, width, compute.device)
+        if saved := file.read():
+            training.load(saved)
         elif recipe.standardise:
-            chosen = torch.randperm(len(images["train"]), generator=rng_of(data.seed))[: recipe.statistics_images]
-            some = ChosenImages(images["train"], chosen.sort().values.tolist())
-            trainer().predict(probe, in_batches(data, some), return_predictions=False)
-        if probe.epochs_done < recipe.epochs:
-            with Progress(recipe.epochs * probe.steps_per_epoch, "steps: sgd", quiet=True) as progress:
-                progress.add(probe.epochs_done * probe.steps_per_epoch)
-                each = LambdaCallback(on_train_epoch_end=save, on_train_batch_end=lambda *_: progress.add(1))
-                loaders = data.training_loader(images["train"], probe.epochs_done), in_batches(data, images["val"])
-                trainer(max_epochs=recipe.epochs - probe.epochs_done, callbacks=[each]).fit(probe, *loaders)
-        probe.chosen = best_rates(probe.val_accuracy[-1], recipe.rates)
-        trainer().test(probe, in_batches(data, images["test"]), verbose=False)
-    finally:
-        module.to(place).train(was_training)
-    rows = zip(recipe.groups, probe.chosen, probe.val_accuracy[-1].tolist(), probe.accuracy[:, 0].tolist(), strict=True)
+            training.measure(source.split("train", source.chosen(recipe.statistics_images)))
+        size = 4 * width * sum(map(len, recipe.groups)) * sum(map(len, source.images.values()))
+        kept = stored if stored and keep(size, KEPT_BYTES, compute) else None
+        inputs = InMemory(training, source, kept) if kept else Streamed(training, source)
+        run_epochs(training, inputs, file, source.steps, progress)
+        chosen = best_rates(training.val_accuracy[-1], recipe.rates)
+        tested = accuracy_of(training.probes.right, inputs.split("test"))
+    rows = zip(recipe.groups, chosen, training.val_accuracy[-1].tolist(), tested.tolist(), strict=True)
     return [
-        LayerResult(tuple(group), recipe.rates[s], val[s], test, tried=dict(zip(recipe.rates, val, strict=True)))
+        LayerResult(tuple(group), recipe.rates[s], val[s], test[s], tried=dict(zip(recipe.rates, val, strict=True)))
         for group, s, val, test in rows
     ]
 
 
-def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
-    """A loader with the data's batch size and number of processes."""
-    size, workers = data.batch_size, data.num_workers
-    return WatchedLoader(images, batch_size=size, collate_fn=collate, num_workers=workers, worker_init_fn=begin_worker)
-
-
-def header_of(
-    module: PixelModule, data: ImageDataModule, recipe: SGDRecipe, precision: str, source: str
-) -> dict[str, Any]:
-    """The checkpoint's header: network, data and recipe; `source` is "images", or the type of stored features."""
-    spec = data.spec()
-    spec["init_args"].pop("num_workers", None)
-    about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
-    plain = {**asdict(recipe), "rates": list(recipe.rates)}
-    return {"format": 1, "model": {"class_path": CLASS_PATH, "init_args": {**plain, **about}}}
-
-
-def unfinished_or_same(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to resume from; None where there is none, or that of a finished probe of something else.
-
-    Raises:
-        UserError: the file is damaged, not a probe's state, or that of another unfinished probe.
-    """
-    if not path.exists():
-        return None
-    content = read_checkpoint(path)
-    parts = {"state_dict": dict, "momentum": dict, "epochs_done": int}  # of another kind: such as one of training
-    found, wanted = (head["model"]["init_args"] for head in (content[CHECKPOINT_KEY], header))
-    of_a_probe = content[CHECKPOINT_KEY]["model"]["class_path"] == CLASS_PATH
-    if not of_a_probe or not all(isinstance(content.get(name), kind) for name, kind in parts.items()):
-        raise UserError(f"{path} is no state of a probe; delete it or change --out")
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if not differing:
-        return content
-    if content["epochs_done"] == found.get("epochs"):
-        return None
-    raise UserError(
-        f"{path}: an unfinished probe with another {', '.join(differing)}; finish it, delete it or change --out"
-    )
-
-
-def weights_sha256(module: PixelModule) -> str:
-    """SHA-256 of the network's description, weights, palette and pixel order."""
-    found = hashlib.sha256(json.dumps(module.core.spec(), sort_keys=True).encode())
-    for name, value in module.core.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+def run_epochs(
+    training: Training, inputs: Streamed | InMemory, file: Unfinished, steps: int, progress: Progress
+) -> None:
+    """The epochs that are left; the rates fall to zero by a cosine over all of them."""
+    epochs = training.recipe.epochs
+    progress.add(training.epochs_done * steps)
+    for epoch in range(training.epochs_done, epochs):
+        for step, batch in enumerate(inputs.epoch(epoch), epoch * steps):
+            training.probes.step(*batch, warmup_cosine(step, 0, epochs * steps))
+            progress.add(1)
+        training.val_accuracy[epoch] = accuracy_of(training.probes.right, inputs.split("val"))
+        training.epochs_done = epoch + 1
+        file.write(training.state())
 
 
 class StoredFeatures(LabelledImages):
     """Data set of one split's stored features `(L, W)` in place of its images, read from disk on access."""
+
+    labels: Tensor
 
     def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
         self.labels = store.labels(split)
@@ -289,7 +193,6 @@ class StoredFeatures(LabelledImages):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
-        assert isinstance(self.labels, Tensor)
         features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
         return features.transpose(0, 1), self.labels[indices]
 
@@ -297,28 +200,20 @@ class StoredFeatures(LabelledImages):
 def by_sgd(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
     """All groups of layers and all rates in one training: over the images, or over features that never change."""
     options, together = task.options, [list(group) for group in groups]
-    recipe = SGDRecipe(together, options.features, task.classes, epochs=options.epochs, standardise=options.standardise)
-    stored: dict[str, LabelledImages] | None = None
+    epochs = options.epochs or EPOCHS
+    recipe = SGDRecipe(together, options.features, task.classes, epochs=epochs, standardise=options.standardise)
+    stored: dict[str, StoredFeatures] | None = None
     if task.features is not None and not task.changing:
         stored = {name: StoredFeatures(task.features, name, recipe.layers) for name in SPLITS}
-    return sgd_probe(task.loaded.module, task.data, recipe, state_folder(task, groups), task.compute, stored)
-
-
-def state_folder(task: ProbeTask, groups: list[Group]) -> Path:
-    """Where a killed probe of these groups is resumed from."""
-    layers = sorted({layer for group in groups for layer in group})
-    return task.folder / "sgd" / "_".join(["layers", *map(str, layers)])
+    return sgd_probe(task.loaded.module, task.data, recipe, state_folder("sgd", task, groups), task.compute, stored)
 
 
 def sgd_settings(task: ProbeTask) -> dict[str, Any]:
     """Epochs, and whether features were computed anew."""
-    return {"epochs": task.options.epochs, "images": "anew in every epoch" if task.changing else "stored features"}
-
-
-def forget(task: ProbeTask, groups: list[Group]) -> None:
-    """Remove the checkpoint of one training, and nothing else."""
-    remove_own(state_folder(task, groups), STATE)
-    remove_own(task.folder / "sgd", ())
+    return {
+        "epochs": task.options.epochs or EPOCHS,
+        "images": "anew in every epoch" if task.changing else "stored features",
+    }
 
 
 SGD = ProbeMethod(
@@ -327,6 +222,6 @@ SGD = ProbeMethod(
     "logistic regression by SGD with momentum 0.9 and a cosine; rate of best validation accuracy; not refitted",
     by_sgd,
     settings=sgd_settings,
-    forget=forget,
-    stored=False,
+    forget=partial(forget, "sgd"),
+    stored=lambda task: not task.changing,
 )

@@ -1,0 +1,90 @@
+"""The file from which a killed probe goes on, bit for bit."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igpt.checkpoints import CHECKPOINT_KEY, read_checkpoint
+from igpt.data import ImageDataModule
+from igpt.modules import PixelModule
+from igpt.probing.protocol import Group, ProbeTask
+from igpt.system import UserError, atomic_path, remove_own
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The state of a probe that is being trained.
+
+    Args:
+        path: its file.
+        header: of what it is, from `header_of`.
+        parts: the state's entries and their types.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    parts: dict[str, type]
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the file."""
+        with atomic_path(self.path) as path:
+            torch.save({CHECKPOINT_KEY: self.header, **state}, path)
+
+    def read(self) -> dict[str, Any] | None:
+        """The state to resume from; None where there is none, or that of a finished probe of something else.
+
+        Raises:
+            UserError: the file is damaged, not a probe's state, or that of another unfinished probe.
+        """
+        path = self.path
+        if not path.exists():
+            return None
+        content = read_checkpoint(path)
+        found, wanted = (head["model"]["init_args"] for head in (content[CHECKPOINT_KEY], self.header))
+        of_a_probe = content[CHECKPOINT_KEY]["model"]["class_path"] == self.header["model"]["class_path"]
+        if not of_a_probe or not all(isinstance(content.get(name), kind) for name, kind in self.parts.items()):
+            raise UserError(f"{path} is no state of a probe; delete it or change --out")
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if not differing:
+            return content
+        if content["epochs_done"] == found.get("epochs"):
+            return None
+        raise UserError(
+            f"{path}: an unfinished probe with another {', '.join(differing)}; finish it, delete it or change --out"
+        )
+
+
+def header_of(
+    class_path: str, module: PixelModule, data: ImageDataModule, recipe: Any, precision: str, source: str
+) -> dict[str, Any]:
+    """The file's header: network, data and recipe; `source` is "images", or the type of stored features."""
+    spec = data.spec()
+    spec["init_args"].pop("num_workers", None)
+    about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
+    plain = {**asdict(recipe), "rates": list(recipe.rates)}
+    return {"format": 1, "model": {"class_path": class_path, "init_args": {**plain, **about}}}
+
+
+def weights_sha256(module: PixelModule) -> str:
+    """SHA-256 of the network's description, weights, palette and pixel order."""
+    found = hashlib.sha256(json.dumps(module.core.spec(), sort_keys=True).encode())
+    for name, value in module.core.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def state_folder(method: str, task: ProbeTask, groups: list[Group]) -> Path:
+    """Where a killed probe of these groups is resumed from."""
+    layers = sorted({layer for group in groups for layer in group})
+    return task.folder / method / "_".join(["layers", *map(str, layers)])
+
+
+def forget(method: str, task: ProbeTask, groups: list[Group]) -> None:
+    """Remove the state of one training, and nothing else."""
+    remove_own(state_folder(method, task, groups), (f"{method}.ckpt", f".{method}.*.ckpt"))
+    remove_own(task.folder / method, ())
