@@ -150,6 +150,8 @@ def class_labels(
 
 def label_words(column: str, table: Any) -> list[str | None]:
     """The class of each row as a word, None where it has none."""
+    if column not in table.features:
+        return [None] * len(table)
     feature = table.features[column]
     values = table.with_format(None).select_columns([column])[:][column]
     if isinstance(feature, library().ClassLabel):
@@ -160,8 +162,11 @@ def label_words(column: str, table: Any) -> list[str | None]:
 
 
 def rows_of(parts: Mapping[str, Any], column: str) -> "Rows":
-    """The pictures of all splits, one behind the other."""
+    """The pictures of all splits, one behind the other; a UserError where a split has no such column."""
     datasets = library()
+    for name, part in parts.items():
+        if column not in part.features:
+            raise UserError(f"data.image_column {column} is no column of {name}, which has {', '.join(part.features)}")
     as_stored = datasets.Image(decode=False)
     tables = [part.with_format(None).select_columns([column]).cast_column(column, as_stored) for part in parts.values()]
     ends = np.cumsum([0, *map(len, tables)]).tolist()

@@ -47,7 +47,7 @@ def write(path, **columns):
 
 
 @pytest.fixture(autouse=True)
-def _offline(tmp_path, monkeypatch):
+def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
@@ -177,6 +177,17 @@ def test_a_class_that_training_has_not_is_refused(tmp_path):
     write(tmp_path / "two" / "train.parquet", image=cells(8), label=["a", "b"] * 4)
     write(tmp_path / "two" / "test.parquet", image=cells(3), label=["a", "b", "c"])
     assert "class 'c' of test is not among those of train" in refused(data_of(tmp_path / "two").setup)
+
+
+def test_a_split_without_the_columns_of_train_is_refused(own_splits):
+    sets = datasets.load_from_disk(own_splits)
+    for column, words in (
+        ("kind", "has no labels in test"),
+        ("picture", "picture is no column of test, which has kind"),
+    ):
+        other = own_splits.parent / column
+        datasets.DatasetDict(train=sets["train"], test=sets["test"].remove_columns(column)).save_to_disk(other)
+        assert words in refused(data_of(other).setup)
 
 
 @pytest.fixture
