@@ -12,6 +12,7 @@ from igpt.cli import VERBS
 from tests.conftest import REPO
 from tests.datamodules.conftest import cifar_files, cifar_root  # noqa: F401
 from tests.datamodules.pictures import class_tree, picture
+from tests.datamodules.vision_files import Files, fashion_mnist
 
 PAGES = [REPO / "README.md", REPO / "configs" / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 SMALL = ["--model.init_args.transformer.n_layers=3", "--model.init_args.transformer.d_model=16"]
@@ -37,6 +38,7 @@ ELSEWHERE = {
     "HOST": "a cluster",
     "mine.yaml": "a config of the reader's",
     "my.yaml": "a config of the reader's",
+    "hub_cifar10": "a data set of the Hugging Face hub",
     "ColourNoise": "a plug-in that tests/test_plugins.py installs",
 }
 
@@ -95,7 +97,10 @@ def world(tmp_path, monkeypatch, cifar_files):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "palettes"):
         shutil.copytree(REPO / name, name, ignore=shutil.ignore_patterns("cifar10.npy"))
-    Path("data").symlink_to(cifar_files[0])
+    Path("data").mkdir()
+    for file in cifar_files[0].iterdir():
+        Path("data", file.name).symlink_to(file)
+    fashion_mnist(Files(Path("data")))
     colors = np.random.default_rng(0).uniform(-1, 1, (512, 3)).astype(np.float32)
     np.save("palettes/cifar10.npy", colors)  # `make palette` fetches CIFAR-10 for it
     class_tree(Path("my_images/train"), {"cat": 12, "dog": 12})

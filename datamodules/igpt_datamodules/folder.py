@@ -126,16 +126,7 @@ class ImageFolder(files.StoredModule):
         usable = [(files.StoredList(map(files.Stored, part.files)), part.labels) for part in parts]
         if self.on_error == "raise":
             return usable
-        bad: files.Skipped = []
-        good = []
-        for stored, labels in usable:
-            reasons = files.bad_images(stored, self.num_workers)
-            bad += [(stored[i].name, reason) for i, reason in enumerate(reasons) if reason]
-            kept = [i for i, reason in enumerate(reasons) if not reason]
-            good.append((stored.take(kept), [labels[i] for i in kept]))
-        files.check_bad(
-            type(self).__name__, self.root, bad, sum(len(labels) for _, labels in usable), self.max_bad_share
-        )
+        good, bad = files.without_bad(type(self).__name__, self.root, usable, self.num_workers, self.max_bad_share)
         self.damaged, self.skipped = bad, [*bad, *self.skipped]
         return good
 

@@ -8,10 +8,23 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from igpt.data import TrainingImages, fetch
-from igpt_datamodules import CIFAR10, CIFAR100, Digits, ImageFolder, ImageNet, SamplePhotos, TokenShards, WebImages
+from igpt_datamodules import (
+    CIFAR10,
+    CIFAR100,
+    Digits,
+    HuggingFace,
+    ImageFolder,
+    ImageNet,
+    SamplePhotos,
+    TokenShards,
+    TorchVision,
+    WebImages,
+)
 from tests.datamodules.pictures import class_tree
+from tests.datamodules.test_hub import cells, offline, write  # noqa: F401
 from tests.datamodules.test_stl import stl, stl_files  # noqa: F401
 from tests.datamodules.test_tokens import shards  # noqa: F401
+from tests.datamodules.vision_files import Files, dtd
 
 BATCHES = 2
 
@@ -28,12 +41,16 @@ class Parts(Dataset):
 
 
 @pytest.fixture
-def modules(tmp_path, cifar_root, stl, shards):  # noqa: F811
+def modules(tmp_path, offline, cifar_root, stl, shards):  # noqa: F811
     for name in ("tree/train", "tree/test", "imagenet/train", "imagenet/val", "web"):
         class_tree(tmp_path / name, {"cat": 40, "dog": 30})
     with tarfile.open(tmp_path / "web" / "0.tar", "w") as tar:
         tar.add(tmp_path / "web" / "cat", "inside")
+    write(tmp_path / "rows.parquet", image=cells(), label=["a", "b"] * 20)
+    dtd(Files(tmp_path / "vision"))
     return [
+        TorchVision("DTD", root=str(tmp_path / "vision"), download=False, resolution=8, batch_size=4, augment=True),
+        HuggingFace(str(tmp_path / "rows.parquet"), resolution=8, batch_size=4, augment=True),
         Digits(),
         CIFAR10(root=str(cifar_root), download=False, resolution=8, augment=True),
         CIFAR100(root=str(cifar_root), download=False, resolution=8),

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from igpt.report.findings import SEEN, probes_behind
-from igpt.report.reading import gather, gather_all, read_events, read_file, warn
+from igpt.report.reading import data_of, gather, gather_all, read_events, read_file, warn
 from igpt.report.schema import Network
 from igpt.report.tables import chosen, missing, published, summary
 from tests.report.folders import (
@@ -46,6 +46,12 @@ def test_a_real_run_is_read_from_its_own_files(real):
     assert [point.step for point in run.curve("train/loss")] == [5, 10, 15, 20, 25, 30]
     assert set(run.events.pictures) == {"samples", "completions"}
     assert "at step 30" in run.events.pictures["samples"].origin
+
+
+def test_data_go_by_the_name_of_their_identity_and_without_one_by_their_class():
+    spec = data(name="TorchVision")
+    assert data_of({"data": spec, "identity": {"name": "SVHN"}}).name == "SVHN"
+    assert data_of({"data": spec}).name == "TorchVision"
 
 
 def test_a_real_probe_is_read_as_it_was_written(real, igpt):

@@ -1,22 +1,23 @@
 """Looks at every image once before training: those that are broken, and those with transparent pixels."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch.utils.data import Dataset
 
 from igpt.data import BadImageError, UserError, WatchedLoader, begin_worker, is_transparent, with_progress
-from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
+from igpt_datamodules.files.stored import Picture, Pictures, read_rgb
 from igpt_datamodules.files.walking import Skipped, summary
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Pictures)
 
 
 class _Looks(Dataset[T]):
     """What a function says of each image."""
 
-    def __init__(self, stored: StoredList, look: Callable[[Stored], T]) -> None:
+    def __init__(self, stored: Pictures, look: Callable[[Picture], T]) -> None:
         self.stored, self.look = stored, look
 
     def __len__(self) -> int:
@@ -26,7 +27,7 @@ class _Looks(Dataset[T]):
         return self.look(self.stored[index])
 
 
-def _looked_at(stored: StoredList, look: Callable[[Stored], T], num_workers: int, what: str) -> list[T]:
+def _looked_at(stored: Pictures, look: Callable[[Picture], T], num_workers: int, what: str) -> list[T]:
     loader = WatchedLoader(
         _Looks(stored, look), batch_size=64, num_workers=num_workers, collate_fn=list, worker_init_fn=begin_worker
     )
@@ -36,17 +37,36 @@ def _looked_at(stored: StoredList, look: Callable[[Stored], T], num_workers: int
     return found
 
 
-def bad_images(stored: StoredList, num_workers: int = 0) -> list[str]:
+def bad_images(stored: Pictures, num_workers: int = 0) -> list[str]:
     """For each image why it cannot be used, or an empty string: all of them are decoded, in so many processes."""
     return _looked_at(stored, _reason, num_workers, "broken files")
 
 
-def transparent_images(stored: StoredList, num_workers: int = 0) -> int:
+def without_bad(
+    who: str, root: str, parts: Sequence[tuple[P, list[int]]], num_workers: int, most: float
+) -> tuple[list[tuple[P, list[int]]], Skipped]:
+    """The images and labels of several splits without those that give no picture, and these with why.
+
+    Raises:
+        UserError: see `check_bad`.
+    """
+    bad: Skipped = []
+    good = []
+    for stored, labels in parts:
+        reasons = bad_images(stored, num_workers)
+        bad += [(stored[i].name, reason) for i, reason in enumerate(reasons) if reason]
+        kept = [i for i, reason in enumerate(reasons) if not reason]
+        good.append((cast(P, stored.take(kept)), [labels[i] for i in kept]))
+    check_bad(who, root, bad, sum(len(labels) for _, labels in parts), most)
+    return good, bad
+
+
+def transparent_images(stored: Pictures, num_workers: int = 0) -> int:
     """How many images have pixels that are not opaque; only the heads of those that cannot have any are read."""
     return sum(_looked_at(stored, _transparent, num_workers, "transparency"))
 
 
-def _reason(stored: Stored) -> str:
+def _reason(stored: Picture) -> str:
     try:
         read_rgb(stored)
     except BadImageError as error:
@@ -54,7 +74,7 @@ def _reason(stored: Stored) -> str:
     return ""
 
 
-def _transparent(stored: Stored) -> bool:
+def _transparent(stored: Picture) -> bool:
     with stored.open() as stream:
         return is_transparent(stream)
 

@@ -11,6 +11,7 @@ from torchvision.datasets.utils import check_integrity
 from igpt.data import UserError
 
 Parts = TypeVar("Parts")
+REASON = 200  # letters of what a library says of a failed download; of several mirrors it says much
 
 
 def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool], Parts]) -> Parts:
@@ -38,23 +39,34 @@ def find_or_download(kind: Any, root: str, download: bool, read: Callable[[bool]
                 f"{archive} is damaged: its md5 is not {kind.tgz_md5}, and download is false; copy it again, or let "
                 "igpt fetch it with --data.init_args.download true"
             ) from error
+    return downloaded(name, root, read, mend)
+
+
+def downloaded(name: str, root: str, read: Callable[[bool], Parts], mend: str) -> Parts:
+    """What `read(True)` gives, which fetches and unpacks; a UserError that ends in `mend` where that fails."""
     made = not Path(root).exists()
     try:
-        with alone(Path(root), kind.filename):
+        with alone(Path(root), name):
             return read(True)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # of archives and files that are off, torchvision raises anything
         if made:
-            with suppress(OSError):  # torchvision makes the folder before it downloads
-                Path(root).rmdir()
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name} is not in {root}/ and cannot be downloaded ({reason}); {mend}") from error
+            remove_empty(Path(root))  # torchvision makes folders before it downloads
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} is not in {root}/ and cannot be downloaded ({reason[:REASON]}); {mend}") from error
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those below it, as far as they hold no file."""
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
+        with suppress(OSError):
+            path.rmdir()
 
 
 @contextmanager
-def alone(folder: Path, archive: str) -> Iterator[None]:
-    """Wait until no other process that fetches or unpacks this archive is at work in the folder, which is made."""
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Wait until no other process that fetches or unpacks this data set is at work in the folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f".{archive}.lock"
+    path = folder / f".{name}.lock"
     with FileLock(path):
         try:
             yield

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 from igpt.data import BadImageError, ChosenImages, LabelledImages
-from igpt_datamodules.files.stored import Stored, StoredList
+from igpt_datamodules.files.stored import Pictures, Stored, StoredList
 from igpt_datamodules.files.walking import NAMED
 
 MOST = 50_000  # images among which equal ones are looked for at every start
@@ -27,11 +27,11 @@ class Twin(NamedTuple):
     same: Stored
 
 
-def stored_of(images: LabelledImages) -> StoredList:
+def stored_of(images: LabelledImages) -> Pictures:
     """Where the images of a split are, whatever part of the whole it is."""
     if isinstance(images, ChosenImages):
         return stored_of(images.base).take(images.indices.numpy())
-    return cast(StoredList, images.stored)  # type: ignore[attr-defined]
+    return cast(Pictures, images.stored)  # type: ignore[attr-defined]
 
 
 def twins(splits: Mapping[str, StoredList]) -> list[Twin]:

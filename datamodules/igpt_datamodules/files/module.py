@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from igpt.data import (
 from igpt_datamodules.augment import random_crop_box
 from igpt_datamodules.files.checking import transparent_images
 from igpt_datamodules.files.duplicates import MOST, said, stored_of, twins
-from igpt_datamodules.files.stored import Stored, StoredList, read_rgb
+from igpt_datamodules.files.stored import Pictures, Stored, StoredList, read_rgb
 from igpt_datamodules.files.walking import summary
 
 
@@ -31,13 +31,13 @@ class StoredImages(LabelledImages):
 
     def __init__(
         self,
-        stored: Iterable[Stored],
+        stored: Iterable[Stored] | Pictures,
         labels: Sequence[int] | Tensor,
         resolution: Resolution,
         augment: bool = False,
         background: str = "white",
     ) -> None:
-        self.stored = stored if isinstance(stored, StoredList) else StoredList(stored)
+        self.stored: Pictures = stored if isinstance(stored, Pictures) else StoredList(stored)
         self.resolution, self.augments, self.background = resolution, augment, background
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
 
@@ -53,7 +53,7 @@ class StoredImages(LabelledImages):
         try:
             image = read_rgb(stored, self.background)
         except BadImageError as error:
-            raise UserError(f"image {stored.name}: {error}; mend or remove the file") from error
+            raise UserError(f"image {stored.name}: {error}; mend or remove it") from error
         return resample(image, box_of(image.size, resolution=self.resolution), self.resolution), int(self.labels[index])
 
 
@@ -62,6 +62,7 @@ class StoredModule(ImageDataModule):
 
     beside: Sequence[str] = ()  # names of folders that are not used
     added: Mapping[str, Any] = {"background": "white"}
+    compared = MOST  # images, in files, among which equal ones are looked for at every start
     _said = False
 
     def prepare_data(self) -> None:
@@ -73,8 +74,8 @@ class StoredModule(ImageDataModule):
         clauses = [summary(self.skipped)] if self.skipped else []
         if self.beside:
             clauses.append(f"folders beside the splits that are not used: {', '.join(self.beside)}")
-        if self.total() <= MOST:
-            stored: dict[str, StoredList] = {name: stored_of(self.images(name)) for name in SPLITS}
+        if self.total() <= self.compared:
+            stored: dict[str, StoredList] = {name: cast(StoredList, stored_of(self.images(name))) for name in SPLITS}
             clauses.append(said(twins(stored), {name: self.size(name) for name in SPLITS}))
         if any(clauses):
             print(f"{type(self).__name__}: {self.total():,} images; {'; '.join(filter(None, clauses))}")
@@ -89,7 +90,7 @@ class StoredModule(ImageDataModule):
         return sum(self.size(name) for name in SPLITS) - self.split.fold_validation * self.size("val")
 
 
-def check_shares(test_share: float, max_bad_share: float) -> None:
+def check_shares(test_share: float, max_bad_share: float = 0) -> None:
     """Raise a UserError unless the first lies inside of 0 to 1, and the other from 0 to 1."""
     if not 0 < test_share < 1:
         raise UserError(f"data.test_share {test_share} must lie between 0 and 1")

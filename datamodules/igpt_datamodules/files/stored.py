@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,29 @@ SUFFIXES = (
 def shown(name: str) -> str:
     """A path as messages show it: unprintable characters as '?'."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+class Picture(Protocol):
+    """An image that is still encoded: a file, or whatever else has a name and gives bytes."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    def open(self) -> BinaryIO:
+        """The bytes as a stream; an OSError or BadImageError where there are none."""
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Many of them, read one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Picture: ...
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Pictures":
+        """Some of the images, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +78,7 @@ class Stored:
             return BytesIO(tar.read(max(0, min(self.size, there))))
 
 
-def read_rgb(stored: Stored, background: str = "white") -> Image.Image:
+def read_rgb(stored: Picture, background: str = "white") -> Image.Image:
     """Decode to RGB; see `igpt.data.decode_rgb`.
 
     Raises:

@@ -61,7 +61,7 @@ def data_of(record: dict[str, Any]) -> Data:
     arguments = {k: v for k, v in {**given, "val_share": either.get("val_share")}.items() if k not in NO_DATA}
     told = {name: value for name, value in identity.items() if name != "root"}
     known = {
-        "name": str(spec["class_path"]).rpartition(".")[2],
+        "name": str(identity.get("name") or spec["class_path"]).rpartition(".")[2],
         "identity": json.dumps(told, sort_keys=True, default=str) if told else "",
         "arguments": json.dumps(arguments, sort_keys=True, default=str),
         **{name: identity.get(name) for name in ("root", "fingerprint", "classes")},
