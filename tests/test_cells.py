@@ -5,11 +5,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from igpt.palette import CellColors, ColorCounts, Palette, cells_of
+from igpt.palette import CellColors
 from igpt.palette.cells import fit_cells
-from tests.conftest import REPO
 
 COLORS = 12  # of a tiny world, instead of 2^24
 TABLE = np.array([0, 2, 0, 2, 1, 1, 0, 2, 2, 2, 0, 0], dtype=np.int16)  # cells of 5, 2 and 5 colours
@@ -91,17 +89,3 @@ def test_its_expected_bits_are_never_below_the_entropy_and_reach_it_where_tokens
         else:
             assert excess > 0.01
     assert p @ picture_nats(cells, tokens)[0] - entropy >= -1e-13
-
-
-def test_the_cells_of_a_palette_are_the_colours_nearest_to_each():
-    palette, train, val = Palette.load(REPO / "palettes" / "digits.npy"), ColorCounts(), ColorCounts()
-    images = torch.full((1, 3, 2, 2), 11, dtype=torch.uint8)
-    images[0, :, 0, 0] = 200
-    for counts in (train, val):
-        counts.add(images)
-    cells = cells_of(palette, train, val)
-    assert cells.sizes.sum() == 2**24
-    tokens = palette.encode(images)
-    learned, uniform = cells.image_nats(images)
-    np.testing.assert_allclose(uniform, np.log(cells.sizes[tokens]), rtol=1e-14)
-    np.testing.assert_allclose(learned, -np.log(cells.share + (1 - cells.share) / cells.sizes[tokens]), rtol=1e-12)

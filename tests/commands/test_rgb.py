@@ -170,7 +170,7 @@ def test_the_bits_per_dimension_of_bytes_are_tested_reported_and_a_third_of_thos
     assert "AR of bytes" in (tmp_path / "report.md").read_text()
 
 
-def test_pictures_of_bytes_are_drawn_completed_probed_and_their_surprise_shown(bytes_run, igpt, tmp_path):
+def test_pictures_of_bytes_are_drawn_completed_and_their_features_and_surprise_taken(bytes_run, igpt, tmp_path):
     _, folder = bytes_run
     given, out = tmp_path / "given.png", tmp_path / "out.png"
     picture(3).save(given)
@@ -186,8 +186,7 @@ def test_pictures_of_bytes_are_drawn_completed_probed_and_their_surprise_shown(b
     code, _, err = igpt("surprise", given, "--ckpt", folder, "--out", tmp_path / "surprise.png")
     assert code == 0, err
     assert np.load(tmp_path / "surprise.npy").shape == (1, 8, 8)
-    code, _, err = igpt("probe", "--ckpt", folder, "--layers", 1, "--grid", 2, "--out", tmp_path / "probe")
-    assert code == 0, err
+    assert api.load(folder).features([given], layers=[1], grid=2)[1].shape == (1, 64)
 
 
 def test_hugging_face_cannot_hold_bytes_and_safetensors_can(bytes_run, igpt, tmp_path):
