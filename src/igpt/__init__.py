@@ -21,6 +21,7 @@ _HOME = {
     "LabelledImages": "igpt.data",
     "Autoregressive": "igpt.modules",
     "BERT": "igpt.modules",
+    "ByteAutoregressive": "igpt.modules",
     "CoarseToFine": "igpt.modules",
     "Joint": "igpt.modules",
     "PixelModule": "igpt.modules",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from igpt.model import next_pixel_loss as next_pixel_loss
     from igpt.modules import BERT as BERT
     from igpt.modules import Autoregressive as Autoregressive
+    from igpt.modules import ByteAutoregressive as ByteAutoregressive
     from igpt.modules import CoarseToFine as CoarseToFine
     from igpt.modules import Joint as Joint
     from igpt.modules import PixelModule as PixelModule

@@ -27,7 +27,10 @@ class Colours:
 
     @property
     def _palette(self) -> Palette:
-        return self._model.module.core.palette
+        core = self._model.module.core
+        if not core.has_palette:
+            raise UserError(f"palette: {type(core).__name__} predicts RGB values and has none")
+        return core.palette
 
     @property
     def rgb(self) -> NDArray[np.uint8]:
@@ -37,9 +40,9 @@ class Colours:
     @speaks_python
     def encode(self, images: Any) -> NDArray[np.int64]:
         """Tokens int64 `(N, R * R)` in raster order: the number of the nearest colour of every pixel."""
-        model = self._model
+        colors, model = self._palette, self._model
         model.module.core.check_palette()
-        parts = [self._palette.encode(part.to(model.device)) for part in model.batches(images)]
+        parts = [colors.encode(part.to(model.device)) for part in model.batches(images)]
         return torch.cat(parts).cpu().numpy()
 
     @speaks_python

@@ -19,6 +19,7 @@ from igpt.api.words import speaks_python
 from igpt.data import ImageDataModule, Resolution, open_mask, rng_of
 from igpt.model import FeatureOptions, SamplingOptions, check_layers
 from igpt.modules import BERT, EVALUATE, FEATURES, Joint, Loaded, PixelModel, PixelModule
+from igpt.palette import cell_sizes
 from igpt.probing import SavedProbe
 from igpt.system import Compute, UserError, compute_of
 
@@ -60,7 +61,8 @@ class Model:
         config, (rows, columns) = core.config, self.shape
         return (
             f"igpt.Model({type(self.module).__name__}, {config.n_layers} layers, width {config.d_model}, "
-            f"{rows}x{columns} pixels, {config.vocab_size} colours, on {self.device})"
+            f"{rows}x{columns} pixels, {config.vocab_size} {'colours' if core.has_palette else 'values a channel'}, "
+            f"on {self.device})"
         )
 
     @property
@@ -213,6 +215,7 @@ class Model:
         images: Any,
         per_pixel: bool = False,
         *,
+        rgb: bool = False,
         seed: int = 0,
         batch_size: int | None = None,
         workers: int = 0,
@@ -221,11 +224,12 @@ class Model:
         """-log p of each image in nats, float32 `(N,)`; with `per_pixel` of each pixel, `(N, R, R)`.
 
         Of palette tokens: nats compare models of one palette and resolution. AR: exact. BERT: every pixel is scored
-        while it is hidden, a pseudo-likelihood that is not to be compared with AR's.
+        while it is hidden, a pseudo-likelihood that is not to be compared with AR's. Of `ByteAutoregressive`: of RGB.
 
         Args:
             images: one or many, of any kind.
             per_pixel: keep the pixels apart.
+            rgb: of the RGB picture, each pixel's colour being uniform among those of its token (docs/likelihood.md).
             seed: of BERT's masks.
             batch_size: images at once.
             workers: processes that read and resize.
@@ -234,8 +238,11 @@ class Model:
         check_seed(seed)
         parts: list[Tensor] = []
         with self._running() as core:
+            within = cell_nats(core) if rgb else None
             for part in self.batches(images, batch_size, workers, broken):
                 nats = core.surprise(core.encode(part.to(self.device)), seed)
+                if within is not None:
+                    nats = nats + within[core.palette.encode(part.to(self.device))[:, core.pixel_order]]
                 parts.append((core.to_raster(nats) if per_pixel else nats.sum(1)).cpu())
         if not parts:
             raise none_left(broken)
@@ -407,6 +414,20 @@ class Model:
 def named(names: Sequence[str], count: int) -> tuple[str, ...]:
     """The names of so many classes, or numbers where they are not known."""
     return tuple(names) if len(names) == count else tuple(map(str, range(count)))
+
+
+def cell_nats(core: PixelModel) -> Tensor | None:
+    """Nats of a colour that is uniform among those of each token, float32 `(k,)`; None where there are no tokens.
+
+    Raises:
+        UserError: the model has no exact likelihood.
+    """
+    if not core.causal:
+        raise UserError(f"rgb: {type(core).__name__} gives images no exact likelihood, as only AR does; leave rgb out")
+    if not core.has_palette:
+        return None
+    table = core.palette.table.cpu().numpy()
+    return torch.from_numpy(cell_sizes(table, core.palette.k)).log().float().to(core.device)
 
 
 def of_batch(options: SamplingOptions, first: int) -> SamplingOptions:

@@ -103,7 +103,8 @@ class RunSummary(pl.Callback):
         assert isinstance(pl_module, PixelModule)
         for writer in writers(trainer):
             writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-            writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
+            if pl_module.core.has_palette:
+                writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line of this run in TensorBoard's table of hyperparameters."""

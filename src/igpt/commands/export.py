@@ -113,6 +113,8 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
     config = TransformerConfig.of(args["transformer"])
     if "coarse" in args:
         raise UserError(f"{source} predicts coarse colours first, which ImageGPT cannot; use --format safetensors")
+    if contents.core["class_path"].endswith(".ByteAutoregressive"):
+        raise UserError(f"{source} predicts RGB values, not the colours of a palette; use --format safetensors")
     check_exportable(config, args.get("order", "raster"), source)
     colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."

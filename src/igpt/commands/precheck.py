@@ -16,7 +16,7 @@ from igpt.system import UserError, dataclasses_in, find_config, names_in, packag
 
 TRAINER = "igpt.runs.trainer.Trainer"
 GROUPS = {"trainer": TRAINER, "checkpoint": "igpt.callbacks.StepCheckpoint", "samples": "igpt.callbacks.SampleGrid"}
-MODELS = ("Autoregressive", "BERT", "CoarseToFine", "Joint")  # of `igpt.modules`
+MODELS = ("Autoregressive", "BERT", "ByteAutoregressive", "CoarseToFine", "Joint")  # of `igpt.modules`
 CHOSEN = ("model", "data")  # options that name a class
 ALWAYS = {"config", "ckpt", "ckpt_path", "ckpt-path", "help", "print_config"}
 OF_TRAINER = {"seed_everything", "name", "runs_dir", "tf32", "schedule", *GROUPS, *CHOSEN}
@@ -149,7 +149,8 @@ class Check:
 
 def trainer_options(verb: str) -> set[str]:
     """First parts of the options of one of Lightning's verbs."""
-    return {*(parameters(TRAINER, verb) or ()), *OF_TRAINER} - NOT_OFFERED
+    own = {"rgb"} if verb == "test" else set()
+    return {*(parameters(TRAINER, verb) or ()), *OF_TRAINER, *own} - NOT_OFFERED
 
 
 def short_names(key: str) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ class CoarseToFine(Autoregressive):
         coarse: coarse colours, G: k-means of the palette's own colours.
     """
 
+    offsets_hold = False  # how far the coarse picture lies above the other is its height
     coarse_of: Tensor
 
     def __init__(

@@ -20,8 +20,8 @@ from igpt.model import (
     inverse_order,
     pooling,
 )
-from igpt.palette import Palette
-from igpt.system import UserError
+from igpt.palette import CellColors, ColorCounts, Palette, cells_of
+from igpt.system import Progress, UserError
 
 GREY = 128  # shown where a picture is still to be completed
 
@@ -34,6 +34,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     causal: bool
     mask_seed = 0  # of what the objective hides; BERT takes it as an argument
+    has_palette = True  # a byte model has none, and no attribute `palette`
     palette: Palette
     palette_path: str | None
     config: TransformerConfig  # of pictures: `n_positions` pixels of `vocab_size` colours
@@ -194,6 +195,17 @@ class PixelModel(pl.LightningModule, ABC):
         """Tokens `(..., T)` from the model's order back to raster order."""
         return sequence if self.order == "raster" else sequence[..., inverse_order(self.pixel_order)]
 
+    def fit_cells(self, data: ImageDataModule) -> CellColors:
+        """How RGB colours lie in the cells of the palette: those of all training and validation pixels are counted."""
+        train, val = ColorCounts(), ColorCounts()
+        count = data.size("train") + data.size("val")
+        with Progress(count, "images: colours counted", quiet=True) as progress:
+            for counts, loader in ((train, data.loader("train")), (val, data.loader("val"))):
+                for images, _ in loader:
+                    counts.add(images)
+                    progress.add(len(images))
+        return cells_of(self.palette, train, val)
+
     def check_ready(self) -> None:
         """Raise a UserError if there are no colours to encode with, or the weights to start from are not there."""
         if self.start_from is not None and not Path(self.start_from).exists():
@@ -202,7 +214,7 @@ class PixelModel(pl.LightningModule, ABC):
 
     def check_palette(self) -> None:
         """Raise a UserError if there are no colours to encode with."""
-        if not self.palette.has_table and self.palette.is_blank:
+        if self.has_palette and not self.palette.has_table and self.palette.is_blank:
             name = self.palette_path or "palettes/NAME.npy"
             missing = f"palette file {name} does not exist" if self.palette_path else "no palette is given"
             raise UserError(

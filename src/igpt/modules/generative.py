@@ -52,6 +52,8 @@ class GenerativeModule(PixelModule, PixelModel):
         UserError: the palette is no palette, its size is not `transformer.vocab_size`, or `start_from` does not fit.
     """
 
+    offsets_hold = True  # whether two tokens are as far apart in the network's grid at every resolution
+
     def __init__(
         self,
         transformer: TransformerConfig,
@@ -73,7 +75,8 @@ class GenerativeModule(PixelModule, PixelModel):
                 f"transformer.sos must be {needed} for {type(self).__name__}; only AR has a start of sequence"
             )
         self.config = config
-        self.palette = open_palette(palette, config.vocab_size)
+        if self.has_palette:
+            self.palette = open_palette(palette, config.vocab_size)
         self.palette_path = palette
         self.order: Order = order
         self.register_buffer("pixel_order", pixel_order(order, self.shape))
@@ -97,6 +100,14 @@ class GenerativeModule(PixelModule, PixelModel):
         """Raster index of each element of the sequence, int64, in the grid of `network`."""
         return self.pixel_order
 
+    def by_token(self, positions: Tensor, count: int) -> list[Tensor]:
+        """What belongs to each position, `(count * T, D)`, taken apart: for each of a pixel's tokens `(T, D)`."""
+        return list(positions.chunk(count))
+
+    def in_sequence(self, parts: list[Tensor]) -> Tensor:
+        """The parts of `by_token` in the order of the sequence again."""
+        return torch.cat(parts)
+
     def network(self, config: TransformerConfig) -> TransformerConfig:
         """The network over the sequence, for pictures of this shape."""
         return replace(config, slices=config.slices or slices_of(self.order))
@@ -106,14 +117,15 @@ class GenerativeModule(PixelModule, PixelModel):
         rows, columns = shape = shape_of(resolution)
         if shape == self.shape:
             return self
-        if self.config.positions is None or len(self.places()) != len(self.pixel_order):
+        if self.config.positions is None or not self.offsets_hold:
             raise UserError(
                 f"--resolution {resolution}: this model knows positions of {'x'.join(map(str, self.shape))} pictures "
                 "alone; train one with transformer.positions bias, shared_bias or rope, or leave it out"
             )
         config = replace(self.config, n_positions=rows * columns, grid=None if rows == columns else shape)
         other = type(self)(**(self.spec()["init_args"] | {"transformer": config}))
-        other.palette = self.palette
+        if self.has_palette:
+            other.palette = self.palette
         load_fitted(other, self.state_dict(), self.shape)
         return other.to(self.device).eval()
 
@@ -256,12 +268,12 @@ def load_fitted(module: GenerativeModule, state: dict[str, Tensor], shape: tuple
     fitted = dict(state, pixel_order=new_order)
     for name, own in module.state_dict().items():
         if name == "transformer.wpe":
-            parts = list(state[name].chunk(len(state[name]) // len(order)))  # two where each pixel has two tokens
+            parts = module.by_token(state[name], len(state[name]) // len(order))
             if shape == module.shape:
                 parts = [part[inverse_order(order)][new_order] for part in parts]
             else:
                 parts = [resize_positions(part, order, new_order, shape, module.shape) for part in parts]
-            fitted[name] = torch.cat(parts)
+            fitted[name] = module.in_sequence(parts)
         elif name.endswith((".attn.bias.rows", ".attn.bias.columns")):
             fitted[name] = resized_bias(state[name], own.shape[1])
     module.load_state_dict(fitted)

@@ -69,7 +69,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     try:
         module: PixelModule = build(header["model"], PixelModule, {"igpt"} | allowed_imports())
         module.load_state_dict(state)
-        check_colors(module.core.palette.colors, "its palette")
+        if module.core.has_palette:
+            check_colors(module.core.palette.colors, "its palette")
         check_order(module.core.pixel_order)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error

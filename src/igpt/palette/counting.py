@@ -21,9 +21,9 @@ class ColorCounts:
 
     def add(self, images: Tensor) -> None:
         """Count the pixels of images uint8 `(B, 3, H, W)`."""
-        red, green, blue = images.to(torch.int32).unbind(1)
-        codes, counts = torch.unique((red << 16) | (green << 8) | blue, return_counts=True)
-        self.pixels += red.numel()
+        packed = pack(images)
+        codes, counts = torch.unique(packed, return_counts=True)
+        self.pixels += packed.numel()
         if self.pixels >= 1 << 32 and self.counts.dtype == np.uint32:
             self.counts = self.counts.astype(np.int64)
         self.counts[codes.numpy()] += counts.numpy().astype(self.counts.dtype)
@@ -75,6 +75,12 @@ def merge_cells(counts: NDArray[np.generic], side: int) -> tuple[NDArray[np.floa
         points.append(np.stack([s[occupied] / mass[occupied] for s in sums], axis=1).astype(np.float32))
         weights.append(mass[occupied].astype(np.float32))
     return np.concatenate(points), np.concatenate(weights)
+
+
+def pack(images: Tensor) -> Tensor:
+    """Images uint8 `(B, 3, H, W)` to 24-bit codes int32 `(B, H, W)`."""
+    red, green, blue = images.to(torch.int32).unbind(1)
+    return (red << 16) | (green << 8) | blue
 
 
 def unpack(codes: NDArray[np.int64]) -> NDArray[np.float32]:

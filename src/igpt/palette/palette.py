@@ -125,9 +125,11 @@ class Palette(nn.Module):
 
     def _nearest(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
         codes = red.to(torch.int32).mul_(256).add_(green).mul_(256).add_(blue)
-        return self._lookup().index_select(0, codes.flatten()).view(codes.shape)
+        return self.table.index_select(0, codes.flatten()).view(codes.shape)
 
-    def _lookup(self) -> Tensor:
+    @property
+    def table(self) -> Tensor:
+        """Index of the colour nearest to each 24-bit colour, int16 `(2^24,)` (`nearest_table`), on the device."""
         if self._table is None:
             self._table = torch.from_numpy(nearest_table(self.colors.cpu().numpy()))
         self._table = self._table.to(self.colors.device)

@@ -25,7 +25,7 @@ _paths.open = partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 ALL = "--help=all"
 # What `--help` shows of the two hundred options of Lightning's verbs, some in igpt's words; ALL shows the rest, too.
-COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "model", "data", "samples.num")) | {
+COMMON = dict.fromkeys(("help", "config", "name", "runs_dir", "schedule", "rgb", "model", "data", "samples.num")) | {
     "ckpt_path": "checkpoint, or the folder or name of a run; of fit, where to go on from; last is the run's own last",
     "seed_everything": "seed of all randomness",
     "trainer.max_steps": "optimizer steps",

@@ -42,6 +42,7 @@ def model_card(ckpt: str, header: dict[str, Any], core: dict[str, Any], format: 
         config=config,
         shape="x".join(map(str, config.shape)),
         coarse=core["init_args"].get("coarse"),
+        of="RGB values" if kind == "ByteAutoregressive" else "palette tokens",
         order=core["init_args"].get("order", "raster"),
         objective=kind if kind == whole else f"{whole} on {kind}",
         parameters=parameters,

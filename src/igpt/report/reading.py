@@ -240,8 +240,9 @@ def describe(path: Path, config: dict[str, Any], saved: dict[str, Any], say: Say
 
 
 def objective_of(spec: dict[str, Any]) -> str | None:
-    """AR, AR coarse to fine, BERT or Joint, of a model as class path and arguments."""
-    known = {"Autoregressive": "AR", "CoarseToFine": "AR coarse to fine", "BERT": "BERT", "Joint": "Joint"}
+    """AR, AR coarse to fine, AR of bytes, BERT or Joint, of a model as class path and arguments."""
+    known = {"Autoregressive": "AR", "CoarseToFine": "AR coarse to fine", "ByteAutoregressive": "AR of bytes"}
+    known |= {"BERT": "BERT", "Joint": "Joint"}
     return known.get(spec.get("class_path", "").rpartition(".")[2])
 
 

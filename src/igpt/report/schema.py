@@ -164,11 +164,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images."""
+    """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images.
+
+    Bits per dimension of RGB: of a byte model, or of a palette's tokens with what lies within their cells.
+    """
 
     images: int
     mean_nats: float
     std_nats: float
+    bits_per_dim: float | None = None
+    bits_per_dim_learned: float | None = None
+    bits_per_dim_uniform: float | None = None
 
 
 @dataclass(frozen=True)

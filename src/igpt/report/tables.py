@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
 from igpt.report.published import PUBLISHED, WORDS, beside
-from igpt.report.schema import LayerScore, Point, Probe, Run, Score
+from igpt.report.schema import LayerScore, Likelihood, Point, Probe, Run, Score
 from igpt.system import percent as one_percent
 
 T = TypeVar("T")
@@ -203,12 +203,24 @@ def losses_and_probes(runs: list[Run]) -> Iterator[tuple[object, ...]]:
 
 @table
 def likelihoods(runs: list[Run]) -> Iterator[tuple[object, ...]]:
-    """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several."""
+    """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several.
+
+    One that tells bits per dimension goes before one that does not.
+    """
     for run in runs:
         scores = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
-        for score, found in sorted(scores, key=lambda one: -(one[0].step or 0))[:1]:
+        for score, found in sorted(scores, key=lambda one: (-(one[0].step or 0), not of_rgb(one[1])))[:1]:
             units = (f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in (1.0, math.log(2)))
-            yield run.name, (score.data or run.data).label, score.step, score.precision, found.images, *units
+            about = (run.name, (score.data or run.data).label, score.step, score.precision, found.images)
+            yield *about, *units, of_rgb(found)
+
+
+def of_rgb(found: Likelihood) -> str | None:
+    """Bits per dimension of RGB, where they are known: of bytes, or of a palette's tokens and within their cells."""
+    learned, uniform = found.bits_per_dim_learned, found.bits_per_dim_uniform
+    if learned is not None and uniform is not None:
+        return f"{learned:.4f} (uniform cells {uniform:.4f})"
+    return known("{:.4f}".format, found.bits_per_dim)
 
 
 @table

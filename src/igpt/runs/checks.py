@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.data import ImageDataModule, any_unlabelled
-from igpt.modules import Joint, PixelModule
+from igpt.modules import Autoregressive, Joint, PixelModule
 from igpt.system import Compute, UserError, UserErrors
 from igpt.training import is_main_process
 
@@ -32,7 +32,7 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
     if problems:
         raise UserErrors(problems)
     data.setup("fit")
-    if not model.core.palette.is_blank:  # a checkpoint's is looked at once it is loaded
+    if not (model.core.has_palette and model.core.palette.is_blank):  # a checkpoint's is looked at once it is loaded
         model.core.check_colors(data)
     if isinstance(model, Joint):
         check_classes(model, data)
@@ -47,6 +47,20 @@ def check_classes(model: Joint, data: ImageDataModule) -> None:
         classes = int(labels.max()) + 1
         raise UserError(
             f"model.init_args.num_classes is {model.num_classes} but the data have {classes}; make them equal"
+        )
+
+
+def check_rgb(model: PixelModule, data: ImageDataModule) -> None:
+    """Raise a UserError where there are no bits per dimension of RGB to be found by way of a palette."""
+    kind = type(model).__name__
+    if not isinstance(model, Autoregressive):
+        raise UserError(f"--rgb: {kind} gives images no exact likelihood, as only AR does; leave --rgb out")
+    if not model.has_palette:
+        raise UserError(f"--rgb: {kind} predicts RGB values itself and tells bits_per_dim anyway; leave --rgb out")
+    if data.palette_sha256 is not None:
+        raise UserError(
+            f"--rgb: the images of {type(data).__name__} have the colours of a palette alone; leave --rgb out, or name "
+            "the data that they were made from with --data"
         )
 
 

@@ -4,20 +4,22 @@ from typing import Any
 
 from igpt.checkpoints import build
 from igpt.data import ImageDataModule, shape_of
-from igpt.modules import colors_of
+from igpt.modules import ByteAutoregressive, colors_of
 from igpt.system import allowed_imports, packages
 
 
 def infer_sizes(config: Any) -> None:
     """Fill in what is 0: `n_positions` by the resolution, `vocab_size` by the palette, `num_classes` by the data.
 
+    A byte model has no palette, but all 256 values of a channel.
     Of pictures that are not square, `grid` says so beside `n_positions`.
 
     Args:
         config: the parsed options of a trainer's verb; changed in place.
     """
     model = config.model.init_args
-    core = model if model.get("transformer") else (model.get("generative") or {}).get("init_args") or {}
+    described = config.model if model.get("transformer") else model.get("generative") or {}
+    core = described.get("init_args") or {}
     shape = core.get("transformer")
     if shape and not shape.n_positions:
         rows, columns = shape_of(config.data.init_args.get("resolution") or _data(config).resolution)
@@ -25,7 +27,8 @@ def infer_sizes(config: Any) -> None:
         if rows != columns and shape.get("grid") is None:
             shape.grid = (rows, columns)
     if shape and not shape.vocab_size:
-        shape.vocab_size = colors_of(core.get("palette"))
+        in_bytes = str(described["class_path"]).rpartition(".")[2] == ByteAutoregressive.__name__
+        shape.vocab_size = 256 if in_bytes else colors_of(core.get("palette"))
     if model.get("num_classes") == 0:
         data = _data(config)
         data.prepare_data()

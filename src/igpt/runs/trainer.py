@@ -35,7 +35,7 @@ from igpt.modules import Joint, PixelModule, recipe_of
 from igpt.parsing import CommandParser, renamed
 from igpt.probing import LayerFeatures
 from igpt.runs import records
-from igpt.runs.checks import check_devices, check_recipe, check_strategy, preflight
+from igpt.runs.checks import check_devices, check_recipe, check_rgb, check_strategy, preflight
 from igpt.runs.folders import check_place, checkpoints_dir, last_checkpoint, move_aside, run_dir
 from igpt.runs.loopback import stay_on_this_machine
 from igpt.runs.resuming import Beginning, compute_for, keep_classes, tell_changes, use_checkpoint
@@ -173,6 +173,8 @@ class TrainerCLI(LightningCLI):
             default="continue",
             help="learning rate of a run that goes on to other max_steps: one cosine to there, or a new one from here",
         )
+        if self.verb == "test":
+            parser.add_argument("--rgb", action="store_true", help="also bits per dimension of RGB, beyond the palette")
         parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
 
@@ -210,6 +212,8 @@ class TrainerCLI(LightningCLI):
         if self.verb == "fit" and not config.ckpt_path and not config.trainer.fast_dev_run:
             check_place(config)
         check_devices(config.trainer.devices, self.compute)
+        if config.get("rgb"):
+            check_rgb(self.model, self.datamodule)
         preflight(self.model, self.datamodule, fresh=config.ckpt_path is None)
         if config.ckpt_path:
             self.model.core.began = self.beginning.began
@@ -271,7 +275,7 @@ class TrainerCLI(LightningCLI):
     def _own_callbacks(self, config: Any, folder: Path) -> list[pl.Callback]:
         """The callbacks of igpt's own that go with the verb."""
         training = self.verb == "fit"
-        self.likelihood = Likelihood(str(folder / "likelihood"))
+        self.likelihood = Likelihood(str(folder / "likelihood"), rgb=config.get("rgb", False))
         callbacks: list[pl.Callback] = [ImagesPerSecond()]
         if config.trainer.enable_progress_bar is not False and not self._has_callback(ProgressBar):
             callbacks.insert(0, ProgressLine())  # first, so that it ends its line before others print
