@@ -14,7 +14,7 @@ from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoin
 from igpt.data import confusion_figure
 from igpt.model import majority_vote
 from igpt.modules.base import Batch, PixelModule, step_of
-from igpt.modules.generative import GenerativeModule, step_rng
+from igpt.modules.generative import GenerativeModule, keyed_dropout, step_rng
 from igpt.system import UserError, last_line
 from igpt.training import Recipe, apply_fsdp
 
@@ -116,7 +116,8 @@ class Joint(PixelModule):
         """`generative_weight * L_GEN + L_CLF`."""
         images, labels = batch
         tokens = self.generative.encode(images)
-        generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
+        with keyed_dropout(self, batch_idx):
+            generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
         loss = self.generative_weight * generative + classes
         if self.logs_now:
             right = (logits.argmax(1) == labels).float().mean()
