@@ -3,7 +3,6 @@
 from igpt.model.attention import LONG, attend_in_blocks, resized_bias
 from igpt.model.cache import Decoder
 from igpt.model.distaug import (
-    Family,
     Transformations,
     check_families,
     check_shape,
@@ -39,7 +38,7 @@ from igpt.model.transformer import (
 )
 
 __all__ = [
-    "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "STRIDES", "Decoder", "Family", "FeatureOptions", "Order",
+    "ADDED", "LONG", "NATS_PER_BIT", "NORM_EPS", "PRESETS", "STRIDES", "Decoder", "FeatureOptions", "Order",
     "PixelTransformer", "SamplingOptions", "Transformations", "TransformerConfig", "attend_in_blocks", "check_families",
     "check_layers", "check_shape", "condition_names", "covering_masks", "draw_mask", "draw_rows", "forward_operations",
     "generate", "infill", "inverse_order", "majority_vote", "masked_pixel_loss", "next_pixel_loss", "parameter_count",

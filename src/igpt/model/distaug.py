@@ -8,16 +8,15 @@ identities left out, which have none (-1).
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from igpt.system import UserError
 
-Family = Literal["rotate", "transpose", "flip", "colours", "jigsaw"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
-SIZES: dict[Family, int] = {"rotate": 4, "transpose": 2, "flip": 2, "colours": 6, "jigsaw": 24}  # identities included
+SIZES = {"rotate": 4, "transpose": 2, "flip": 2, "colours": 6, "jigsaw": 24}  # of each family, its identity included
+FAMILIES = tuple(SIZES)
 NONE = -1  # the row of an identity
 
 
@@ -29,7 +28,7 @@ def _jigsaw(grid: Tensor) -> list[Tensor]:
             for order in orders]  # fmt: skip
 
 
-MEMBERS: dict[Family, Callable[[Tensor], list[Tensor]]] = {  # of a picture (R, C), each as a picture
+MEMBERS: dict[str, Callable[[Tensor], list[Tensor]]] = {  # of a picture (R, C), each as a picture
     "rotate": lambda grid: [grid.rot90(turns) for turns in range(4)],
     "transpose": lambda grid: [grid, grid.T],
     "flip": lambda grid: [grid, grid.flip(1)],
@@ -41,7 +40,7 @@ MEMBERS: dict[Family, Callable[[Tensor], list[Tensor]]] = {  # of a picture (R, 
 class Transformations(NamedTuple):
     """All transformations of some families, by their rows; the last row is the identity, so that -1 finds it."""
 
-    families: tuple[Family, ...]
+    families: tuple[str, ...]
     places: Tensor  # int64 (N + 1, T): the pixel that comes to each place
     channels: Tensor  # int64 (N + 1, 3): the channel that becomes each
 
@@ -50,14 +49,14 @@ class Transformations(NamedTuple):
         return Transformations(self.families, self.places.to(device), self.channels.to(device))
 
 
-def rows_of(families: Sequence[Family]) -> dict[Family, range]:
+def rows_of(families: Sequence[str]) -> dict[str, range]:
     """The rows of each family, identities left out: families in the order in which they are applied."""
     ordered = [family for family in FAMILIES if family in families]
     ends = list(itertools.accumulate(SIZES[family] - 1 for family in ordered))
     return {family: range(end - SIZES[family] + 1, end) for family, end in zip(ordered, ends, strict=True)}
 
 
-def condition_names(families: Sequence[Family] | None, classes: int | None) -> list[str]:
+def condition_names(families: Sequence[str] | None, classes: int | None) -> list[str]:
     """What each vector that may be added to sos stands for: first the classes, then the rows of the families."""
     of_classes = [f"class {label} of {classes}" for label in range(classes or 0)]
     members = [f"{family} {n}" for family in rows_of(families or ()) for n in range(1, SIZES[family])]
@@ -71,7 +70,7 @@ def check_families(families: Sequence[str]) -> None:
             raise UserError(f"augment: {family!r} is unknown or given twice; choose from {', '.join(FAMILIES)}")
 
 
-def check_shape(families: Sequence[Family], shape: tuple[int, int]) -> None:
+def check_shape(families: Sequence[str], shape: tuple[int, int]) -> None:
     """Raise a UserError for families that pictures of so many rows and columns do not allow."""
     rows, columns = shape
     swapping = [family for family in families if family in ("rotate", "transpose")]
@@ -81,7 +80,7 @@ def check_shape(families: Sequence[Family], shape: tuple[int, int]) -> None:
         raise UserError(f"augment: jigsaw needs pictures of even sides, not {rows}x{columns}; leave it out")
 
 
-def transformations(families: Sequence[Family], shape: tuple[int, int]) -> Transformations:
+def transformations(families: Sequence[str], shape: tuple[int, int]) -> Transformations:
     """The tables of some families for pictures of so many rows and columns.
 
     Raises:
@@ -97,7 +96,7 @@ def transformations(families: Sequence[Family], shape: tuple[int, int]) -> Trans
     return Transformations(ordered, torch.stack([*places, grid.flatten()]), torch.tensor([*channels, same]))
 
 
-def draw_rows(uniform: Tensor, families: Sequence[Family], identity: float | None = None) -> Tensor:
+def draw_rows(uniform: Tensor, families: Sequence[str], identity: float | None = None) -> Tensor:
     """One row a family of each image, int64 `(B, F)`, from numbers `(B, F)` uniform in [0, 1).
 
     Args:

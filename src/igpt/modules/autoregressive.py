@@ -8,7 +8,6 @@ from torch import Tensor
 
 from igpt.data import NO_LABEL
 from igpt.model import (
-    Family,
     Order,
     SamplingOptions,
     Transformations,
@@ -65,7 +64,7 @@ class Autoregressive(GenerativeModule):
         recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
-        augment: list[Family] | None = None,
+        augment: list[str] | None = None,
         identity_share: float | None = None,
         classes: int | None = None,
     ) -> None:

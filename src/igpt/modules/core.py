@@ -12,7 +12,6 @@ from torch import Tensor
 from igpt.data import ImageDataModule, Resolution
 from igpt.model import (
     STRIDES,
-    Family,
     FeatureOptions,
     Order,
     PixelTransformer,
@@ -43,7 +42,7 @@ class PixelModel(pl.LightningModule, ABC):
     pixel_order: Tensor
     compile_blocks: bool
     start_from: str | None
-    augment: list[Family] | None = None  # transformations of the training images that the network is told of
+    augment: list[str] | None = None  # transformations of the training images that the network is told of
     classes: int | None = None  # that the network is told of
     began: dict[str, Any] | None = None  # `checkpoint` and `step` whose weights it began with
 

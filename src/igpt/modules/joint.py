@@ -76,6 +76,8 @@ class Joint(PixelModule):
         self.recompute = self.generative.transformer.activation_checkpointing = recompute
         self.classifier = nn.Linear(self.generative.transformer.config.d_model, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
+        if (conditions := self.generative.transformer.conditions) is not None:
+            conditions.requires_grad_(False)  # fine-tuning tells the network nothing
         if generative_weight == 0:
             self.generative.transformer.head.requires_grad_(False)  # without L_GEN it takes no part
         self.confusion = MulticlassConfusionMatrix(num_classes)
