@@ -1,6 +1,7 @@
 """AR that is told classes: a distribution for each, samples of them, guidance towards them, and the likeliest class."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import igpt
 from igpt.data import rng_of
 from igpt.model import SamplingOptions, TransformerConfig
 from igpt.modules import Autoregressive, Joint
+from igpt.runs.checks import check_told_classes
 from igpt.system import UserError
 from tests.modules.test_distaug import images_of, module_of, saved
 
@@ -150,6 +152,15 @@ def test_python_takes_names_and_numbers_and_gives_likelihoods_of_classes(tmp_pat
     for call in (lambda: plain.sample(classes=0), lambda: plain.class_likelihoods(images)):
         with pytest.raises(UserError, match="told no classes"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(0, "has no labels, and the model is told classes"), (4, "classes is 10 but the data have 4")],
+)
+def test_data_without_labels_or_with_other_classes_are_refused(count, message):
+    with pytest.raises(UserError, match=message):
+        check_told_classes(10, SimpleNamespace(num_classes=count))
 
 
 def test_a_single_class_is_refused():

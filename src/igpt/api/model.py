@@ -436,7 +436,7 @@ class Model:
             if guidance is not None:
                 raise UserError(f"--guidance {guidance} is towards a class; name one with --class")
             return options
-        given = [classes] if isinstance(classes, str | int) else list(classes)
+        given = list(np.atleast_1d(np.asarray(classes, dtype=object)))
         if len(given) not in (1, count):
             raise UserError(f"--class: {len(given)} are given for {count} pictures; give one, or one for each")
         told = replace(options, labels=self.loaded.labels_of(given), guidance=1.0 if guidance is None else guidance)

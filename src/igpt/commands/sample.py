@@ -127,9 +127,9 @@ def sample(
             picture = with_headings(enlarge(grid(shown.flatten(0, 1).cpu(), len(names))), names)
             drawn = int(module.unknown_part(keep, region).sum())
         else:
-            several = len(classes or []) > 1
-            tokens = module.sample((num or 16) * (len(classes or []) if several else 1), options)
-            columns = (num or 16) if several else max(1, round(len(tokens) ** 0.5))
+            each, asked = num or 16, len(classes or ())
+            tokens = module.sample(each * max(1, asked), options)
+            columns = each if asked > 1 else max(1, round(len(tokens) ** 0.5))
             picture = enlarge(grid(module.decode(tokens).cpu(), columns))
             drawn = tokens.shape[1]
     seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
