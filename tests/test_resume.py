@@ -21,6 +21,14 @@ MODELS = {
     "AR": f"""
   class_path: igpt.modules.Autoregressive
   init_args: {{transformer: {NETWORK}}}, palette: PALETTE, learning_rate: 0.01}}""",
+    "augmented": f"""
+  class_path: igpt.modules.Autoregressive
+  init_args:
+    transformer: {NETWORK}, dropout: 0.2}}
+    palette: PALETTE
+    learning_rate: 0.01
+    augment: [rotate, jigsaw]
+    classes: 10""",
     "BERT": f"""
   class_path: igpt.modules.BERT
   init_args: {{transformer: {NETWORK}, sos: false}}, palette: PALETTE, learning_rate: 0.01}}""",
@@ -127,8 +135,8 @@ MOMENTS = [(3, "SIGTERM", "batch"), (4, "SIGUSR1", "validation"), (9, "kill", "b
            (19, "SIGUSR1", "batch"), (20, "kill", "validation")]  # fmt: skip
 
 
-SLOW = [("AR", 0, 1), ("AR", 2, 2), ("BERT", 0, 2), ("BERT", 2, 1), ("joint", 0, 1), ("joint", 2, 2)]
-QUICK = [("AR", 0, 2), ("AR", 2, 1), ("BERT", 0, 1), ("BERT", 2, 2), ("joint", 0, 2), ("joint", 2, 1)]
+SLOW = [("AR", 0, 1), ("AR", 0, 2), ("AR", 2, 2), ("BERT", 0, 2), ("BERT", 2, 1), ("joint", 0, 1), ("joint", 2, 2)]
+QUICK = [("augmented", 0, 2), ("AR", 2, 1), ("BERT", 0, 1), ("BERT", 2, 2), ("joint", 0, 2), ("joint", 2, 1)]
 
 
 @pytest.mark.parametrize(

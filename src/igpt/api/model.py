@@ -18,7 +18,7 @@ from igpt.api.pictures import Pictures, Predictions
 from igpt.api.words import speaks_python
 from igpt.data import ImageDataModule, Resolution, open_mask, rng_of
 from igpt.model import FeatureOptions, SamplingOptions, check_layers
-from igpt.modules import BERT, EVALUATE, FEATURES, Joint, Loaded, PixelModel, PixelModule
+from igpt.modules import BERT, EVALUATE, FEATURES, Autoregressive, Joint, Loaded, PixelModel, PixelModule
 from igpt.palette import cell_sizes
 from igpt.probing import SavedProbe
 from igpt.system import Compute, UserError, compute_of
@@ -109,7 +109,8 @@ class Model:
         """Names of the classes that `predict` tells apart; empty where there are none."""
         if self.probe is not None:
             return named(self.probe.class_names, self.probe.num_classes)
-        return named(self.loaded.class_names, self.module.num_classes if isinstance(self.module, Joint) else 0)
+        count = self.module.num_classes if isinstance(self.module, Joint) else self.module.core.classes
+        return named(self.loaded.class_names, count or 0)
 
     @cached_property
     def palette(self) -> Colours:
@@ -269,6 +270,8 @@ class Model:
         top_p: float = 1.0,
         seed: int = 0,
         *,
+        classes: str | int | Sequence[str | int] | None = None,
+        guidance: float | None = None,
         steps: int | None = None,
         compile: bool = False,
         batch_size: int = AT_ONCE,
@@ -281,6 +284,8 @@ class Model:
             top_k: draw from the k likeliest colours only; 0 is all.
             top_p: draw from the likeliest colours that together reach this probability; 1 is all.
             seed: the same seed gives the same pictures.
+            classes: name or number of the class of all pictures, or one for each; for models that are told classes.
+            guidance: how much the class counts; see `igpt.model.SamplingOptions`.
             steps: passes in which BERT draws, 64 if left out; not for AR.
             compile: see `igpt.model.SamplingOptions`.
             batch_size: pictures that are drawn together; those beyond the first batch depend on it.
@@ -288,10 +293,12 @@ class Model:
         if num < 1 or batch_size < 1:
             raise UserError("num and batch_size must be at least 1")
         options = self._options(temperature, top_k, top_p, seed, steps, compile)
+        options = self._towards(options, classes, guidance, num)
         drawn = []
         with self._running("pixels") as core:
             for start in range(0, num, batch_size):
-                drawn.append(core.sample(min(batch_size, num - start), of_batch(options, start)))
+                count = min(batch_size, num - start)
+                drawn.append(core.sample(count, of_batch(options, start, count)))
             return Pictures.of(core.decode(torch.cat(drawn)))
 
     @speaks_python
@@ -340,10 +347,40 @@ class Model:
             return Pictures.of(torch.cat(done))
 
     @speaks_python
+    def class_likelihoods(
+        self, images: Any, *, batch_size: int | None = None, workers: int = 0, broken: Broken | None = None
+    ) -> Floats:
+        """Log-likelihoods log p(x | c) of each image under every class c, float32 `(N, K)` in nats.
+
+        Of a model that is told classes. Their softmax is p(c | x) where all classes are equally likely, as `predict`
+        gives it. Each class takes a pass.
+
+        Args:
+            images: one or many, of any kind.
+            batch_size: images at once.
+            workers: processes that read and resize.
+            broken: as of `features`.
+
+        Raises:
+            UserError: the model is told no classes.
+        """
+        self.loaded.labels_of([])
+        parts: list[Tensor] = []
+        with self._running() as core:
+            assert isinstance(core, Autoregressive)
+            for part in self.batches(images, batch_size, workers, broken):
+                parts.append(-core.class_nll(core.encode(part.to(self.device))).cpu())
+        if not parts:
+            raise none_left(broken)
+        return torch.cat(parts).numpy()
+
+    @speaks_python
     def predict(
         self, images: Any, *, batch_size: int | None = None, workers: int = 0, broken: Broken | None = None
     ) -> Predictions:
         """Class probabilities, with the classes' names, of a fine-tuned model or by a probe that was kept.
+
+        A model that is told classes takes their likelihoods, all classes being equally likely before.
 
         Args:
             images: one or many, of any kind.
@@ -365,7 +402,7 @@ class Model:
 
     def check_classes(self) -> None:
         """Raise a UserError where there is nothing to predict classes with."""
-        if self.probe is None and not isinstance(self.module, Joint):
+        if self.probe is None and not isinstance(self.module, Joint) and self.module.core.classes is None:
             raise UserError(
                 f"{self.path} has no class head; load a fine-tuned checkpoint, or give the folder of a probe that "
                 "'igpt probe --save' wrote as probe"
@@ -378,6 +415,9 @@ class Model:
             probe = self.probe
             found = core.features(tokens, [probe.layer], probe.features, rng_of(FEATURES, 0, number))
             logits = probe.logits(found[0].float().cpu())
+            return logits.argmax(1), logits
+        if isinstance(core, Autoregressive) and not isinstance(self.module, Joint):
+            logits = -core.class_nll(tokens).cpu()
             return logits.argmax(1), logits
         assert isinstance(self.module, Joint)
         labels, logits = self.module.predict_classes(tokens, rng_of(EVALUATE, 0, number))
@@ -396,6 +436,19 @@ class Model:
         options = options if steps is None else replace(options, steps=steps)
         options.check()
         return options
+
+    def _towards(self, options: SamplingOptions, classes: Any, guidance: float | None, count: int) -> SamplingOptions:
+        """The options with the classes of so many pictures."""
+        if classes is None:
+            if guidance is not None:
+                raise UserError(f"--guidance {guidance} is towards a class; name one with --class")
+            return options
+        given = list(np.atleast_1d(np.asarray(classes, dtype=object)))
+        if len(given) not in (1, count):
+            raise UserError(f"--class: {len(given)} are given for {count} pictures; give one, or one for each")
+        told = replace(options, labels=self.loaded.labels_of(given), guidance=1.0 if guidance is None else guidance)
+        told.check()
+        return told
 
     def _region(self, region: Any) -> Tensor | None:
         if region is None:
@@ -430,8 +483,10 @@ def cell_nats(core: PixelModel) -> Tensor | None:
     return torch.from_numpy(cell_sizes(table, core.palette.k)).log().float().to(core.device)
 
 
-def of_batch(options: SamplingOptions, first: int) -> SamplingOptions:
-    """The options of the batch that begins with picture number `first`: every one has randomness of its own."""
+def of_batch(options: SamplingOptions, first: int, count: int = 0) -> SamplingOptions:
+    """The options of the batch of `count` pictures from number `first` on: every one has randomness of its own."""
+    if options.labels is not None and len(options.labels) > 1:
+        options = replace(options, labels=options.labels[first : first + count])
     return options if first == 0 else replace(options, seed=rng_of(options.seed % 2**32, first).initial_seed())
 
 

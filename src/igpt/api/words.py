@@ -9,7 +9,14 @@ from igpt.system import UserError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-NAMES = {"accelerator": "device", "ckpt": "path", "complete": "images", "files": "images", "mask": "region"}
+NAMES = {
+    "accelerator": "device",
+    "class": "classes",
+    "ckpt": "path",
+    "complete": "images",
+    "files": "images",
+    "mask": "region",
+}
 OPTION = re.compile(r"(?<![\w-])--(?:(?:data|model|trainer)\.)?(?:init_args\.)?([a-z]\w*)")
 FIELD = re.compile(r"\b(?:data|model|trainer)\.init_args\.")
 COMMAND = re.compile(r"'?\bigpt [a-z]+ ")  # what follows is for a shell, and stays as it is

@@ -115,6 +115,9 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
         raise UserError(f"{source} predicts coarse colours first, which ImageGPT cannot; use --format safetensors")
     if contents.core["class_path"].endswith(".ByteAutoregressive"):
         raise UserError(f"{source} predicts RGB values, not the colours of a palette; use --format safetensors")
+    if args.get("classes"):
+        raise UserError(f"{source} is told classes, which ImageGPT cannot be; use --format safetensors")
+    state.pop(f"{contents.prefix}transformer.conditions", None)  # of transformations: images as they are have none
     check_exportable(config, args.get("order", "raster"), source)
     colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."

@@ -71,7 +71,7 @@ class Check:
         own = trainer_options(verb) if trainer else parameters(f"igpt.commands.{PLACES.get(verb, f'{verb}.{verb}')}")
         self.keys = {*(trainer_options("fit") if verb == "tune" else own or ()), *ALWAYS}  # of a config
         dashed = set[str]() if trainer else {name.replace("_", "-") for name in (own or ())}
-        self.names = {*(own or ()), *ALWAYS, *dashed}
+        self.names = {*(own or ()), *ALWAYS, *dashed, *({"class"} if "classes" in (own or ()) else ())}
         self.groups = GROUPS if trainer or verb == "tune" else {}
 
     def option(self, name: str) -> None:

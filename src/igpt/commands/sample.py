@@ -1,6 +1,7 @@
 """`igpt sample` and `igpt surprise`: pictures that a checkpoint draws, and how likely it finds given ones."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ def sample(
     top_p: float = 1.0,
     steps: int | None = None,
     seed: int = 0,
+    classes: list[str] | None = None,
+    guidance: float | None = None,
     accelerator: str = "auto",
     precision: Precision = "auto",
     tf32: bool = True,
@@ -82,22 +85,36 @@ def sample(
         top_p: draw from the likeliest colours that together reach this probability; 1 is all.
         steps: passes in which BERT draws (64 if left out); more are more coherent and take longer. Not for AR.
         seed: the same seed gives the same picture.
+        classes: names or numbers of classes to draw, for a model that is told them, also as --class; of several, `num`
+            images each, a row or more a class. Without one, images of any class.
+        guidance: how much the class counts: 1 as in training, more for images more typical of it (about twice the
+            time); 0 is without it.
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: of the network; auto is what is quickest here: bf16-mixed on a GPU that has it, 32-true on a CPU.
         tf32: on CUDA, let float32 products round to TF32.
         compile: draw each pixel by one compiled graph; half a minute to begin with, then up to twice as fast on a CPU;
             of no use on CUDA, where steps are recorded anyway. Not for BERT.
     """
-    given = {} if steps is None else {"steps": steps}
-    options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, progress=True, **given)
+    options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, progress=True)
+    options = options if steps is None else replace(options, steps=steps)
     options.check()
     check_choice(num, complete, rows, indices, keep, mask)
+    if guidance is not None and not classes:
+        raise UserError(f"--guidance {guidance} is towards a class; name one with --class")
+    if classes and len(classes) > 1 and (complete or rows or indices):
+        raise UserError("--class: completions are of one class; name one")
     check_seed(seed)
     check_pair(out, lambda made: made.dtype == np.int64 and made.ndim in (2, 3), [ckpt, mask, *(complete or [])])
     compute = ready(compute_of(accelerator, precision, work="pixels"), tf32)
     loaded = load(ckpt, compute.device)
     module = loaded.module.core
     check_kind(module, ckpt, steps, compile)
+    if classes:
+        labels = loaded.labels_of(classes)
+        of_each = (num or 16) if len(labels) > 1 else 1
+        options = replace(options, labels=tuple(label for label in labels for _ in range(of_each)))
+        options = replace(options, guidance=1.0 if guidance is None else guidance)
+        options.check()
     if resolution is not None:
         module = module.at_resolution(resolution)
     started = time.perf_counter()
@@ -110,8 +127,10 @@ def sample(
             picture = with_headings(enlarge(grid(shown.flatten(0, 1).cpu(), len(names))), names)
             drawn = int(module.unknown_part(keep, region).sum())
         else:
-            tokens = module.sample(num or 16, options)
-            picture = enlarge(grid(module.decode(tokens).cpu(), max(1, round(len(tokens) ** 0.5))))
+            each, asked = num or 16, len(classes or ())
+            tokens = module.sample(each * max(1, asked), options)
+            columns = each if asked > 1 else max(1, round(len(tokens) ** 0.5))
+            picture = enlarge(grid(module.decode(tokens).cpu(), columns))
             drawn = tokens.shape[1]
     seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
     write(picture, tokens.cpu().numpy(), out)

@@ -22,16 +22,19 @@ class Decoder:
     have its type, and what the blocks add up stays in float32.
     """
 
-    def __init__(self, model: PixelTransformer, batch: int, compile: bool = False) -> None:
+    def __init__(
+        self, model: PixelTransformer, batch: int, compile: bool = False, conditions: Tensor | None = None
+    ) -> None:
         """`compile` runs the later calls as one graph (`compiled_step`), which takes half a minute once.
 
         On CUDA it changes nothing: the later calls are recorded there, but those of many images in float32.
+        `conditions` are what the model is told of each image (`PixelTransformer.start`).
 
         Raises ValueError for a model without sos.
         """
         if model.sos is None:
             raise ValueError("decoding needs a transformer with sos")
-        self.model = model
+        self.model, self.conditions = model, conditions
         self.weights = weights_of(model, batch)
         self.seen = 0
         config = model.config
@@ -56,8 +59,7 @@ class Decoder:
 
     def _prefix(self, tokens: Tensor) -> Tensor:
         model = self.model
-        assert model.sos is not None
-        h = torch.cat([model.sos.expand(len(tokens), 1, -1), model.wte(tokens)], dim=1)  # (B, S + 1, D)
+        h = torch.cat([model.start(len(tokens), self.conditions), model.wte(tokens)], dim=1)  # (B, S + 1, D)
         self.seen = h.shape[1]
         bias, positions = model.shared_bias(), self.weights.positions
         h = h if positions is None else h + positions[: self.seen]

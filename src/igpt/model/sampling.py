@@ -27,6 +27,9 @@ class SamplingOptions:
         compile: run each step of the autoregressive model as one compiled graph: half a minute to begin with, then up
             to twice as fast on a CPU. On CUDA and for BERT it changes nothing.
         progress: on a terminal, count the positions, or BERT's passes, that are done.
+        labels: class of each image, or one for all, for a network that is told classes; None tells it none.
+        guidance: g of classifier-free guidance (Ho & Salimans 2022): logits without the class plus g times what the
+            class adds to them. 1 is the distribution given the class, 0 that without it, above 1 more typical of it.
     """
 
     temperature: float = 1.0
@@ -36,6 +39,8 @@ class SamplingOptions:
     steps: int = 64
     compile: bool = False
     progress: bool = False
+    labels: tuple[int, ...] | None = None
+    guidance: float = 1.0
 
     def counted(self, rounds: range, what: str) -> Iterable[int]:
         """The same numbers, counted on a terminal where asked for."""
@@ -54,6 +59,17 @@ class SamplingOptions:
             raise UserError(f"--top_p {self.top_p} must be above 0 and at most 1")
         if self.steps < 1:
             raise UserError(f"--steps {self.steps} must be at least 1")
+        if not 0 <= self.guidance < math.inf:
+            raise UserError(f"--guidance {self.guidance} must be a number of at least 0")
+        if self.guidance != 1 and self.labels is None:
+            raise UserError(f"--guidance {self.guidance} is towards a class; name one with --class")
+
+    def told(self, count: int, device: torch.device) -> list[Tensor | None]:
+        """The conditions of each pass through the network: int64 `(count, 1)` with the class, None without."""
+        labels = None
+        if self.labels is not None:
+            labels = torch.tensor(self.labels, device=device).expand(count)[:, None]
+        return [None] if self.guidance == 0 else [labels] if self.guidance == 1 else [labels, None]
 
 
 def filter_logits(logits: Tensor, options: SamplingOptions) -> Tensor:
@@ -68,6 +84,14 @@ def filter_logits(logits: Tensor, options: SamplingOptions) -> Tensor:
         beyond = probs.cumsum(-1) - probs >= options.top_p  # mass before this colour already reaches p
         logits = ordered.masked_fill(beyond, float("-inf")).gather(1, order.argsort(1))
     return logits
+
+
+def guided(logits: list[Tensor], guidance: float) -> Tensor:
+    """Logits `(B, V)` from those of each pass, the one without the class being the last."""
+    if len(logits) == 1:
+        return logits[0]
+    given, without = (each.float() for each in logits)
+    return without + guidance * (given - without)
 
 
 def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
@@ -130,9 +154,10 @@ def sample(
     to_draw = (~known).any(0).nonzero().flatten().tolist()
     first, end = (to_draw[0], to_draw[-1] + 1) if to_draw else (length, length)
     drawing = set(to_draw)
-    decoder, fresh = Decoder(model, len(tokens), options.compile), tokens[:, :first]
+    told = options.told(len(tokens), tokens.device)
+    decoders, fresh = [Decoder(model, len(tokens), options.compile, each) for each in told], tokens[:, :first]
     for position in options.counted(range(first, end), "positions drawn"):
-        logits = decoder.next_logits(fresh)
+        logits = guided([decoder.next_logits(fresh) for decoder in decoders], options.guidance)
         fresh = tokens[:, position : position + 1]
         if position in drawing:
             if allowed is not None:

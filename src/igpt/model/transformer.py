@@ -37,7 +37,8 @@ from igpt.model.order import with_slices
 from igpt.system import UserError
 
 NORM_EPS = 1e-5
-ADDED = ("grid", "attention", "positions", "slices")  # fields that came later, None where they change nothing
+# Fields that came later, None where they change nothing
+ADDED = ("grid", "attention", "positions", "slices", "dropout", "conditions")
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -60,6 +61,9 @@ class TransformerConfig:
         positions: "bias" learns a number for each offset of rows and columns and each head of a layer, "shared_bias"
             one for all layers, "rope" rotates queries and keys. None learns a vector for each position, as the paper.
         slices: equal parts of the sequence that have an embedding each, as a subscale order has; None has none.
+        dropout: probability with which training drops each number of the embeddings' sum, and of what attention and MLP
+            add to the residual stream, as in GPT-2; None is none, as in the paper (section 3.4).
+        conditions: vectors that may be added to sos, as classes and transformations have one each; None has none.
     """
 
     n_layers: int = 24
@@ -73,6 +77,8 @@ class TransformerConfig:
     attention: list[Any] | None = None
     positions: Literal["bias", "shared_bias", "rope"] | None = None
     slices: int | None = None
+    dropout: float | None = None
+    conditions: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -108,6 +114,8 @@ class TransformerConfig:
                 raise UserError(f"transformer.positions {self.positions} is not defined for lsh; leave it out")
         if self.slices is not None and (self.slices < 1 or self.n_positions % self.slices):
             raise UserError(f"transformer.slices {self.slices} must divide n_positions {self.n_positions}; change one")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"transformer.dropout {self.dropout} must be at least 0 and below 1; None has none")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -181,6 +189,11 @@ class RMSNorm(nn.Module):
 def make_norm(config: TransformerConfig) -> nn.Module:
     """The norm that the config names."""
     return RMSNorm(config.d_model) if config.norm == "rms" else nn.LayerNorm(config.d_model, eps=NORM_EPS)
+
+
+def make_dropout(config: TransformerConfig) -> nn.Module:
+    """The dropout that the config names: in training alone, and nothing at all where there is none."""
+    return nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
 
 class Attention(nn.Module):
@@ -267,6 +280,7 @@ class Block(nn.Module):
         self.attn = Attention(config, layer, layout, rope)
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config)
+        self.dropout = make_dropout(config)
 
     def forward(
         self, h: Tensor, causal: bool, cache: Tensor | LayerCache | None = None, bias: Tensor | None = None
@@ -280,8 +294,8 @@ class Block(nn.Module):
                 takes those of a prefix alone.
             bias: that all layers share, `(H, offsets)`.
         """
-        h = h + self.attn(self.ln_1(h), causal, cache, bias)
-        out: Tensor = h + self.mlp(self.ln_2(h))
+        h = h + self.dropout(self.attn(self.ln_1(h), causal, cache, bias))
+        out: Tensor = h + self.dropout(self.mlp(self.ln_2(h)))
         return out
 
 
@@ -302,6 +316,9 @@ class PixelTransformer(nn.Module):
         self.wpe = nn.Parameter(torch.empty(config.n_positions, config.d_model)) if learned else None
         self.sos = nn.Parameter(torch.empty(config.d_model)) if config.sos else None
         self.slices = nn.Parameter(torch.empty(config.slices, config.d_model)) if config.slices else None
+        conditions = config.conditions
+        self.conditions = nn.Parameter(torch.empty(conditions, config.d_model)) if conditions else None
+        self.dropout = make_dropout(config)
         raster = torch.arange(config.n_positions) if order is None else order
         row, column = raster // config.shape[1], raster % config.shape[1]
         layout = Layout(row, column, config.shape)
@@ -324,6 +341,8 @@ class PixelTransformer(nn.Module):
             nn.init.normal_(self.sos, std=0.02)
         if self.slices is not None:
             nn.init.normal_(self.slices, std=0.01)
+        if self.conditions is not None:
+            nn.init.zeros_(self.conditions)  # no condition says anything yet, and no random number is drawn
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.normal_(block.attn.qkv.weight, std=1 / math.sqrt(d_model))
@@ -339,37 +358,61 @@ class PixelTransformer(nn.Module):
         own = self.wte.weight.new_zeros(self.config.n_positions, 1) if self.wpe is None else self.wpe
         return with_slices(own, self.slices)
 
-    def embed(self, tokens: Tensor, causal: bool, masked: Tensor | None = None) -> Tensor:
+    def start(self, batch: int, conditions: Tensor | None = None) -> Tensor:
+        """What stands before the first pixel, `(B, 1, D)`: sos, with the vectors of its conditions added.
+
+        Args:
+            batch: images, B.
+            conditions: rows of `self.conditions` for each image, int64 `(B, C)`; -1 adds nothing, and None to no image.
+        """
+        assert self.sos is not None
+        if conditions is None:
+            return self.sos.expand(batch, 1, -1)
+        if self.conditions is None:
+            raise ValueError("conditions need a transformer that has vectors for some")
+        vectors = F.embedding(conditions.clamp(min=0), self.conditions) * (conditions >= 0).unsqueeze(-1)  # (B, C, D)
+        return (self.sos + vectors.sum(1)).unsqueeze(1)
+
+    def embed(
+        self, tokens: Tensor, causal: bool, masked: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Tensor:
         """Input of the first block, `(B, T, D)`.
 
         Args:
             tokens: int64 `(B, T)`.
             causal: put sos in front and drop the last pixel.
             masked: bool `(B, T)`, only when not causal; where True the token's embedding is zero, its position stays.
+            conditions: as of `start`, only when causal.
         """
         content: Tensor = self.wte(tokens)
         if causal:
             if self.sos is None or masked is not None:
                 raise ValueError("the causal forward needs a transformer with sos, and takes no mask")
-            start = self.sos.to(content.dtype).expand(len(tokens), 1, -1)
-            content = torch.cat([start, content[:, :-1]], dim=1)
+            start = self.start(len(tokens), conditions)
+            content = torch.cat([start.to(content.dtype), content[:, :-1]], dim=1)
         elif masked is not None:
             content = content.masked_fill(masked.unsqueeze(-1), 0.0)
         positions = self.positions()
-        return content if positions is None else content + positions[: tokens.shape[1]]
+        summed: Tensor = self.dropout(content if positions is None else content + positions[: tokens.shape[1]])
+        return summed
 
     def shared_bias(self) -> Tensor | None:
         """The bias by offsets that all layers share, `(H, offsets)`."""
         return None if self.bias is None else self.bias()
 
-    def forward(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Tensor:
         """Logits `(B, T, V)`, output i being the distribution of `x_i`."""
-        logits: Tensor = self.head(self.hidden_states(tokens, causal=causal, masked=masked))
+        hidden = self.hidden_states(tokens, causal=causal, masked=masked, conditions=conditions)
+        logits: Tensor = self.head(hidden)
         return logits
 
-    def hidden_states(self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None) -> Tensor:
+    def hidden_states(
+        self, tokens: Tensor, *, causal: bool, masked: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Tensor:
         """Last hidden states `(B, T, D)`, behind the final norm: the head projects them, and fine-tuning pools them."""
-        h, bias = self.embed(tokens, causal, masked), self.shared_bias()
+        h, bias = self.embed(tokens, causal, masked, conditions), self.shared_bias()
         for block in self.blocks:
             again = self.activation_checkpointing and h.requires_grad
             more = causal, None, bias

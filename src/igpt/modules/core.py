@@ -43,6 +43,8 @@ class PixelModel(pl.LightningModule, ABC):
     pixel_order: Tensor
     compile_blocks: bool
     start_from: str | None
+    augment: list[str] | None = None  # transformations of the training images that the network is told of
+    classes: int | None = None  # that the network is told of
     began: dict[str, Any] | None = None  # `checkpoint` and `step` whose weights it began with
 
     @abstractmethod
@@ -81,9 +83,18 @@ class PixelModel(pl.LightningModule, ABC):
         """Tokens `(B, T)` in raster order to images uint8 `(B, 3, R, R)`."""
         return self.palette.decode(tokens, self.shape)
 
+    @property
+    def draws(self) -> int:
+        """Random numbers that a training step draws for each image."""
+        return 0 if self.causal else len(self.pixel_order)
+
     @abstractmethod
-    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
+    def loss(self, tokens: Tensor, rng: torch.Generator, conditions: Tensor | None = None) -> Tensor:
+        """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`.
+
+        Args:
+            conditions: what AR's network is told of each image (`PixelTransformer.start`).
+        """
 
     def draw_mask(self, tokens: Tensor, rng: torch.Generator) -> Tensor | None:
         """What is hidden from the network, bool `(B, T)`; None hides nothing."""

@@ -1,5 +1,7 @@
 """What AR and BERT share: palette and pixel order on the device, the transformer, one loss step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from igpt.model import (
     Order,
     PixelTransformer,
     TransformerConfig,
+    condition_names,
     inverse_order,
     pixel_loss,
     pixel_order,
@@ -136,10 +139,15 @@ class GenerativeModule(PixelModule, PixelModel):
         tokens = self.palette.encode(images)
         return tokens if self.order == "raster" else tokens[:, self.pixel_order]
 
-    def loss(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, tokens: Tensor, rng: torch.Generator, conditions: Tensor | None = None) -> Tensor:
         """Mean loss in nats per pixel of tokens `(B, T)`; all randomness comes from `rng`."""
         masked = self.draw_mask(tokens, rng)
-        return self.score(self.transformer(tokens, causal=self.causal, masked=masked), tokens, masked)
+        logits = self.transformer(tokens, causal=self.causal, masked=masked, conditions=conditions)
+        return self.score(logits, tokens, masked)
+
+    def conditioned(self, name: str, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The images as the network is shown them in "train", "val" or "test", and what it is told of each."""
+        return batch[0], None
 
     def score(self, logits: Tensor, tokens: Tensor, masked: Tensor | None) -> Tensor:
         """`loss` from the network's logits."""
@@ -148,7 +156,8 @@ class GenerativeModule(PixelModule, PixelModel):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss, logged in nats and in bits per pixel."""
         images = len(batch[0])
-        return self._step("train", batch, step_rng(self, batch_idx, images), images)
+        with keyed_dropout(self, batch_idx):
+            return self._step("train", batch, step_rng(self, batch_idx, images), images)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As training, over the validation split, with the same randomness every time."""
@@ -159,7 +168,8 @@ class GenerativeModule(PixelModule, PixelModel):
         return self._step("test", batch, self.evaluation_rng(batch_idx), self.counted(batch_idx, len(batch[0])))
 
     def _step(self, name: str, batch: Batch, rng: torch.Generator, counted: int) -> Tensor:
-        loss = self.loss(self.encode(batch[0]), rng)
+        images, conditions = self.conditioned(name, batch, rng)
+        loss = self.loss(self.encode(images), rng, conditions)
         self.log_loss(name, loss.detach(), counted)
         return loss
 
@@ -191,16 +201,32 @@ def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generato
     """Randomness of one training step: a function of (seed, step, batch), so that resuming repeats it.
 
     Processes share one stream as they share the global batch, each beginning with its own images: what an image's mask
-    is does not depend on their number.
+    or transformation is does not depend on their number.
 
     Args:
         images: in the batch of each process.
     """
     core = module.core
     rng = rng_of(TRAIN, core.mask_seed, module.global_step, batch_idx, 0)
-    if not core.causal:
-        torch.rand(module.global_rank * images * len(core.pixel_order), generator=rng)  # masks of the processes before
+    torch.rand(module.global_rank * images * core.draws, generator=rng)  # those of the processes before
     return rng
+
+
+@contextmanager
+def keyed_dropout(module: PixelModule, batch_idx: int) -> Iterator[None]:
+    """Have what dropout draws of torch meanwhile be a function of (seed, step, batch, process).
+
+    So resuming repeats it; checkpoints hold no state of torch's generators, and these go on as if nothing was drawn.
+    Each process drops other numbers. Activation checkpointing keeps the state that it runs a block again with itself.
+    """
+    core = module.core
+    if not core.config.dropout:
+        yield
+        return
+    key = TRAIN, core.mask_seed, module.global_step, batch_idx, 1, module.global_rank
+    with torch.random.fork_rng([module.device] if module.device.type == "cuda" else [], device_type="cuda"):
+        torch.manual_seed(rng_of(*key).initial_seed())
+        yield
 
 
 def colors_of(path: str | None) -> int:
@@ -239,6 +265,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
             raise ValueError(f"{type(module).__name__} takes weights of its own kind; only AR has a start of sequence")
         module.config.check_weights(stored.to_dict(), f"start_from: checkpoint {path}")
         fit_slices(state, module.transformer.slices)
+        fit_conditions(state, (model["init_args"].get("generative") or model)["init_args"], module)
         state = {name: value for name, value in state.items() if name in module.state_dict()}
         check_finite(state.items(), f"start_from: checkpoint {path}")
         if stored.shape != module.shape and is_main_process():
@@ -277,6 +304,25 @@ def load_fitted(module: GenerativeModule, state: dict[str, Tensor], shape: tuple
         elif name.endswith((".attn.bias.rows", ".attn.bias.columns")):
             fitted[name] = resized_bias(state[name], own.shape[1])
     module.load_state_dict(fitted)
+
+
+def fit_conditions(state: dict[str, Tensor], stored: dict[str, Any], module: GenerativeModule) -> None:
+    """Make a checkpoint's vectors of conditions those of a network that may know others, which begin at zero.
+
+    Args:
+        state: the checkpoint's weights; changed in place.
+        stored: arguments of the checkpoint's module.
+        module: whose network takes them.
+    """
+    found, own = state.pop("transformer.conditions", None), module.transformer.conditions
+    if own is None:
+        return
+    known = condition_names(stored.get("augment"), stored.get("classes"))
+    fitted = torch.zeros_like(own)
+    for row, name in enumerate(condition_names(module.augment, module.classes)):
+        if found is not None and name in known:
+            fitted[row] = found[known.index(name)]
+    state["transformer.conditions"] = fitted
 
 
 def fit_slices(state: dict[str, Tensor], own: Tensor | None) -> None:

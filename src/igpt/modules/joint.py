@@ -14,7 +14,7 @@ from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, read_checkpoin
 from igpt.data import confusion_figure
 from igpt.model import majority_vote
 from igpt.modules.base import Batch, PixelModule, step_of
-from igpt.modules.generative import GenerativeModule, step_rng
+from igpt.modules.generative import GenerativeModule, keyed_dropout, step_rng
 from igpt.system import UserError, last_line
 from igpt.training import Recipe, apply_fsdp
 
@@ -76,6 +76,8 @@ class Joint(PixelModule):
         self.recompute = self.generative.transformer.activation_checkpointing = recompute
         self.classifier = nn.Linear(self.generative.transformer.config.d_model, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
+        if (conditions := self.generative.transformer.conditions) is not None:
+            conditions.requires_grad_(False)  # fine-tuning tells the network nothing
         if generative_weight == 0:
             self.generative.transformer.head.requires_grad_(False)  # without L_GEN it takes no part
         self.confusion = MulticlassConfusionMatrix(num_classes)
@@ -116,7 +118,8 @@ class Joint(PixelModule):
         """`generative_weight * L_GEN + L_CLF`."""
         images, labels = batch
         tokens = self.generative.encode(images)
-        generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
+        with keyed_dropout(self, batch_idx):
+            generative, classes, logits = self.losses(tokens, labels, step_rng(self, batch_idx, len(images)))
         loss = self.generative_weight * generative + classes
         if self.logs_now:
             right = (logits.argmax(1) == labels).float().mean()

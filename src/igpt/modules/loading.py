@@ -1,5 +1,6 @@
 """From a checkpoint to a module ready for use; only known classes are built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from igpt.model import TransformerConfig
 from igpt.modules.base import PixelModule, step_of
 from igpt.palette import check_colors
 from igpt.system import UserError, allowed_imports, last_line, load_plugins, packages
+
+SHOWN = 20  # classes of a list in a message
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,26 @@ class Loaded:
     def background(self) -> str:
         """What transparent pictures are laid on, as in the data that it was trained on."""
         return str((self.data_spec or {}).get("init_args", {}).get("background", "white"))
+
+    def labels_of(self, classes: Sequence[str | int]) -> tuple[int, ...]:
+        """The numbers of classes that are given by their names or numbers, for a model that is told classes.
+
+        Raises:
+            UserError: the model is told none, or there is no such class.
+        """
+        count = self.module.core.classes
+        if count is None:
+            raise UserError(
+                f"--class: {self.path} is a model that is told no classes; train one with model.init_args.classes"
+            )
+        numbers = {str(label): label for label in range(count)}
+        numbers |= dict(zip(self.class_names, range(count), strict=False))  # a name that is a number is a name
+        for name in map(str, classes):
+            if name not in numbers:
+                known = ", ".join(list(map(str, self.class_names or range(count)))[:SHOWN])
+                more = ", ..." if count > SHOWN else ""
+                raise UserError(f"--class {name}: there is no such class; choose from {known}{more}")
+        return tuple(numbers[name] for name in map(str, classes))
 
     def data(self) -> ImageDataModule:
         """The data module that the checkpoint was trained on.

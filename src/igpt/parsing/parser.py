@@ -160,9 +160,13 @@ def arrange(arguments: list[str], function: Callable[..., Any], words: str | Non
 
 
 def renamed(words: list[str], name: str) -> list[str]:
-    """A command line that names the checkpoint by the option `name`, be it --ckpt, --ckpt_path or --ckpt-path."""
-    pattern = re.compile(r"--ckpt([-_]path)?(?==|$)")
-    return [pattern.sub(name, word) if word.startswith("--") else word for word in words]
+    """A command line that names the checkpoint by the option `name`, be it --ckpt, --ckpt_path or --ckpt-path.
+
+    And --class is --classes: Python has no argument of that name.
+    """
+    for pattern, option in ((r"--ckpt([-_]path)?(?==|$)", name), (r"--class(?==|$)", "--classes")):
+        words = [re.sub(pattern, option, word) if word.startswith("--") else word for word in words]
+    return words
 
 
 def is_option(word: str) -> bool:

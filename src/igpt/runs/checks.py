@@ -36,6 +36,8 @@ def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
         model.core.check_colors(data)
     if isinstance(model, Joint):
         check_classes(model, data)
+    elif model.core.classes is not None:
+        check_told_classes(model.core.classes, data)
 
 
 def check_classes(model: Joint, data: ImageDataModule) -> None:
@@ -62,6 +64,17 @@ def check_rgb(model: PixelModule, data: ImageDataModule) -> None:
             f"--rgb: the images of {type(data).__name__} have the colours of a palette alone; leave --rgb out, or name "
             "the data that they were made from with --data"
         )
+
+
+def check_told_classes(classes: int, data: ImageDataModule) -> None:
+    """Raise a UserError unless the data have as many classes as the model is told."""
+    if data.num_classes == 0:
+        raise UserError(
+            f"--data: {type(data).__name__} has no labels, and the model is told classes; give data with labels, or "
+            "leave model.init_args.classes out"
+        )
+    if data.num_classes != classes:
+        raise UserError(f"model.init_args.classes is {classes} but the data have {data.num_classes}; make them equal")
 
 
 def check_recipe(data: ImageDataModule, trainer: Any) -> None:

@@ -68,7 +68,7 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
         model.init_args.pretrained, model.init_args.generative = None, stored["generative"]
     shape = given.get("transformer") or {}
     network = differences(dict.fromkeys(shape) | stored.get("transformer", {}), shape)  # what it lacks was None
-    for name in ("order", "coarse"):
+    for name in ("order", "coarse", "augment", "classes"):
         if stored.get(name) != given.get(name):
             network.append(f"{name} {stored.get(name)} (now {given.get(name)})")
     if network:

@@ -9,7 +9,7 @@ from igpt.system import allowed_imports, packages
 
 
 def infer_sizes(config: Any) -> None:
-    """Fill in what is 0: `n_positions` by the resolution, `vocab_size` by the palette, `num_classes` by the data.
+    """Fill in what is 0: `n_positions` by the resolution, `vocab_size` by the palette, classes by the data.
 
     A byte model has no palette, but all 256 values of a channel.
     Of pictures that are not square, `grid` says so beside `n_positions`.
@@ -29,11 +29,12 @@ def infer_sizes(config: Any) -> None:
     if shape and not shape.vocab_size:
         in_bytes = str(described["class_path"]).rpartition(".")[2] == ByteAutoregressive.__name__
         shape.vocab_size = 256 if in_bytes else colors_of(core.get("palette"))
-    if model.get("num_classes") == 0:
-        data = _data(config)
-        data.prepare_data()
-        data.setup()
-        model.num_classes = data.num_classes
+    for name in ("num_classes", "classes"):
+        if model.get(name) == 0:
+            data = _data(config)
+            data.prepare_data()
+            data.setup()
+            model[name] = data.num_classes
 
 
 def _data(config: Any) -> ImageDataModule:

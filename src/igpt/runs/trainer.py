@@ -320,8 +320,8 @@ class TrainerCLI(LightningCLI):
             print(f"wrote the features of every layer and split: {folder / 'features'}")
         if scored and main:
             records.add_score(folder, self.score(subcommand, config))
-            if isinstance(self.model, Joint):
-                print(records.accuracies(self.trainer.callback_metrics))
+            if accuracies := records.accuracies(self.trainer.callback_metrics):
+                print(accuracies)
         if subcommand == "fit" and stopping_guard(self.trainer):  # the same in all processes
             self.trainer.strategy.barrier("igpt.lost")  # torchrun and SLURM end the others when the first has ended
             raise SystemExit(0 if started_by_another(self.trainer) else LOST)
