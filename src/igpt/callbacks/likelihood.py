@@ -57,7 +57,7 @@ class Likelihood(pl.Callback):
             check_own(
                 Path(self.out) / "test.csv", lambda path: path.read_bytes().startswith(HEAD.encode()), option="--name"
             )
-        if isinstance(pl_module, ByteAutoregressive):
+        if isinstance(pl_module, ByteAutoregressive) and pl_module.values == 256:
             self.names = ["bits_per_dim"]
         if self.rgb and isinstance(pl_module, Autoregressive) and trainer.world_size == 1:
             self.names = ["bits_per_dim_learned", "bits_per_dim_uniform"]
