@@ -16,6 +16,12 @@ from tests.modules.test_layer_probe import PowerCutError, counted, cut_after, di
 CPU = Compute("cpu", "32-true")
 
 
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    """The state is written after every epoch, however short they are."""
+    monkeypatch.setattr("igpt.probing.methods.unfinished.EVERY_S", 0.0)
+
+
 def probe(module, folder, layers=(0, 2), how=FeatureOptions(), keep=True, changing=False, **options):
     recipe = AttentiveRecipe(list(layers), how, 10, **{"epochs": 4, "rates": (0.01, 0.001), "queries": 4} | options)
     return attentive_probe(module, digits(), recipe, folder, CPU, changing, lambda *_: keep)

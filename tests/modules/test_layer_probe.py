@@ -30,6 +30,12 @@ PALETTE = str(REPO / "palettes" / "digits.npy")
 RATES = (10.0, 3.0)
 
 
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    """The state is written after every epoch, however short they are."""
+    monkeypatch.setattr("igpt.probing.methods.unfinished.EVERY_S", 0.0)
+
+
 def network(kind=Autoregressive, seed=0, layers=2):
     """Random and small, but for its size and position embeddings: those of a trained one are not near zero."""
     torch.manual_seed(seed)
@@ -127,9 +133,19 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from igpt.probing.methods import unfinished
 from tests.modules.test_layer_probe import digits, network, probe
+unfinished.EVERY_S = 0.0
 probe(network(), digits(), Path(sys.argv[1]), epochs=40)
 """
+
+
+def test_within_a_second_no_state_is_written_but_the_first_and_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr("igpt.probing.methods.unfinished.EVERY_S", 1000.0)
+    done, save = [], torch.save
+    monkeypatch.setattr("torch.save", lambda state, path: (done.append(state["epochs_done"]), save(state, path)))
+    probe(network(), digits(), tmp_path, epochs=5)
+    assert done == [1, 5]
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ class AttentiveProbes:
         self.firsts, self.seconds = ({n: v.clone() for n, v in self.values.items()} for _ in range(2))
         self.rates = like.new_tensor(recipe.rates)
         self.mean, self.scale = like.new_zeros(layers, width), like.new_ones(layers, width)
-        self.steps = 0
+        self.steps = self.epochs_done = 0
         self.begin(self.scale)
 
     def begin(self, factor: Tensor) -> None:
@@ -169,11 +169,12 @@ class AttentiveProbes:
         """Everything that training goes on from."""
         kinds = {"values": self.values, "firsts": self.firsts, "seconds": self.seconds}
         named = {f"{kind}.{name}": part.cpu() for kind, of in kinds.items() for name, part in of.items()}
-        return {"state_dict": named | {"mean": self.mean.cpu(), "scale": self.scale.cpu()}, "steps": self.steps}
+        own = {"mean": self.mean.cpu(), "scale": self.scale.cpu()}
+        return {"state_dict": named | own, "steps": self.steps, "epochs_done": self.epochs_done}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         for name, value in state["state_dict"].items():
             kind, _, part = name.partition(".")
             (getattr(self, kind)[part] if part else getattr(self, kind)).copy_(value)
-        self.steps = state["steps"]
+        self.steps, self.epochs_done = state["steps"], state["epochs_done"]

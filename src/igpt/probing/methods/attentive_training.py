@@ -83,7 +83,7 @@ def attentive_probe(
 ) -> list[LayerResult]:
     """Train an attentive probe on every layer with every rate in one pass an epoch, and test the best rates.
 
-    The state is written to `folder`/attentive.ckpt after every epoch; the same call resumes from there, bit for bit.
+    The state is written to `folder`/attentive.ckpt after epochs; the same call resumes from there, bit for bit.
 
     Args:
         module: frozen.
@@ -106,18 +106,15 @@ def attentive_probe(
     shape = len(recipe.layers), len(source.images["train"]), length, width
     probes = AttentiveProbes(recipe, width, torch.zeros((), device=compute.device))
     with frozen(module, compute):
-        saved = file.read()
-        done, streamed = saved["epochs_done"] if saved else 0, Streamed(source, dtype)
-        if done < recipe.epochs:
+        streamed = Streamed(source, dtype)
+        if saved := file.read():
+            probes.load(saved)
+        if probes.epochs_done < recipe.epochs:
             kept = not changing and keep(dtype.itemsize * torch.Size(shape).numel(), KEPT_BYTES, compute)
             tokens = InMemory(source, dtype, shape) if kept else streamed
-            if saved:
-                probes.load(saved)
-            elif recipe.standardise:
+            if recipe.standardise and not probes.epochs_done:
                 probes.standardise(tokens.some(recipe.statistics_images))
-            run_epochs(probes, tokens, file, source.steps, done, recipe.epochs)
-        elif saved:
-            probes.load(saved)
+            run_epochs(probes, tokens, file, source.steps, recipe.epochs)
         found = [accuracy_of(probes.right, streamed.rounded(source.split(name))) for name in ("val", "test")]
     chosen = best_rates(found[0], recipe.rates)
     rows = zip(recipe.layers, chosen, *(part.tolist() for part in found), strict=True)
@@ -127,17 +124,16 @@ def attentive_probe(
     ]
 
 
-def run_epochs(
-    probes: AttentiveProbes, tokens: Streamed | InMemory, file: Unfinished, steps: int, done: int, epochs: int
-) -> None:
+def run_epochs(probes: AttentiveProbes, tokens: Streamed | InMemory, file: Unfinished, steps: int, epochs: int) -> None:
     """The epochs that are left; the rates fall to zero by a cosine over all of them."""
     with Progress(epochs * steps, "steps: attentive", quiet=True) as progress:
-        progress.add(done * steps)
-        for epoch in range(done, epochs):
+        progress.add(probes.epochs_done * steps)
+        for epoch in range(probes.epochs_done, epochs):
             for step, (layers, labels) in enumerate(tokens.epoch(epoch), epoch * steps):
                 probes.step(layers, labels, warmup_cosine(step, 0, epochs * steps))
                 progress.add(1)
-            file.write({**probes.state(), "epochs_done": epoch + 1})
+            probes.epochs_done = epoch + 1
+            file.write(probes.state, last=probes.epochs_done == epochs)
 
 
 def by_attention(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:

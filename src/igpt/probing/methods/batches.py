@@ -87,9 +87,9 @@ class FrozenFeatures:
 
     def order(self, epoch: int) -> list[Tensor]:
         """Indices of the images of each batch of an epoch, for features that lie in memory."""
-        self.loader.order.start = epoch * self.steps
-        indices = torch.tensor([index for _, index in self.loader.order], device=self.compute.device)
-        return list(indices.split(self.data.batch_size))
+        size, order = self.data.batch_size, self.loader.order
+        rows = [order.images_at(epoch, place * size, (place + 1) * size) for place in range(self.steps)]
+        return list(torch.tensor(rows, device=self.compute.device))
 
 
 def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:

@@ -122,7 +122,7 @@ def sgd_probe(
     """Train linear probes on every group of layers with every rate in one pass an epoch, and test the best rates.
 
     Training images come augmented and in a new order every epoch, validation and test images as they are. The state is
-    written to `folder`/sgd.ckpt after every epoch; a call with the same arguments resumes from there, bit for bit.
+    written to `folder`/sgd.ckpt after epochs; a call with the same arguments resumes from there, bit for bit.
 
     Args:
         module: frozen; its weights are not part of the state.
@@ -174,7 +174,7 @@ def run_epochs(
             progress.add(1)
         training.val_accuracy[epoch] = accuracy_of(training.probes.right, inputs.split("val"))
         training.epochs_done = epoch + 1
-        file.write(training.state())
+        file.write(training.state, last=epoch + 1 == epochs)
 
 
 class StoredFeatures(LabelledImages):

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from igpt.modules import PixelModule
 from igpt.probing.protocol import Group, ProbeTask
 from igpt.system import UserError, atomic_path, remove_own
 
+EVERY_S = 1.0  # seconds between two states; epochs that a kill takes away come again, to the bit
 
-@dataclass(frozen=True)
+
+@dataclass
 class Unfinished:
     """The state of a probe that is being trained.
 
@@ -28,11 +33,15 @@ class Unfinished:
     path: Path
     header: dict[str, Any]
     parts: dict[str, type]
+    written: float = -math.inf  # when, by the monotonic clock
 
-    def write(self, state: dict[str, Any]) -> None:
-        """Replace the file."""
+    def write(self, state: Callable[[], dict[str, Any]], last: bool) -> None:
+        """Replace the file after an epoch, the last one or where `EVERY_S` have passed since it was written."""
+        if not last and time.monotonic() - self.written < EVERY_S:
+            return
         with atomic_path(self.path) as path:
-            torch.save({CHECKPOINT_KEY: self.header, **state}, path)
+            torch.save({CHECKPOINT_KEY: self.header, **state()}, path)
+        self.written = time.monotonic()
 
     def read(self) -> dict[str, Any] | None:
         """The state to resume from; None where there is none, or that of a finished probe of something else.
