@@ -251,7 +251,7 @@ class TrainerCLI(LightningCLI):
 
     def _begin(self, trainer: pl.Trainer, config: Any, folder: Path) -> None:
         """Give a training places for what it writes, locks on them, and the step where its schedule began."""
-        check_strategy(trainer)
+        check_strategy(trainer, self.model)
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, StepCheckpoint) and callback.dirpath is None:
