@@ -24,7 +24,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "transformer": {"positions": None, "qk_norm": None},
     },
     "modern": {
-        "learning_rate": 0.01,
+        "learning_rate": 0.02,
         "optimizer": "muon",
         "schedule": "wsd",
         "transformer": {"positions": "rope", "qk_norm": True},

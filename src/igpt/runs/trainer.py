@@ -171,7 +171,7 @@ class TrainerCLI(LightningCLI):
             "--schedule",
             type=Literal["continue", "restart"],
             default="continue",
-            help="learning rate of a run that goes on to other max_steps: one cosine to there, or a new one from here",
+            help="schedule of the rate of a run that goes on to other max_steps: one to there, or a new one from here",
         )
         parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
