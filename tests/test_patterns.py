@@ -115,13 +115,16 @@ def test_the_kernel_for_cuda_is_told_of_the_same_mask_and_bias(name, biased):
         torch.testing.assert_close(found, layout.attend(q, k, v, [pattern] * 2, True, bias), atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(params=[*PATTERNS, "bias", "shared_bias", "rope", "bias by rows", "rope in a window"])
+@pytest.fixture(params=[*PATTERNS, "bias", "shared_bias", "rope", "bias by rows", "rope in a window", "normed",
+                        "normed rope", "normed bias by rows"])  # fmt: skip
 def config(request):
     """A small network of 4x4 pictures whose logits depend on everything that they may depend on."""
-    positions, _, where = request.param.partition(" by " if "bias by" in request.param else " in a ")
-    attention = PATTERNS.get(request.param) or PATTERNS.get(where)
+    name = request.param.removeprefix("normed").strip()
+    positions, _, where = name.partition(" by " if "bias by" in name else " in a ")
+    attention = PATTERNS.get(name) or PATTERNS.get(where)
     kind = positions if positions in ("bias", "shared_bias", "rope") else None
-    return TransformerConfig(3, 16, 2, 16, 5, attention=attention, positions=kind)
+    normed = True if "normed" in request.param else None
+    return TransformerConfig(3, 16, 2, 16, 5, attention=attention, positions=kind, qk_norm=normed)
 
 
 def network(config, order="raster"):
@@ -272,6 +275,8 @@ def test_hashing_is_refused_where_it_is_not_defined():
         TransformerConfig(1, 8, 2, 16, 5, sos=False, attention=["lsh"])
     with pytest.raises(UserError, match="positions rope is not defined for lsh"):
         TransformerConfig(1, 8, 2, 16, 5, attention=["lsh"], positions="rope")
+    with pytest.raises(UserError, match="qk_norm true is not defined for lsh"):
+        TransformerConfig(1, 8, 2, 16, 5, attention=["lsh"], qk_norm=True)
 
 
 def test_patterns_need_to_know_rows_and_columns():
@@ -284,3 +289,21 @@ def test_configs_without_patterns_say_nothing_about_them():
     assert set(TransformerConfig().to_dict()) == {
         "n_layers", "d_model", "n_heads", "n_positions", "vocab_size", "norm", "sos"
     }  # fmt: skip
+
+
+def test_normed_queries_and_keys_do_not_grow_with_their_weights():
+    config = TransformerConfig(2, 16, 2, 16, 5, positions="rope", qk_norm=True)
+    model, tokens = network(config), torch.randint(5, (2, 16))
+    with torch.no_grad():
+        before = model(tokens, causal=True)
+        for block in model.blocks:
+            block.attn.qkv.weight[:32] *= 50.0
+        torch.testing.assert_close(model(tokens, causal=True), before, atol=1e-4, rtol=1e-4)
+
+
+def test_without_the_norm_a_network_is_the_one_of_earlier_versions():
+    plain, told = TransformerConfig(2, 16, 2, 16, 5), TransformerConfig(2, 16, 2, 16, 5, qk_norm=False)
+    assert told == plain
+    assert "qk_norm" not in plain.to_dict()
+    assert TransformerConfig(2, 16, 2, 16, 5, qk_norm=True).to_dict()["qk_norm"] is True
+    assert not [name for name in PixelTransformer(plain).state_dict() if "q_norm" in name or "k_norm" in name]

@@ -24,10 +24,11 @@ SHAPES = [
     TransformerConfig(3, 12, 3, 9, 7),
     TransformerConfig(2, 16, 4, 16, 5, norm="layer"),
     TransformerConfig(1, 8, 1, 4, 3),
+    TransformerConfig(2, 12, 3, 9, 7, qk_norm=True),
 ]
 
 
-@pytest.mark.parametrize("config", SHAPES, ids=["rms", "layer", "one-head"])
+@pytest.mark.parametrize("config", SHAPES, ids=["rms", "layer", "one-head", "qk-norm"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_logits_and_features_agree_with_the_numpy_reference(config, causal):
     model, tokens = randomised(config), tokens_for(config)

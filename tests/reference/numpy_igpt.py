@@ -30,6 +30,9 @@ def attention(n, weights, prefix, heads, causal):
     for head in range(heads):
         rows = slice(head * size, (head + 1) * size)
         q, k, v = n @ w_q[rows].T, n @ w_k[rows].T, n @ w_v[rows].T
+        if prefix + ".q_norm.weight" in weights:
+            q = np.stack([norm(row, weights, prefix + ".q_norm") for row in q])
+            k = np.stack([norm(row, weights, prefix + ".k_norm") for row in k])
         for i in range(length):
             seen = i + 1 if causal else length
             share = softmax(k[:seen] @ q[i] / np.sqrt(size))

@@ -22,7 +22,7 @@ ALWAYS = {"config", "ckpt", "ckpt_path", "ckpt-path", "help", "print_config"}
 OF_TRAINER = {"seed_everything", "name", "runs_dir", "tf32", "schedule", *GROUPS, *CHOSEN}
 NOT_OFFERED = {"train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
 SHORT = {"trainer.callbacks": "callbacks", "trainer.logger": "loggers"}  # Lightning's modules of classes for these
-EXTRA = {"transformer": {"preset"}}  # keys that stand for others
+EXTRA = {"transformer": {"preset"}}  # keys that stand for others; so does `recipe` in what has an optimizer
 SPEC = {"class_path", "init_args", "dict_kwargs"}
 DEEPEST = 8  # classes within classes
 
@@ -118,8 +118,8 @@ class Check:
         if not path or not known or not keys:
             return
         listed = f"--{holder}.help {path.rpartition('.')[2] if holder in CHOSEN else path}"
-        self.key(keys[0], known, f"{holder}.", listed)
-        for fields in dataclasses_in(*known[keys[0]]) if len(keys) > 1 else ():
+        self.key(keys[0], {*known, *(("recipe",) if "optimizer" in known else ())}, f"{holder}.", listed)
+        for fields in dataclasses_in(*known[keys[0]]) if len(keys) > 1 and keys[0] in known else ():
             self.key(keys[1], {*(parameters(fields) or ()), *EXTRA.get(keys[0], ())}, f"{holder}.{keys[0]}.", listed)
 
     def choose(self, key: str, name: str | None) -> str | None:

@@ -59,6 +59,7 @@ def check_exportable(config: TransformerConfig, order: str, source: str) -> None
         (config.norm != "rms", f"has transformer.norm {config.norm}; ImageGPT has the gain-only norm"),
         (config.attention is not None, "has patterns of attention; ImageGPT's is dense"),
         (config.positions is not None, f"has transformer.positions {config.positions}; ImageGPT learns a vector each"),
+        (bool(config.qk_norm), "has transformer.qk_norm; ImageGPT norms no queries and keys"),
         (config.slices is not None, "has embeddings of slices, which ImageGPT has not"),
         (rows != columns, f"has pictures of {rows}x{columns} pixels; those of ImageGPT's processor are square"),
         (order != "raster", f"has pixel order {order}; ImageGPT's processor knows raster order"),

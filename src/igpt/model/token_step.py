@@ -88,6 +88,8 @@ def token_step(
         assert isinstance(block, Block)
         # (B, 3 D) -> (B, 3, H, 1, W) -> (3, B, H, 1, W)
         new = product(block.ln_1(h), qkv).view(len(h), -1, *heads).transpose(0, 1)
+        if block.attn.q_norm is not None:
+            new = torch.stack([*block.attn.normed(new[0], new[1]), new[2]])
         if block.attn.rope is not None:
             new = torch.cat([block.attn.rope(new[:2], position), new[2:]])
         mixed = attend(new[0], new[1:], layer)

@@ -38,7 +38,7 @@ from igpt.system import UserError
 
 NORM_EPS = 1e-5
 # Fields that came later, None where they change nothing
-ADDED = ("grid", "attention", "positions", "slices", "dropout", "conditions")
+ADDED = ("grid", "attention", "positions", "slices", "dropout", "conditions", "qk_norm")
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -64,6 +64,8 @@ class TransformerConfig:
         dropout: probability with which training drops each number of the embeddings' sum, and of what attention and MLP
             add to the residual stream, as in GPT-2; None is none, as in the paper (section 3.4).
         conditions: vectors that may be added to sos, as classes and transformations have one each; None has none.
+        qk_norm: norm queries and keys of each head, with a gain for each of its channels, so that no score grows with
+            the weights (Dehghani et al. 2023). None, as the paper's, does not.
     """
 
     n_layers: int = 24
@@ -79,6 +81,7 @@ class TransformerConfig:
     slices: int | None = None
     dropout: float | None = None
     conditions: int | None = None
+    qk_norm: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -112,6 +115,11 @@ class TransformerConfig:
             pattern.check(self.shape, self.sos)
             if isinstance(pattern, LSH) and self.positions:
                 raise UserError(f"transformer.positions {self.positions} is not defined for lsh; leave it out")
+            if isinstance(pattern, LSH) and self.qk_norm:
+                raise UserError(
+                    "transformer.qk_norm true is not defined for lsh, which norms keys itself; leave it out"
+                )
+        object.__setattr__(self, "qk_norm", self.qk_norm or None)  # false is what older versions do not write
         if self.slices is not None and (self.slices < 1 or self.n_positions % self.slices):
             raise UserError(f"transformer.slices {self.slices} must divide n_positions {self.n_positions}; change one")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -212,6 +220,8 @@ class Attention(nn.Module):
             width, hashing = config.d_model // config.n_heads, (self.lsh.buckets, self.lsh.rounds)
             self.register_buffer("rotations", rotations(width, *hashing, layer, config.n_heads), persistent=False)
         self.bias = RelativeBias(config.n_heads, config.shape, buckets=False) if config.positions == "bias" else None
+        width = config.d_model // config.n_heads
+        self.q_norm, self.k_norm = (RMSNorm(width) if config.qk_norm else None for _ in "qk")
 
     def forward(
         self, x: Tensor, causal: bool, cache: Tensor | LayerCache | None = None, bias: Tensor | None = None
@@ -224,6 +234,7 @@ class Attention(nn.Module):
                 cache.fill(q, others[0])
             return self.out(lsh_attend(q, others[0], self.rotations, self.lsh.chunk))
         k, v = others
+        q, k = self.normed(q, k)
         if self.rope is not None:
             end = cache.shape[3] if isinstance(cache, Tensor) else x.shape[1]
             q, k = (self.rope(part, slice(end - x.shape[1], end)) for part in (q, k))
@@ -240,6 +251,10 @@ class Attention(nn.Module):
             assert self.layout is not None
             mixed = self.layout.attend(q, k, v, self.heads, causal, bias)
         return self.out(mixed)
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys `(..., D / H)`, normed where the config says so: what is kept in a cache is normed."""
+        return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
 
     def out(self, mixed: Tensor) -> Tensor:
         """Heads `(B, H, S, D / H)` side by side and projected, `(B, S, D)`."""

@@ -1,7 +1,7 @@
 """What every way of training shares: the recipe (optimizer, schedule), features, the checkpoint's content."""
 
 from abc import ABC, abstractmethod
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +13,7 @@ from igpt.data import ImageDataModule, WholeBatches, rng_of
 from igpt.model import FeatureOptions
 from igpt.modules.core import PixelModel
 from igpt.system import UserError
-from igpt.training import Recipe, at_log_point, forget_logged, trainer_of, warmup_constant, warmup_cosine
+from igpt.training import Recipe, at_log_point, forget_logged, make_optimizer, schedule_of, trainer_of
 
 Batch = tuple[Tensor, Tensor]
 TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
@@ -22,7 +22,7 @@ TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew a
 class PixelModule(pl.LightningModule, ABC):
     """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette."""
 
-    cosine = True  # whether the rate falls to zero at max_steps
+    decays = True  # whether the rate falls to zero at max_steps, as the recipe's schedule says
     schedule_start = 0  # the step at which the schedule began, where a resumed run begins one anew
 
     def __init__(self, recipe: Recipe) -> None:
@@ -71,7 +71,7 @@ class PixelModule(pl.LightningModule, ABC):
         return {"features": features, "labels": labels}
 
     def configure_optimizers(self) -> Any:
-        """Adam with warm-up over one epoch, then a cosine to zero at `max_steps` (paper, section 3.4) or constant.
+        """The recipe's: the paper's is Adam with warm-up over one epoch, then a cosine to zero (section 3.4).
 
         Raises:
             UserError: no number of steps is set.
@@ -80,23 +80,24 @@ class PixelModule(pl.LightningModule, ABC):
         if trainer.max_steps < 1:
             raise UserError("trainer.max_steps is not set; the schedule ends there, so give a number of steps")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        recipe, warmup = self.recipe, self.recipe.warmup_steps
+        warmup = self.recipe.warmup_steps
         if warmup is None:
             warmup = data.steps_per_epoch(trainer.world_size, trainer.accumulate_grad_batches)
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(
-            trainable,
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=not trainer.gradient_clip_val,  # Lightning does not clip what a fused optimizer may have scaled
-        )
-        if self.cosine:
-            share = partial(warmup_cosine, warmup_steps=warmup, max_steps=trainer.max_steps, start=self.schedule_start)
-        else:
-            share = partial(warmup_constant, warmup_steps=warmup, start=self.schedule_start)
+        # Lightning does not clip what a fused optimizer may have scaled
+        optimizer = self.optimizer_for(str(trainer.precision), fused=not trainer.gradient_clip_val)
+        share = self.rate_share(warmup, trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimizer_for(self, precision: str, fused: bool = True) -> torch.optim.Optimizer:
+        """The recipe's optimizer for all that is trained; in bf16-mixed, Muon makes matrices orthogonal in bfloat16."""
+        dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
+        return make_optimizer(self.recipe, self.parameters(), self.core.transformer, fused, dtype)
+
+    def rate_share(self, warmup_steps: int, max_steps: int) -> Callable[[int], float]:
+        """The multiplier of the peak rate by step, by the recipe's schedule."""
+        name = self.recipe.schedule if self.decays else "constant"
+        return schedule_of(name, warmup_steps, max_steps, self.schedule_start)
 
     def evaluation_rng(self, batch_idx: int) -> torch.Generator:
         """Randomness of a batch of an evaluation: the same every time, and for each image that of one process."""

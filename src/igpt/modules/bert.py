@@ -15,6 +15,7 @@ from igpt.model import (
 )
 from igpt.modules.generative import GenerativeModule
 from igpt.system import UserError
+from igpt.training import Optimizer, Schedule
 
 
 class BERT(GenerativeModule):
@@ -41,11 +42,13 @@ class BERT(GenerativeModule):
         start_from: str | None = None,
         mask_share: float = 0.15,
         mask_seed: int = 0,
+        optimizer: Optimizer = "adam",
+        schedule: Schedule = "cosine",
     ) -> None:
         if not 0 < mask_share < 1:
             raise UserError(f"model.init_args.mask_share {mask_share} must lie between 0 and 1; the paper uses 0.15")
         recipe = (learning_rate, betas, weight_decay, warmup_steps)
-        super().__init__(transformer, palette, *recipe, compile, recompute, order, start_from)
+        super().__init__(transformer, palette, *recipe, compile, recompute, order, start_from, optimizer, schedule)
         self.mask_share = mask_share
         self.mask_seed = mask_seed
 

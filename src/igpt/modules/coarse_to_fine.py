@@ -11,6 +11,7 @@ from igpt.model import Order, SamplingOptions, TransformerConfig, pixel_nll, sam
 from igpt.modules.autoregressive import Autoregressive
 from igpt.palette import Palette, group_colors
 from igpt.system import UserError
+from igpt.training import Optimizer, Schedule
 
 
 class CoarseToFine(Autoregressive):
@@ -42,10 +43,12 @@ class CoarseToFine(Autoregressive):
         order: Order = "raster",
         start_from: str | None = None,
         coarse: int = 16,
+        optimizer: Optimizer = "adam",
+        schedule: Schedule = "cosine",
     ) -> None:
         self.coarse = coarse  # the network's shape depends on it
         recipe = (learning_rate, betas, weight_decay, warmup_steps)
-        super().__init__(transformer, palette, *recipe, compile, recompute, order)
+        super().__init__(transformer, palette, *recipe, compile, recompute, order, None, optimizer, schedule)
         self.register_buffer("coarse_of", groups_of(self.palette, coarse))
         self.begin(start_from)
 

@@ -29,7 +29,7 @@ from igpt.modules.base import TRAIN, Batch, PixelModule, step_of
 from igpt.modules.core import PixelModel
 from igpt.palette import Palette
 from igpt.system import UserError, find_palette, last_line
-from igpt.training import Recipe, apply_fsdp, is_main_process
+from igpt.training import Optimizer, Recipe, Schedule, apply_fsdp, is_main_process, written
 
 
 class GenerativeModule(PixelModule, PixelModel):
@@ -39,9 +39,9 @@ class GenerativeModule(PixelModule, PixelModel):
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
             number of pixels, `vocab_size` the palette's size, and a config may leave out both.
         palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
-        learning_rate: peak learning rate of Adam.
+        learning_rate: peak learning rate.
         betas: of Adam; the paper's are (0.9, 0.95).
-        weight_decay: of Adam; the paper uses none.
+        weight_decay: of Adam, or decoupled of Muon's matrices; the paper uses none.
         warmup_steps: optimizer steps of linear warm-up; None is one epoch, as in the paper.
         compile: compile each block with `torch.compile`; the state dict keeps its keys.
         recompute: keep only the input of each block for the backward pass and compute the rest again (activation
@@ -50,6 +50,10 @@ class GenerativeModule(PixelModule, PixelModel):
             (`igpt.model.pixel_order`).
         start_from: checkpoint whose weights and palette to start with; at another resolution its position embeddings
             are interpolated.
+        optimizer: "adam", as the paper, or "muon" for the matrices of the blocks and AdamW for all else.
+        schedule: "cosine", as the paper, or "wsd": warm-up, a stable rate, and a fall to zero in the last fifth.
+
+    In configs `recipe: modern`, or `paper`, stands for optimizer, schedule and more (docs/recipes.md).
 
     Raises:
         UserError: the palette is no palette, its size is not `transformer.vocab_size`, or `start_from` does not fit.
@@ -69,8 +73,11 @@ class GenerativeModule(PixelModule, PixelModel):
         recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
+        optimizer: Optimizer = "adam",
+        schedule: Schedule = "cosine",
     ) -> None:
-        super().__init__(Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
+        pair = betas[0], betas[1]
+        super().__init__(Recipe(learning_rate, pair, weight_decay, warmup_steps, optimizer, schedule))
         config = TransformerConfig.of(transformer)
         if config.sos != self.causal:
             needed = str(self.causal).lower()
@@ -194,7 +201,8 @@ class GenerativeModule(PixelModule, PixelModel):
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
         known = {"transformer": self.config, "palette": None, "start_from": None} | asdict(self.recipe)
-        return spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
+        spec = spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
+        return spec | {"init_args": written(spec["init_args"])}
 
 
 def step_rng(module: PixelModule, batch_idx: int, images: int) -> torch.Generator:
@@ -279,7 +287,7 @@ def start_with(module: GenerativeModule, path: str) -> None:
 
 def check_same_attention(one: TransformerConfig, other: TransformerConfig) -> None:
     """Raise a ValueError where two networks do not see by the same patterns, or know positions in another way."""
-    for name in ("attention", "positions"):
+    for name in ("attention", "positions", "qk_norm"):
         if getattr(one, name) != getattr(other, name):
             raise ValueError(
                 f"its transformer.{name} is {getattr(one, name)}, this model's {getattr(other, name)}; make them equal"

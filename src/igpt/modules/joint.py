@@ -45,7 +45,7 @@ class Joint(PixelModule):
         UserError: both or neither of `pretrained` and `generative` are given, or the checkpoint is no AR or BERT run.
     """
 
-    cosine = False
+    decays = False
 
     def __init__(
         self,

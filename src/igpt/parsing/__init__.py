@@ -2,6 +2,16 @@
 
 from igpt.parsing.configs import check_config, config_name
 from igpt.parsing.parser import CommandParser, arrange, command_line, invoked, renamed
-from igpt.parsing.presets import read_yaml
+from igpt.parsing.presets import RECIPES, read_yaml
 
-__all__ = ["CommandParser", "arrange", "check_config", "command_line", "config_name", "invoked", "read_yaml", "renamed"]
+__all__ = [
+    "RECIPES",
+    "CommandParser",
+    "arrange",
+    "check_config",
+    "command_line",
+    "config_name",
+    "invoked",
+    "read_yaml",
+    "renamed",
+]

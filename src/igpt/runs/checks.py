@@ -89,7 +89,7 @@ def check_recipe(data: ImageDataModule, trainer: Any) -> None:
             "--trainer.limit_train_batches 10, for few images --data.init_args.split.labels_per_class 10"
         )
     if not trainer.fast_dev_run and trainer.max_steps < 1:
-        raise UserError("--trainer.max_steps is not set; the cosine schedule ends there, so give a number of steps")
+        raise UserError("--trainer.max_steps is not set; the schedule ends there, so give a number of steps")
     data.train_dataloader()
 
 
@@ -100,10 +100,15 @@ def check_devices(devices: Any, compute: Compute) -> None:
         raise UserError(f"--trainer.devices {devices}: this machine has {cores} cores; give at most so many processes")
 
 
-def check_strategy(trainer: pl.Trainer) -> None:
-    """Raise a UserError for callbacks that need whole weights, where a strategy shards them across processes."""
+def check_strategy(trainer: pl.Trainer, model: PixelModule) -> None:
+    """Raise a UserError for what needs whole weights, where a strategy shards them across processes."""
     if not isinstance(trainer.strategy, ModelParallelStrategy):
         return
+    if model.recipe.optimizer == "muon":
+        raise UserError(
+            "--model.init_args.optimizer muon needs whole matrices, and this strategy shards them; give "
+            "--model.init_args.optimizer adam, or --trainer.strategy ddp"
+        )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid) and (callback.num or callback.completions):
             raise UserError(

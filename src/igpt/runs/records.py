@@ -77,7 +77,7 @@ def headline(config: Any) -> dict[str, Any]:
     found = {
         "model": config.model.class_path.rpartition(".")[2],
         "data": config.data.class_path.rpartition(".")[2],
-        **{name: model.get(name) for name in ("learning_rate", "weight_decay", "order")},
+        **{name: model.get(name) for name in ("learning_rate", "weight_decay", "order", "optimizer", "schedule")},
         **{name: shape.get(name) for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size")},
         "batch_size": config.data.init_args.get("batch_size"),
         "max_steps": config.trainer.max_steps,

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
 from igpt.modules import step_of
 from igpt.system import ACCELERATORS, Compute, UserError, compute_of
-from igpt.training import is_main_process
+from igpt.training import ADDED, is_main_process
 
 NOT_COMPARED = {
     *("palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order", "coarse"),
@@ -46,7 +46,7 @@ class Beginning:
 def tell_changes(changes: list[str], schedule: str) -> None:
     """One line where a run goes on otherwise than it began."""
     if changes and is_main_process():
-        rate = {"continue": "one cosine to there, on which it may rise again", "restart": "warmed up anew from here"}
+        rate = {"continue": "one schedule to there, on which it may rise again", "restart": "warmed up anew from here"}
         longer = any(text.startswith("max_steps ") for text in changes)
         told = f"; learning rate: {rate[schedule]} (--schedule {schedule})" if longer else ""
         print(f"igpt fit: the run goes on with {', '.join(changes)}{told}", file=sys.stderr)
@@ -73,6 +73,12 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
             network.append(f"{name} {stored.get(name)} (now {given.get(name)})")
     if network:
         raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
+    stored = ADDED | stored
+    if (kept := stored["optimizer"]) != given.get("optimizer", "adam"):
+        raise UserError(
+            f"--ckpt_path {path}: the checkpoint's optimizer is {kept}, the config's {given['optimizer']}; use its "
+            "config, or begin a new run with --model.init_args.start_from"
+        )
     if recipe := differences(stored, given):
         rank_zero_warn(f"--ckpt_path {path} was trained with {', '.join(recipe)}; a resumed optimizer keeps its own")
     known = content[CHECKPOINT_KEY]

@@ -171,7 +171,7 @@ class TrainerCLI(LightningCLI):
             "--schedule",
             type=Literal["continue", "restart"],
             default="continue",
-            help="learning rate of a run that goes on to other max_steps: one cosine to there, or a new one from here",
+            help="schedule of the rate of a run that goes on to other max_steps: one to there, or a new one from here",
         )
         if self.verb == "test":
             parser.add_argument("--rgb", action="store_true", help="also bits per dimension of RGB, beyond the palette")
@@ -255,7 +255,7 @@ class TrainerCLI(LightningCLI):
 
     def _begin(self, trainer: pl.Trainer, config: Any, folder: Path) -> None:
         """Give a training places for what it writes, locks on them, and the step where its schedule began."""
-        check_strategy(trainer)
+        check_strategy(trainer, self.model)
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, StepCheckpoint) and callback.dirpath is None:

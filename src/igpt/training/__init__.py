@@ -1,4 +1,4 @@
-"""What surrounds an optimizer step: learning-rate schedule, FSDP, checkpoint writing, Lightning's internals."""
+"""What surrounds an optimizer step: optimizer and schedule, FSDP, checkpoint writing, Lightning's internals."""
 
 from igpt.training.device import check_seed, is_main_process, quiet_trainer, ready
 from igpt.training.fsdp import apply_fsdp
@@ -19,13 +19,15 @@ from igpt.training.lightning_internals import (
     trainer_of,
     validation_is_due,
 )
-from igpt.training.optimizers import warmup_constant, warmup_cosine
-from igpt.training.recipe import Recipe
+from igpt.training.muon import Muon
+from igpt.training.optimizers import make_optimizer, schedule_of, warmup_constant, warmup_cosine, warmup_stable_decay
+from igpt.training.recipe import ADDED, Optimizer, Recipe, Schedule, written
 from igpt.training.saving import WholeCheckpoints
 
 __all__ = [
-    "DummyExperiment", "PrecisionInput", "Recipe", "WholeCheckpoints", "apply_fsdp", "at_log_point", "check_seed",
-    "disable_rich", "disable_sigterm_broadcast", "dump_checkpoint", "epoch_ends", "forget_logged", "is_accumulating",
-    "is_main_process", "log_at", "normalise_loops", "quiet_trainer", "ready", "run_validation", "saves_sharded",
-    "trainer_of", "validation_is_due", "warmup_constant", "warmup_cosine",
+    "ADDED", "DummyExperiment", "Muon", "Optimizer", "PrecisionInput", "Recipe", "Schedule", "WholeCheckpoints",
+    "apply_fsdp", "at_log_point", "check_seed", "disable_rich", "disable_sigterm_broadcast", "dump_checkpoint",
+    "epoch_ends", "forget_logged", "is_accumulating", "is_main_process", "log_at", "make_optimizer", "normalise_loops",
+    "quiet_trainer", "ready", "run_validation", "saves_sharded", "schedule_of", "trainer_of", "validation_is_due",
+    "warmup_constant", "warmup_cosine", "warmup_stable_decay", "written",
 ]  # fmt: skip
