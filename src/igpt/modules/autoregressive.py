@@ -24,6 +24,7 @@ from igpt.model import (
 from igpt.modules.base import Batch
 from igpt.modules.generative import GenerativeModule
 from igpt.system import UserError
+from igpt.training import Optimizer, Schedule
 
 WITHOUT_CLASS = 0.1  # share of the training images that are shown without their class (Ho & Salimans 2022)
 
@@ -64,6 +65,8 @@ class Autoregressive(GenerativeModule):
         recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
+        optimizer: Optimizer = "adam",
+        schedule: Schedule = "cosine",
         augment: list[str] | None = None,
         identity_share: float | None = None,
         classes: int | None = None,
@@ -76,7 +79,7 @@ class Autoregressive(GenerativeModule):
         self.augment = list(augment) if augment else None  # the network's shape depends on it, and on the classes
         self.identity_share, self.classes = identity_share, classes
         recipe = (learning_rate, betas, weight_decay, warmup_steps)
-        super().__init__(transformer, palette, *recipe, compile, recompute, order, start_from)
+        super().__init__(transformer, palette, *recipe, compile, recompute, order, start_from, optimizer, schedule)
 
     def network(self, config: TransformerConfig) -> TransformerConfig:
         """With a vector for each class and for each transformation."""

@@ -9,6 +9,7 @@ from igpt.data import ImageDataModule
 from igpt.model import NATS_PER_BIT, Order, SamplingOptions, TransformerConfig, pixel_nll, sample
 from igpt.modules.autoregressive import Autoregressive
 from igpt.system import UserError
+from igpt.training import Optimizer, Schedule
 
 CHANNELS = 3
 
@@ -40,9 +41,11 @@ class ByteAutoregressive(Autoregressive):
         recompute: bool = False,
         order: Order = "raster",
         start_from: str | None = None,
+        optimizer: Optimizer = "adam",
+        schedule: Schedule = "cosine",
     ) -> None:
         recipe = (learning_rate, betas, weight_decay, warmup_steps)
-        super().__init__(transformer, None, *recipe, compile, recompute, order, start_from)
+        super().__init__(transformer, None, *recipe, compile, recompute, order, start_from, optimizer, schedule)
 
     @property
     def values(self) -> int:
