@@ -62,6 +62,14 @@ def test_a_run_that_is_read_is_not_moved_aside_but_may_go_on(fit, tmp_path):
         assert fit("--ckpt_path", "last", steps=4)[0] == 0
 
 
+def test_a_runs_own_config_says_what_the_given_one_said_also_where_that_is_null(igpt, digits_run, tmp_path):
+    words = ["--config", digits_run.folder / "config.yaml", "--runs_dir", tmp_path, "--trainer.max_steps", 1]
+    code, _, err = igpt("fit", *words, "--trainer.val_check_interval", 60)  # more batches than an epoch has
+    assert code == 0, err
+    given, own = (yaml.safe_load(file.read_text()) for file in (digits_run.config, tmp_path / "mini" / "config.yaml"))
+    assert given["trainer"]["check_val_every_n_epoch"] is own["trainer"]["check_val_every_n_epoch"] is None
+
+
 @pytest.mark.parametrize("verb", ["test", "probe"])
 def test_evaluations_say_that_they_read_a_run_as_long_as_they_do(fit, tmp_path, verb):
     assert fit()[0] == 0

@@ -71,7 +71,9 @@ def config_of(folder: Path) -> Any:
 
 
 def settings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The options of a config by their names on the command line, with their values as text."""
+    """The options of a config that are set, by their names on the command line, with their values as text."""
+    if value is None:
+        return
     nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
     if not nested:
         yield name.removeprefix(".").replace(".init_args", ""), value if isinstance(value, str) else json.dumps(value)

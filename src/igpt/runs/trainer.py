@@ -136,7 +136,7 @@ class RunFolder(SaveConfigCallback):
         records.add_command(folder, self.command)
         self.config.name = folder.name  # so that this file, too, finds the run's folder
         with atomic_path(folder / "config.yaml") as path:
-            path.write_text(self.parser.dump(self.config), encoding="utf-8")
+            path.write_text(self.parser.dump(self.config, skip_unset=False), encoding="utf-8")
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if data.split.labels_per_class is not None:
             with atomic_path(folder / "subset.json") as path:
