@@ -18,6 +18,7 @@ def gpu(monkeypatch):
     return gpu
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_names_itself_and_the_others_go_on(gpu):
     nowhere = gpu.Place("nowhere", toy=True)
     names, found = zip(*gpu.measured(nowhere, [0, 1, 14], minutes=5), strict=True)
@@ -25,6 +26,7 @@ def test_a_row_that_fails_names_itself_and_the_others_go_on(gpu):
     assert all("nowhere" in one["failed"] for one in found)
 
 
+@pytest.mark.slow
 def test_rows_for_which_no_time_is_left_say_so(gpu):
     found = dict(gpu.measured(gpu.Place("cpu", toy=True), [0, 1], minutes=0))
     assert {one["failed"] for one in found.values()} == {"no time was left"}

@@ -97,7 +97,7 @@ def test_bert_has_nothing_to_compile(digits_bert_run, tmp_path):
         sample(str(digits_bert_run.checkpoint), str(tmp_path / "out.png"), compile=True)
 
 
-@pytest.mark.parametrize(("batch", "compile"), [(1, False), (3, False), (3, True)])
+@pytest.mark.parametrize(("batch", "compile"), [(1, False), (3, False), pytest.param(3, True, marks=pytest.mark.slow)])
 def test_in_autocast_weights_and_cache_have_its_type_and_logits_are_about_those_of_float32(tiny, batch, compile):
     torch._dynamo.reset()
     model, tokens = randomised(tiny), images(tiny, batch)

@@ -42,7 +42,7 @@ def test_what_stands_in_refuses_what_mps_refuses():
 
 
 @pytest.mark.usefixtures("_on_a_mac")
-@pytest.mark.parametrize("kind", ["AR", "BERT"])
+@pytest.mark.parametrize("kind", ["AR", pytest.param("BERT", marks=pytest.mark.slow)])
 def test_training_with_pictures_and_probes_and_then_all_that_reads_its_checkpoint(
     kind, digits_run, digits_bert_run, igpt, tmp_path
 ):

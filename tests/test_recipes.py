@@ -183,6 +183,7 @@ def test_another_optimizer_is_refused_where_a_run_goes_on(igpt, home):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_tune_tries_rates_of_a_modern_config_with_its_other_parts(igpt, home):
     code, out, err = igpt("tune", "--config", home / "modern.yaml", "--rates", "0.02", "--out", "tuned", "--overrides",
                           json.dumps(["trainer.max_steps=2", "trainer.val_check_interval=2", "samples.num=0",

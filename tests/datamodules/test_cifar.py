@@ -10,7 +10,7 @@ from igpt.testing import check_data_module
 from igpt_datamodules import CIFAR10, CIFAR100
 
 
-@pytest.mark.parametrize("kind", [CIFAR10, CIFAR100])
+@pytest.mark.parametrize("kind", [CIFAR10, pytest.param(CIFAR100, marks=pytest.mark.slow)])
 def test_cifar_files_keep_the_contract_and_the_published_sizes(kind, cifar_root):
     check_data_module(lambda: kind(root=str(cifar_root), download=False))
     data = kind(root=str(cifar_root), download=False)

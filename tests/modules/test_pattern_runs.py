@@ -57,7 +57,7 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupte
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["patterns", pytest.param("hashed", marks=pytest.mark.slow), "turning"])
 def test_it_is_probed_and_draws(made, igpt, tmp_path, name):
     code, _, err = igpt("probe", "--ckpt", made(name), "--method", "knn", "--out", tmp_path / "probe")
     assert code == 0, err

@@ -85,15 +85,14 @@ def sample(
         top_p: draw from the likeliest colours that together reach this probability; 1 is all.
         steps: passes in which BERT draws (64 if left out); more are more coherent and take longer. Not for AR.
         seed: the same seed gives the same picture.
-        classes: names or numbers of classes to draw, for a model that is told them, also as --class; of several, `num`
-            images each, a row or more a class. Without one, images of any class.
-        guidance: how much the class counts: 1 as in training, more for images more typical of it (about twice the
-            time); 0 is without it.
+        classes: classes to draw by name or number, also as --class, of a model that is told them; of several, `num`
+            images each.
+        guidance: how much the class counts: 1 as in training, 0 not at all, above 1 more, in twice the time.
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: of the network; auto is what is quickest here: bf16-mixed on a GPU that has it, 32-true on a CPU.
         tf32: on CUDA, let float32 products round to TF32.
-        compile: draw each pixel by one compiled graph; half a minute to begin with, then up to twice as fast on a CPU;
-            of no use on CUDA, where steps are recorded anyway. Not for BERT.
+        compile: draw each pixel by one compiled graph: after half a minute up to twice as fast on a CPU; of no use on
+            CUDA. Not for BERT.
     """
     options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, progress=True)
     options = options if steps is None else replace(options, steps=steps)

@@ -89,7 +89,7 @@ def _left(parts: dict[str, Any], start: str, given: set[str]) -> dict[str, Any]:
 
 def _names(words: list[str]) -> Iterator[str]:
     """Names of the options, those inside a mapping included."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         yield option
         if option.endswith(".transformer") and (text := value if equals else following).lstrip().startswith("{"):

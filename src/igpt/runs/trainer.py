@@ -174,7 +174,7 @@ class TrainerCLI(LightningCLI):
             help="schedule of the rate of a run that goes on to other max_steps: one to there, or a new one from here",
         )
         if self.verb == "test":
-            parser.add_argument("--rgb", action="store_true", help="also bits per dimension of RGB, beyond the palette")
+            parser.add_argument("--rgb", action="store_true", help="also bits per dimension of RGB")
         parser.add_lightning_class_args(StepCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SampleGrid, "samples")
 
