@@ -92,7 +92,7 @@ test-avx2: $(STAMP) ## the demo's first steps and the tests of numbers as on a C
 	timeout 60 $(BIN)/igpt fit --config configs/digits_ar.yaml --runs_dir build/avx2 --trainer.max_steps 40 \
 	  --model.init_args.palette build/avx2/digits.npy
 	timeout 60 $(BIN)/igpt probe --ckpt build/avx2/digits_ar/checkpoints/last.ckpt
-	IGPT_TEST_DEVICE=cpu timeout 180 $(PYTEST) -m 'not slow' $(NUMBERS)
+	IGPT_TEST_DEVICE=cpu timeout 420 $(PYTEST) -m 'not slow' $(NUMBERS)
 
 mutation: $(STAMP) ## small faults put into the core, each of which a test must find (docs/testing.md)
 	$(BIN)/python benchmarks/mutation.py
