@@ -93,10 +93,12 @@ def toy(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch, cifar_files):  # noqa: F811
-    """What the reader has: the checkout's configs and palettes, CIFAR-10's files, pictures, and the two digits runs."""
+    """What the reader has: the checkout's configs and its one palette, CIFAR-10's files, pictures."""
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "palettes"):
-        shutil.copytree(REPO / name, name, ignore=shutil.ignore_patterns("cifar10.npy"))
+    shutil.copytree(REPO / "configs", "configs")
+    Path("palettes").mkdir()
+    for name in ("digits.npy", "digits.json"):
+        shutil.copy(REPO / "palettes" / name, "palettes")
     Path("data").mkdir()
     for file in cifar_files[0].iterdir():
         Path("data", file.name).symlink_to(file)

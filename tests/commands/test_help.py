@@ -1,13 +1,36 @@
 """What `igpt VERB --help` shows."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from igpt.cli import TRAINER_VERBS, VERBS
 
+ALL = """
+import contextlib, io, json
+from igpt.cli import VERBS, main
+
+def shown(verb):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = main([verb, "--help"])
+    return code, out.getvalue()
+
+print(json.dumps({verb: shown(verb) for verb in VERBS}))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int, str]]:
+    """Of every verb, from a fresh process: here the data modules of other tests would stand among those to choose from."""
+    made = subprocess.run([sys.executable, "-c", ALL], capture_output=True, text=True, check=True)
+    return json.loads(made.stdout)
+
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_fits_two_screens_and_says_what_it_does_once(igpt, verb):
-    code, out, _ = igpt(verb, "--help")
+def test_the_help_of_a_verb_fits_two_screens_and_says_what_it_does_once(helps, verb):
+    code, out = helps[verb]
     assert code == 0
     assert len(out.splitlines()) <= 100
     first = out.split("\n\n")[1].split(".")[0].split("\n")[0]
