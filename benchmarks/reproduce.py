@@ -49,7 +49,7 @@ class Study:
     tuning_steps: int
     tuning_rate: float
     few: tuple[int, ...]
-    methods: str
+    probed: Command
 
     @property
     def quiet(self) -> Command:
@@ -59,7 +59,7 @@ class Study:
         """Pre-train, test, and probe every checkpoint."""
         fit, checkpoints = self.fit(kind, f"{kind}_{seed}", seed), self.runs / f"{kind}_{seed}" / "checkpoints"
         probes = [words("probe", "--ckpt", checkpoints / f"step={step:07d}.ckpt") for step in self.steps[:-1]]
-        whole = ["--method", self.methods, "--concat", 3, "--labels-per-class", *self.few, "--subsets", 5]
+        whole = [*self.probed, "--labels-per-class", *self.few, "--subsets", 5]
         return [fit, self.tested(f"{kind}_{seed}", "last"), *probes, self.probe_of_last(f"{kind}_{seed}", *whole)]
 
     def fit(self, kind: str, name: str, seed: int, *options: object) -> Command:
@@ -120,7 +120,7 @@ STUDIES = {
         tuning_steps=600,
         tuning_rate=0.003,
         few=(4, 25),
-        methods="all",
+        probed=["--method", "all", "--concat", "3"],
     ),
     "mnist": Study(
         title="5,000 digits of MNIST",
@@ -130,11 +130,11 @@ STUDIES = {
         configs={kind: f"configs/mnist/{kind}.yaml" for kind in ("ar", "bert", "joint")},
         rates={"ar": 0.002, "bert": 0.003},
         width=96,
-        steps=(50, 100, 200, 400, 800),
+        steps=(75, 150, 300, 600, 1200),
         tuning_steps=200,
         tuning_rate=0.003,
         few=(4, 25),
-        methods="lbfgs",
+        probed=["--method", "lbfgs,attentive"],
     ),
 }  # fmt: skip
 
