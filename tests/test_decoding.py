@@ -87,6 +87,23 @@ def test_the_step_is_one_graph_for_all_lengths_whatever_compiles_it(tiny, batch)
     assert counted["unique_graphs"] == 1
 
 
+def test_the_compiled_step_that_cuda_records_is_the_forward_over_the_whole_image_by_one_graph(tiny):
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    model, tokens = randomised(replace(tiny, qk_norm=True)), images(tiny, 3)
+    with torch.inference_mode():
+        expected, decoder = model(tokens, causal=True), Decoder(model, 3)
+        decoder.compiled = torch.compile(functional_step, fullgraph=True, backend="aot_eager")
+        decoder.next_logits(tokens[:, :1])  # sos and a pixel
+        for position in range(2, tiny.n_positions):
+            step = 6 if position < 6 else 9, tokens[:, position - 1], torch.tensor([position])
+            for _ in range(2):  # a recording calls it more than once
+                logits = decoder.compiled_masked_step(*step)
+                torch.testing.assert_close(logits, expected[:, position], atol=1e-5, rtol=1e-5)
+    assert counted["unique_graphs"] == 1
+
+
 def test_a_model_without_a_start_of_sequence_is_refused(tiny):
     with pytest.raises(ValueError, match="sos"):
         Decoder(PixelTransformer(replace(tiny, sos=False)), 1)

@@ -183,7 +183,9 @@ def test_compiled_blocks_keep_the_state_dict_keys(tiny):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_heads": 5}, {"n_layers": 0}, {"vocab_size": 0}, {"norm": "batch"}], ids=lambda w: next(iter(w))
+    "wrong",
+    [{"n_heads": 5}, {"n_layers": 0}, {"vocab_size": 0}, {"norm": "batch"}, {"residual": "half"}],
+    ids=lambda w: next(iter(w)),
 )
 def test_a_config_that_cannot_be_built_names_the_field(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -226,3 +228,45 @@ def test_recomputing_keeps_only_the_input_of_each_block(tiny):
             model.hidden_states(tokens, causal=True)
         kept.append(sum(numbers))
     assert kept[1] < kept[0] / 3
+
+
+def residuals(model, tokens, mixed):
+    """What goes from block to block, and the loss, in bf16-mixed or float32."""
+    found = []
+    hooks = [block.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0])) for block in model.blocks]
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        loss = next_pixel_loss(model(tokens, causal=True), tokens)
+    for hook in hooks:
+        hook.remove()
+    return found, loss
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_residuals_are_bfloat16_where_asked_for_under_autocast_alone(tiny, norm):
+    plain = randomised(dataclasses.replace(tiny, norm=norm))
+    narrow = randomised(dataclasses.replace(tiny, norm=norm, residual="bfloat16"))
+    tokens = tokens_for(tiny)
+    types = [
+        {h.dtype for h in residuals(model, tokens, mixed)[0]} for model in (plain, narrow) for mixed in (False, True)
+    ]
+    assert types == [{torch.float32}, {torch.float32}, {torch.float32}, {torch.bfloat16}]
+    assert torch.equal(residuals(plain, tokens, False)[1], residuals(narrow, tokens, False)[1])
+
+
+def test_with_bfloat16_residuals_loss_and_gradients_differ_by_its_rounding_alone(tiny):
+    tokens, found = tokens_for(tiny, batch=16), {}
+    for kind in (None, "bfloat16"):
+        model = randomised(dataclasses.replace(tiny, residual=kind))
+        loss = residuals(model, tokens, True)[1]
+        loss.backward()
+        found[kind] = loss, torch.cat([weight.grad.flatten() for weight in model.parameters()])
+    (loss, gradient), (narrow, other) = found.values()
+    assert narrow != loss
+    torch.testing.assert_close(narrow, loss, rtol=0.004, atol=0)  # 2^-8
+    assert (other - gradient).norm() < 0.02 * gradient.norm()
+
+
+def test_features_are_averaged_in_float32_whatever_the_residuals(tiny):
+    model, tokens = randomised(dataclasses.replace(tiny, residual="bfloat16")), tokens_for(tiny)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model.features(tokens, [0, 2], causal=True, normed=False).dtype == torch.float32

@@ -32,6 +32,7 @@ from igpt.probing import (
     stored_features,
     subset_indices,
     subsets_of,
+    worth_compiling,
 )
 from igpt.system import Precision, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
@@ -58,7 +59,7 @@ def probe(
     accelerator: str = "auto",
     precision: Precision = "auto",
     tf32: bool = True,
-    compile: bool = False,
+    compile: bool | None = None,
     save: bool = False,
 ) -> None:
     """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
@@ -90,7 +91,7 @@ def probe(
         accelerator: where the network runs, as in Lightning: auto, cpu, gpu, cuda, mps.
         precision: of the network, as in Lightning: 32-true, bf16-mixed, 16-mixed; auto is what is quickest here.
         tf32: on CUDA, let float32 products of the network round to TF32; those of the probes never do.
-        compile: compile each block first; worth its quarter of a minute where features take minutes.
+        compile: compile each block first, a quarter of a minute; if left out, on CUDA where features take minutes.
         save: keep the lbfgs probe of the best layer as probe.safetensors, for `igpt classify --probe` and `igpt.load`.
 
     Raises:
@@ -98,7 +99,6 @@ def probe(
     """
     source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
     loaded = load(source)  # a link may lead elsewhere before the work is done
-    loaded.module.core.compile_blocks = compile
     how = FeatureOptions(norm, grid, masks)
     options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
@@ -111,6 +111,8 @@ def probe(
     if save:
         check_saving(methods, folder)
     data = data_to_probe(data, loaded)
+    pays = worth_compiling(loaded.module, sum(data.size(name) for name in SPLITS), compute)
+    loaded.module.core.compile_blocks = pays if compile is None else compile
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)

@@ -27,7 +27,7 @@ class Decoder:
     ) -> None:
         """`compile` runs the later calls as one graph (`compiled_step`), which takes half a minute once.
 
-        On CUDA it changes nothing: the later calls are recorded there, but those of many images in float32.
+        On CUDA the later calls are recorded, compiled or not; those of many images in float32 are neither.
         `conditions` are what the model is told of each image (`PixelTransformer.start`).
 
         Raises ValueError for a model without sos.
@@ -42,9 +42,9 @@ class Decoder:
         self.patterns = pattern_caches(model, like, batch)
         shape = (config.n_layers, 2, batch, config.n_heads, 0 if self.patterns else config.n_positions, width)
         self.kv_cache = like.new_zeros(shape)
-        device = like.device.type
-        self.compiled = compiled_step() if compile and device != "cuda" and not self.patterns else None
         self.recorded = CUDAGraphs() if can_be_recorded(self.kv_cache) else None
+        can_be = not self.patterns and (self.recorded is not None or like.device.type != "cuda")
+        self.compiled = compiled_step() if compile and can_be else None
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor) -> Tensor:
@@ -79,7 +79,8 @@ class Decoder:
             return step(self.pattern_step, whole, tokens, position)
         if self.recorded is not None:
             reach = min(-(-self.seen // REACH) * REACH, self.model.config.n_positions)
-            return self.recorded(self.masked_step, reach, tokens, position)
+            step = self.masked_step if self.compiled is None else self.compiled_masked_step
+            return self.recorded(step, reach, tokens, position)
         if self.compiled is None or self.seen <= FIRST_COMPILED:
             return eager_step(self.model, self.weights, tokens, position, self.kv_cache[..., : self.seen, :])
         past = self.kv_cache[..., : self.seen - 1, :]
@@ -91,6 +92,15 @@ class Decoder:
     def masked_step(self, reach: int, tokens: Tensor, position: Tensor) -> Tensor:
         """The step that is recorded, once for each `reach`: how much of the cache is read, beyond the position."""
         return masked_step(self.model, self.weights, self.kv_cache[..., :reach, :], tokens, position)
+
+    def compiled_masked_step(self, reach: int, tokens: Tensor, position: Tensor) -> Tensor:
+        """`masked_step` as one graph, which is recorded; the cache is written outside of the graph."""
+        assert self.compiled is not None
+        past = self.kv_cache[..., : min(reach, self.model.config.n_positions - 1), :]  # all of it: another graph
+        torch._dynamo.mark_dynamic(past, 4)
+        logits, new = self.compiled(self.model, self.weights, tokens, position, past, True)
+        self.kv_cache.index_copy_(4, position, new)
+        return logits
 
     def pattern_step(self, _: int, tokens: Tensor, position: Tensor) -> Tensor:
         """The step of a network with patterns or a bias, which is recorded, too."""

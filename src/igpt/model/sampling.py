@@ -25,7 +25,7 @@ class SamplingOptions:
         seed: of a generator of its own, so that sampling disturbs no other randomness.
         steps: passes of BERT (`infill`); the autoregressive model has none.
         compile: run each step of the autoregressive model as one compiled graph: half a minute to begin with, then up
-            to twice as fast on a CPU. On CUDA and for BERT it changes nothing.
+            to twice as fast on a CPU; on CUDA fewer, larger kernels. For BERT it changes nothing.
         progress: on a terminal, count the positions, or BERT's passes, that are done.
         labels: class of each image, or one for all, for a network that is told classes; None tells it none.
         guidance: g of classifier-free guidance (Ho & Salimans 2022): logits without the class plus g times what the

@@ -10,7 +10,8 @@ which differ in how they read and write the KV cache:
   keys and values, and the caller writes them: written inside, they make the compiler copy the whole cache at every
   block, ten times slower than not compiling at all.
 - `masked_step`, which `CUDAGraphs` records and replays by one call. It reads the cache up to a fixed `reach` and hides
-  by a mask what lies behind the position, a tensor; so one recording serves all positions below its reach.
+  by a mask what lies behind the position, a tensor; so one recording serves all positions below its reach. What is
+  compiled there, on CUDA, hides what it does not see in the same way.
 
 Shapes: B images, T positions in the cache, D width, H heads, W = D / H, L layers, V colours.
 """
@@ -133,20 +134,24 @@ def pattern_step(
 
 
 def functional_step(
-    model: PixelTransformer, weights: Weights, tokens: Tensor, position: Tensor, past: Tensor
+    model: PixelTransformer, weights: Weights, tokens: Tensor, position: Tensor, past: Tensor, masked: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """`token_step` with the cache before the position; also returns the new keys and values `(L, 2, B, H, 1, W)`."""
+    """`token_step` with the cache before the position; also returns the new keys and values `(L, 2, B, H, 1, W)`.
+
+    Where `masked`, the cache may be longer, and what lies in it from the position on is hidden.
+    """
     found = []
+    mask = (torch.arange(past.shape[4], device=position.device) >= position)[:, None] if masked else None  # (T, 1)
 
     def keep_and_attend(q: Tensor, new: Tensor, layer: Tensor) -> Tensor:
         found.append(new)
-        return attend_to_past_and_self(q, new[0], new[1], layer[0], layer[1])
+        return attend_to_past_and_self(q, new[0], new[1], layer[0], layer[1], mask)
 
     logits = token_step(model, weights, tokens, position, past, keep_and_attend)
     return logits, torch.stack(found)
 
 
-CompiledStep = Callable[[PixelTransformer, Weights, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+CompiledStep = Callable[..., tuple[Tensor, Tensor]]
 
 
 def compiled_step() -> CompiledStep:

@@ -38,7 +38,7 @@ from igpt.system import UserError
 
 NORM_EPS = 1e-5
 # Fields that came later, None where they change nothing
-ADDED = ("grid", "attention", "positions", "slices", "dropout", "conditions", "qk_norm")
+ADDED = ("grid", "attention", "positions", "slices", "dropout", "conditions", "qk_norm", "residual")
 ACTIVATION_SLOPE = 1.702  # of x * sigmoid(1.702 x), the approximation of GELU that the released models use
 
 
@@ -66,6 +66,8 @@ class TransformerConfig:
         conditions: vectors that may be added to sos, as classes and transformations have one each; None has none.
         qk_norm: norm queries and keys of each head, with a gain for each of its channels, so that no score grows with
             the weights (Dehghani et al. 2023). None, as the paper's, does not.
+        residual: "bfloat16" has bf16-mixed add up what the blocks give in bfloat16, half the memory traffic of float32;
+            norms compute in float32 all the same. None is float32, as in every other precision.
     """
 
     n_layers: int = 24
@@ -82,6 +84,7 @@ class TransformerConfig:
     dropout: float | None = None
     conditions: int | None = None
     qk_norm: bool | None = None
+    residual: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "n_positions", "vocab_size"):
@@ -122,6 +125,8 @@ class TransformerConfig:
         object.__setattr__(self, "qk_norm", self.qk_norm or None)  # false is what older versions do not write
         if self.slices is not None and (self.slices < 1 or self.n_positions % self.slices):
             raise UserError(f"transformer.slices {self.slices} must divide n_positions {self.n_positions}; change one")
+        if self.residual not in (None, "bfloat16"):
+            raise UserError(f"transformer.residual is {self.residual!r}; choose bfloat16, or null for float32")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"transformer.dropout {self.dropout} must be at least 0 and below 1; None has none")
 
@@ -409,7 +414,7 @@ class PixelTransformer(nn.Module):
             content = content.masked_fill(masked.unsqueeze(-1), 0.0)
         positions = self.positions()
         summed: Tensor = self.dropout(content if positions is None else content + positions[: tokens.shape[1]])
-        return summed
+        return summed.to(residual_type(self.config, summed))
 
     def shared_bias(self) -> Tensor | None:
         """The bias by offsets that all layers share, `(H, offsets)`."""
@@ -467,11 +472,19 @@ class PixelTransformer(nn.Module):
                 states = norm(h) if normed else h  # type: ignore[operator]
                 with torch.autocast(states.device.type, enabled=False):  # a mean is no place to save digits
                     if pooled:
+                        states = states.float() if states.dtype == torch.bfloat16 else states
                         states = states.mean(1) if pool is None else (pool.to(states.dtype) @ states).flatten(1)
                 found[layer] = states
             if layer < max(layers):
                 h = self.blocks[layer](h, causal, None, bias)
         return torch.stack([found[layer] for layer in layers])
+
+
+def residual_type(config: TransformerConfig, h: Tensor) -> torch.dtype:
+    """The type in which blocks add up, given their first input: the config's under autocast to it, else the input's."""
+    device = h.device.type
+    narrow = config.residual == "bfloat16" and torch.is_autocast_enabled(device)
+    return torch.bfloat16 if narrow and torch.get_autocast_dtype(device) == torch.bfloat16 else h.dtype
 
 
 def check_layers(layers: list[int], n_layers: int) -> None:

@@ -35,10 +35,16 @@ def attend_to_seen(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def attend_to_past_and_self(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of one position `(B, H, 1, W)` to `T` past ones `(B, H, T, W)` and itself, without joining them."""
+def attend_to_past_and_self(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None
+) -> Tensor:
+    """Attention of one position `(B, H, 1, W)` to `T` past ones `(B, H, T, W)` and itself, without joining them.
+
+    Past ones that are `hidden`, bool `(T, 1)`, are not seen.
+    """
     q = q * q.shape[-1] ** -0.5
     scores, own = (keys * q).sum(-1, keepdim=True), (k * q).sum(-1, keepdim=True)  # (B, H, T, 1), (B, H, 1, 1)
+    scores = scores if hidden is None else scores.masked_fill(hidden, -math.inf)
     top = torch.maximum(scores.amax(2, keepdim=True), own)
     probs, prob = (scores - top).exp(), (own - top).exp()  # not normalised
     return ((probs * values).sum(2, keepdim=True) + prob * v) / (probs.sum(2, keepdim=True) + prob)
