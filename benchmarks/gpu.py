@@ -9,11 +9,14 @@ unless `--results` names a file.
 """
 
 import argparse
+import io
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +30,7 @@ from plan import feature_operations, training_operations
 from results import circumstances, save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from igpt.model import PRESETS, TransformerConfig, generate
 from igpt.palette import Palette
@@ -37,6 +41,7 @@ LONGEST = 150.0  # seconds that a row may take before it is given up
 BATCHES = (256, 128, 64, 32, 16, 8, 4)
 TOY = TransformerConfig(2, 32, 2, n_positions=16, vocab_size=16)
 LAYERS, IMAGES, CLASSES = 9, 4000, 10  # of the probes: MNIST's 5,000, eight layers
+BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 AT_64 = replace(PRESETS["S"], n_layers=8, d_model=256, n_positions=4096)
 
 
@@ -111,9 +116,13 @@ def trained(place: Place, network: nn.Module, loss: Callable[[Tensor], Tensor], 
     return {"batch": len(tokens), "ms": 1e3 * seconds, "images/s": len(tokens) / seconds, "GiB": place.peak_gib()}
 
 
-def igpt_step(place: Place, config: TransformerConfig, batch: int) -> Found:
-    module = igpt_module(config, place.device, compile=not place.toy).train()
+def igpt_step(place: Place, config: TransformerConfig, batch: int, whole: str | None = None) -> Found:
+    """With each block compiled, or the whole stack in a mode of `torch.compile`."""
+    module = igpt_module(config, place.device, compile=whole is None and not place.toy).train()
     module.configure_model()
+    if whole is not None and not place.toy:
+        stack = module.transformer
+        stack.hidden_states = torch.compile(stack.hidden_states, mode=whole)  # type: ignore[method-assign]
     rng = torch.Generator()
     found = trained(place, module, lambda x: module.loss(x, rng), tokens_of(config, batch, place.device))
     return found | {"operations/s": training_operations(config) * found["images/s"]}
@@ -129,9 +138,25 @@ def step(name: str, place: Place) -> Found:
     raise MemoryError("not one batch fits")
 
 
-def step_of_64(place: Place) -> Found:
-    """igpt's step of S at batch 64, which the peers and `igpt fit` stand beside."""
-    return igpt_step(place, place.config("S"), place.batch(64))
+def step_of_64(place: Place, whole: str | None = None, **changes: Any) -> Found:
+    """igpt's step of S at batch 64, which the peers and `igpt fit` stand beside; or with something changed."""
+    return igpt_step(place, replace(place.config("S"), **changes), place.batch(64), whole)
+
+
+def attention_by(backend: SDPBackend, width: int, place: Place) -> Found:
+    """Causal attention of heads this wide by one of PyTorch's kernels, forward and backward."""
+    shape = (place.batch(32), 8, 16 if place.toy else 1024, width)
+    types = {"device": place.device, "dtype": torch.bfloat16}
+    q, k, v = (torch.randn(shape, **types, requires_grad=True) for _ in "qkv")
+    upstream = torch.randn(shape, **types)
+
+    def both() -> None:
+        with sdpa_kernel(backend):
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).backward(upstream)
+
+    if backend not in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH) and place.device != "cuda":
+        return {"left out": "a kernel of CUDA's"}
+    return {"ms": 1e3 * place.seconds(both)}
 
 
 def peer_step(make: Callable[[TransformerConfig, str], nn.Module], batch: int, compiled: bool, place: Place) -> Found:
@@ -167,7 +192,7 @@ def through_fit(place: Place) -> Found:
     return {"batch": batch, "ms": 1e3 * seconds, "images/s": batch / seconds}
 
 
-def sampled(images: int, dtype: torch.dtype, place: Place) -> Found:
+def sampled(images: int, dtype: torch.dtype, compiled: bool, place: Place) -> Found:
     """Whole images of S, or their first part where many are drawn, from the full distribution."""
     config = place.config("S")
     network = igpt_module(config, place.device).eval().transformer.to(dtype)
@@ -177,7 +202,7 @@ def sampled(images: int, dtype: torch.dtype, place: Place) -> Found:
     tokens = tokens_of(config, count, place.device)
 
     def draw() -> None:
-        generate(network, tokens, known=position >= drawn, compile=not place.toy)
+        generate(network, tokens, known=position >= drawn, compile=compiled and not place.toy)
 
     return {"images": count, "tokens/s": count * drawn / place.seconds(draw, rounds=2)}
 
@@ -231,6 +256,34 @@ def lbfgs_probe(place: Place) -> Found:
     return {"seconds": place.seconds(lambda: fit_probes(inputs, labels, strengths, CLASSES), rounds=1)}
 
 
+def probed_by_all(place: Place) -> Found:
+    """`igpt probe --method all` on a network of 8 layers and MNIST's 5,000 images, features included."""
+    from igpt.cli import main
+
+    data, side, colors = ("Digits", 8, 17) if place.toy else ("Mnist5k", 28, 8)
+    shape = [2, 32] if place.toy else [LAYERS - 1, 256]
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        palette, config = Path(folder, "palette.npy"), Path(folder, "config.yaml")
+        options = ["--data", data, "--data.resolution", side, "--colors", colors]
+        transformer = dict(zip(("n_layers", "d_model", "n_heads"), (*shape, 4), strict=True))
+        model = {"transformer": transformer, "palette": str(palette)}
+        trainer = {"max_steps": 2, "limit_val_batches": 1, "accelerator": "gpu" if place.device == "cuda" else "cpu"}
+        content = {
+            "model": {"class_path": "igpt.modules.Autoregressive", "init_args": model},
+            "data": {"class_path": f"igpt_datamodules.{data}", "init_args": {"resolution": side}},
+            "trainer": trainer,
+            "samples": {"num": 0, "completions": 0},
+        }
+        config.write_text(json.dumps(content))
+        fit = ["fit", "--config", config, "--runs_dir", folder, "--name", "run"]
+        probe = ["probe", "--ckpt", Path(folder, "run"), "--method", "all", *(["--epochs", 1] if place.toy else [])]
+        for command in (["palette", *options, "--out", palette], fit, probe):
+            started = time.perf_counter()
+            if main([str(word) for word in command]):
+                raise RuntimeError(f"igpt {command[0]} failed")
+    return {"seconds": time.perf_counter() - started}
+
+
 def patterned(attention: list[Any] | None, place: Place) -> Found:
     """A step at 64x64, 8 layers, width 256."""
     config = replace(TOY if place.toy else AT_64, attention=attention)
@@ -254,18 +307,28 @@ ROWS = (
     Row("step S, batch 64, igpt", step_of_64),
     Row("step S, batch 64, nanoGPT compiled", bind(peer_step, nano_gpt, 64, True)),
     Row("step S, batch 64, igpt fit", through_fit),
+    Row("step S, batch 64, igpt, bfloat16 residuals", partial(step_of_64, residual="bfloat16")),
     *(Row(f"step {name}, largest batch, igpt", bind(step, name)) for name in ("S", "M", "L")),
-    Row("sampling S, 16 images, bfloat16", bind(sampled, 16, torch.bfloat16)),
+    Row("sampling S, 16 images, bfloat16", bind(sampled, 16, torch.bfloat16, False)),
+    Row("sampling S, 16 images, bfloat16, compiled", bind(sampled, 16, torch.bfloat16, True)),
     Row("sampling S, 16 images, ImageGPT.generate", image_gpt_sampled),
-    Row("sampling S, 1 image, bfloat16", bind(sampled, 1, torch.bfloat16)),
-    Row("sampling S, 64 images, bfloat16", bind(sampled, 64, torch.bfloat16)),
-    Row("sampling S, 16 images, float32", bind(sampled, 16, torch.float32)),
+    Row("sampling S, 1 image, bfloat16", bind(sampled, 1, torch.bfloat16, False)),
+    Row("sampling S, 64 images, bfloat16", bind(sampled, 64, torch.bfloat16, False)),
+    Row("sampling S, 16 images, float32", bind(sampled, 16, torch.float32, False)),
     Row("features S, float32", bind(features, False, False)),
     Row("features S, bfloat16, compiled", bind(features, True, True)),
     Row("encoding, 512 colours", encoding),
     Row("probes, L-BFGS", lbfgs_probe),
+    Row("igpt probe --method all, 9 layers", probed_by_all),
+    *(
+        Row(f"attention of heads of width {width}, {backend.name}", bind(attention_by, backend, width))
+        for width in (64, 128)
+        for backend in BACKENDS
+    ),
     Row("step 64x64, dense", bind(patterned, None)),
     Row("step 64x64, rows 4", bind(patterned, [{"pattern": "rows", "k": 4}])),
+    Row("step S, batch 64, igpt, whole stack compiled", partial(step_of_64, whole="default")),
+    Row("step S, batch 64, igpt, whole stack, autotuned", partial(step_of_64, whole="max-autotune-no-cudagraphs")),
     Row("step S, batch 64, x-transformers compiled", bind(peer_step, x_transformer, 64, True)),
     Row("step S, batch 32, ImageGPT", bind(peer_step, image_gpt, 32, False)),
 )

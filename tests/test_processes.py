@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from igpt.checkpoints.format import read_checkpoint, step_checkpoints
+from igpt.checkpoints.format import misfits, read_checkpoint, step_checkpoints
 from igpt.modules.loading import load
 from tests.obstacles import obstacles
 from tests.processes import STRATEGIES, environment, fit_command, losses, run, write_config
@@ -77,6 +77,19 @@ def test_two_processes_have_the_losses_of_one_with_their_common_batch(fitted, ki
 
 
 @pytest.mark.slow
+def test_blocks_gathered_in_bfloat16_have_the_losses_of_one_process_but_for_its_rounding(home):
+    found = []
+    for folder, strategy in (("mixed_one", None), ("mixed_two", "sharded")):
+        command = fit_command(home, folder, "AR", strategy, "--trainer.precision", "bf16-mixed")
+        code, printed = run(command, home)
+        assert code == 0, printed
+        one = losses(home / folder / "AR")
+        found.append(torch.tensor([max(one[step]) for step in range(20)]))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, rtol=0.005, atol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "sharded"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted, kind, strategy):
@@ -131,6 +144,8 @@ def test_a_run_saved_in_parts_resumes_with_the_same_losses_and_becomes_one_file_
     assert not list(folder.glob(".*"))
     assert losses(home / "cut" / "AR") == losses(fitted("AR", "sharded"))
     last = folder / "last.ckpt"
+    assert {path.name for path in last.glob("*.sha256")} == {"0.sha256", "1.sha256"}
+    assert misfits(last) == []
     code, _, err = igpt("probe", "--ckpt", last)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "--format checkpoint" in err

@@ -1,5 +1,6 @@
 """Sharded checkpoints: read as data, whole or not at all."""
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint import save
 
-from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_checkpoint
+from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_checkpoint, write_sums
 from igpt.checkpoints.sharded import read_sharded
 from igpt.runs.resuming import use_checkpoint
 from igpt.system.errors import UserError
@@ -61,6 +62,35 @@ def test_a_folder_without_one_of_its_files_is_refused(folder, file):
     (folder / file).unlink()
     with pytest.raises(UserError, match=r"step=0000005.ckpt.*use an earlier one"):
         read_sharded(folder)
+
+
+def test_each_process_writes_the_checksums_of_its_own_files_as_sha256sum_reads_them(folder):
+    (folder / "__1_0.distcp").write_bytes(b"of the second process")
+    for process in (0, 1):
+        write_sums(folder, process)
+    of_first = (folder / "0.sha256").read_text().splitlines()
+    assert [line.split("  ")[1] for line in of_first] == [".metadata", "__0_0.distcp", META]
+    found = hashlib.sha256(b"of the second process").hexdigest()
+    assert (folder / "1.sha256").read_text() == f"{found}  __1_0.distcp\n"
+
+
+@pytest.mark.parametrize("file", [".metadata", META, "__0_0.distcp"])
+@pytest.mark.parametrize("way", ["changed", "lost"])
+def test_a_folder_with_a_file_of_another_checksum_is_named_and_no_beginning(folder, file, way):
+    write_sums(folder, 0)
+    assert newest_intact(folder.parent) == folder
+    if way == "lost":
+        (folder / file).unlink()
+    else:
+        bytes_ = bytearray((folder / file).read_bytes())
+        bytes_[len(bytes_) // 2] ^= 1
+        (folder / file).write_bytes(bytes_)
+    assert newest_intact(folder.parent) is None
+    with pytest.raises(UserError, match=rf"step=0000005.ckpt is damaged: {file} changed or lost; use an earlier one"):
+        read_sharded(folder)
+    if file == "__0_0.distcp":
+        with pytest.raises(UserError, match="is damaged"):
+            use_checkpoint(None, str(folder))
 
 
 def test_where_a_file_is_needed_a_folder_is_refused_with_what_to_do(folder):

@@ -23,7 +23,7 @@ print(json.dumps({verb: shown(verb) for verb in VERBS}))
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, tuple[int, str]]:
-    """Of every verb, from a fresh process: here the data modules of other tests would stand among those to choose from."""
+    """Of every verb, from a fresh process: here data modules of other tests would stand among those to choose from."""
     made = subprocess.run([sys.executable, "-c", ALL], capture_output=True, text=True, check=True)
     return json.loads(made.stdout)
 

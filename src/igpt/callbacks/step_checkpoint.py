@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
 from igpt.callbacks.loss_guard import LossGuard
-from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints, step_path
+from igpt.checkpoints import LAST, newest_intact, original, remove_checkpoint, step_checkpoints, step_path, write_sums
 from igpt.system import UserError, complain, last_line, link_last, partial_path, remove_partial, same_file, take_place
 from igpt.training import dump_checkpoint, is_accumulating, saves_sharded
 
@@ -160,6 +160,7 @@ class StepCheckpoint(ModelCheckpoint):
         failure = (
             failure_of_any(trainer, lambda: written.mkdir(parents=True, exist_ok=True))
             or failure_of_any(trainer, lambda: trainer.strategy.save_checkpoint(content, written))
+            or failure_of_any(trainer, lambda: write_sums(written, trainer.global_rank))
             or failure_of_any(trainer, lambda: take_place(written, path, True) if trainer.is_global_zero else None)
         )
         if failure is not None and trainer.is_global_zero:

@@ -18,6 +18,7 @@ from igpt.system import UserError, remove_folder, replacing, same_file, sha256_o
 
 CHECKPOINT_KEY = "igpt"  # under this key stand model and data as plain data
 LAST = "last.ckpt"  # the link to the newest
+SUMS = ".sha256"
 META = "meta.pt"  # what a sharded checkpoint, which is a folder, holds beside weights and moments
 
 
@@ -109,7 +110,7 @@ def checksum_file(path: Path) -> Path:
 
 def beside(path: Path) -> Path:
     """Where the checksum of a file stands."""
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{SUMS}")
 
 
 def original(path: Path) -> Path:
@@ -138,9 +139,13 @@ def remove_checkpoint(path: Path) -> None:
 def fits_checksum(path: Path) -> bool:
     """Whether the file has the checksum that stands beside it; without one, those within the archive are looked at.
 
+    Of a folder, whether all of its files have those that stand in it.
+
     Raises:
         BadZipFile: one of these is wrong.
     """
+    if path.is_dir():
+        return not misfits(path)
     try:
         expected = checksum_file(path).read_bytes().split()
         return bool(expected) and sha256_of(path).encode() == expected[0]
@@ -150,6 +155,28 @@ def fits_checksum(path: Path) -> bool:
                 if wrong := archive.testzip():
                     raise zipfile.BadZipFile(wrong) from None
         return True
+
+
+def write_sums(folder: Path, process: int) -> None:
+    """`PROCESS.sha256`, in the format of sha256sum, of the files of a sharded checkpoint that a process wrote.
+
+    They are named after the process; all others count as those of the first.
+    """
+    pieces = {path: re.match(r"__(\d+)_", path.name) for path in folder.iterdir() if path.suffix != SUMS}
+    own = sorted(path for path, piece in pieces.items() if process == (int(piece[1]) if piece else 0))
+    sums = folder / f"{process}{SUMS}"
+    sums.write_bytes("".join(f"{sha256_of(path)}  {path.name}\n" for path in own).encode())
+    sync(sums)
+
+
+def misfits(folder: Path) -> list[str]:
+    """The files of a sharded checkpoint that are missing or have another checksum than stands there.
+
+    Folders of versions before have no checksums, and so no misfits.
+    """
+    lines = [line.split() for sums in folder.glob(f"*{SUMS}") for line in sums.read_text().splitlines()]
+    held = {name: folder / name for _, name in lines}
+    return [name for expected, name in lines if not held[name].is_file() or sha256_of(held[name]) != expected]
 
 
 def checksum_of(path: Path) -> str:

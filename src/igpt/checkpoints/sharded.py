@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from igpt.checkpoints.format import CHECKPOINT_KEY, META, load_plain
+from igpt.checkpoints.format import CHECKPOINT_KEY, META, instead_of, load_plain, misfits
 from igpt.checkpoints.spec import header_of
 from igpt.system import UserError
 
@@ -53,7 +53,14 @@ def read_sharded(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is not whole, damaged, or holds something other than tensors and plain data.
     """
+    check_sums(path)
     return {**read_meta(path), "state_dict": dict(weights_of(path))}
+
+
+def check_sums(path: str | Path) -> None:
+    """Raise a UserError where a file of a sharded checkpoint does not have its checksum."""
+    if wrong := misfits(Path(path)):
+        raise UserError(f"checkpoint {path} is damaged: {', '.join(wrong)} changed or lost; {instead_of(Path(path))}")
 
 
 def weights_of(path: str | Path) -> Iterator[tuple[str, Tensor]]:

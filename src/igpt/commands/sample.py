@@ -91,8 +91,8 @@ def sample(
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: of the network; auto is what is quickest here: bf16-mixed on a GPU that has it, 32-true on a CPU.
         tf32: on CUDA, let float32 products round to TF32.
-        compile: draw each pixel by one compiled graph: after half a minute up to twice as fast on a CPU; not yet timed on
-            CUDA. Not for BERT.
+        compile: draw each pixel by one compiled graph: after half a minute up to twice as fast on a CPU; not yet timed
+            on CUDA. Not for BERT.
     """
     options = SamplingOptions(temperature, top_k, top_p, seed, compile=compile, progress=True)
     options = options if steps is None else replace(options, steps=steps)

@@ -189,7 +189,7 @@ class GenerativeModule(PixelModule, PixelModel):
         """Compile the blocks and shard the weights, once, where asked for."""
         self.compile_once()
         if self.device_mesh is not None:
-            apply_fsdp(self.transformer, self.device_mesh)
+            apply_fsdp(self.transformer, self.device_mesh, precision=str(self.trainer.precision))
 
     def compile_once(self) -> None:
         """Compile each block, where asked for."""

@@ -185,7 +185,8 @@ class Joint(PixelModule):
         self.compile_blocks = False
         self.generative.compile_once()
         if self.device_mesh is not None:
-            apply_fsdp(self.generative.transformer, self.device_mesh, self.classifier)
+            how = self.device_mesh, self.classifier
+            apply_fsdp(self.generative.transformer, *how, precision=str(self.trainer.precision))
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the held module is described whole, so no other file is needed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from igpt.checkpoints import CHECKPOINT_KEY, check_finite, plain, read_checkpoint, read_meta, weights_of
+from igpt.checkpoints import CHECKPOINT_KEY, check_finite, check_sums, plain, read_checkpoint, read_meta, weights_of
 from igpt.modules import step_of
 from igpt.system import ACCELERATORS, Compute, UserError, compute_of
 from igpt.training import ADDED, is_main_process
@@ -56,6 +56,8 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     """Raise a UserError for a checkpoint of another network than the config's; name other differences in a warning."""
     content = read_meta(path) if Path(path).is_dir() else read_checkpoint(path)
     if is_main_process():  # of a folder of parts, one process reads all weights
+        if Path(path).is_dir():
+            check_sums(path)
         state = content.get("state_dict")
         held = state.items() if isinstance(state, dict) else weights_of(path) if Path(path).is_dir() else ()
         check_finite(held, f"--ckpt_path {path}")
