@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from igpt.data import ImageDataModule
 from igpt.model.transformer import PRESETS, TransformerConfig
@@ -137,7 +138,7 @@ def test_an_overlay_for_many_devices_builds_over_the_config_that_its_header_name
     published = base["data"]["init_args"]["batch_size"] * base["trainer"]["devices"]
     assert cli.datamodule.batch_size * processes == published
     strategy = cli.config_init.fit.trainer.strategy
-    if not isinstance(strategy, str):
+    if isinstance(strategy, ModelParallelStrategy):
         assert strategy._data_parallel_size == processes
         assert cli.model.core.transformer.activation_checkpointing
 
