@@ -99,7 +99,7 @@ def open_contents(ckpt: str) -> Contents:
     model = header["model"]
     joint = "generative" in model["init_args"]
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
-    check_room(model["init_args"], state, ckpt)
+    check_room(model, state, ckpt)
     check_finite(state.items(), f"--ckpt {ckpt}")
     plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
     plain["began"] = header.get("began")
