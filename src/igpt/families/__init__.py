@@ -3,8 +3,9 @@
 from igpt.families.contract import FeatureSource, checked_features, checked_layers
 from igpt.families.opening import known_sources, open_checkpoint, open_source, open_subject
 from igpt.families.probed import LoadedSource, ProbedSource
+from igpt.families.vae import VAE
 
 __all__ = [
-    "FeatureSource", "LoadedSource", "ProbedSource", "checked_features", "checked_layers", "known_sources",
+    "VAE", "FeatureSource", "LoadedSource", "ProbedSource", "checked_features", "checked_layers", "known_sources",
     "open_checkpoint", "open_source", "open_subject",
 ]  # fmt: skip
