@@ -21,6 +21,8 @@ checkpoint: {every_n_train_steps: 4}
 """
 MODELS = {
     "VAE": "{class_path: igpt.families.VAE, init_args: {resolution: 8, width: 8, latent: 4, free_bits: 0.1}}",
+    "Flow": "{class_path: igpt.families.Flow, init_args: {resolution: 8, couplings: 2, hidden: 8}}",
+    "SimCLR": "{class_path: igpt.families.SimCLR, init_args: {resolution: 8, width: 4, projection: 8, mirror: false}}",
 }
 
 
