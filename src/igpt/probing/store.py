@@ -8,7 +8,7 @@ checksum of each file and one of its own. The folder appears under its name only
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedRandom
 from itertools import groupby
 from pathlib import Path
@@ -235,7 +235,7 @@ class FeatureStore:
     dtype: FeatureType
     images: dict[str, int]
     arrays: dict[str, np.ndarray]
-    widths: list[int] = field(default_factory=list)
+    widths: list[int]
 
     @classmethod
     def open(cls, folder: Path, identity: dict[str, Any], layers: list[int]) -> "FeatureStore":
