@@ -149,7 +149,7 @@ def stored_features() -> dict[str, StoredFeatures]:
         labels = torch.randint(CLASSES, (count,), generator=generator)
         features = torch.randn(LAYERS, count, NARROW, generator=generator) + centres[:, labels]
         arrays |= {f"{name}_features": features.half().numpy(), f"{name}_labels": labels.numpy()}
-    store = FeatureStore(Path(), list(range(LAYERS)), NARROW, "float16", SIZES, arrays)
+    store = FeatureStore(Path(), list(range(LAYERS)), NARROW, "float16", SIZES, arrays, [NARROW] * LAYERS)
     return {name: StoredFeatures(store, name, store.layers) for name in SIZES}
 
 

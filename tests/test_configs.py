@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from igpt.data import ImageDataModule
+from igpt.families import open_checkpoint
 from igpt.model.transformer import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, Joint, PixelModule
 from igpt.modules.loading import load
@@ -19,7 +20,8 @@ from igpt.runs.folders import run_dir
 from igpt.runs.trainer import TrainerCLI, run
 from tests.conftest import REPO
 
-CONFIGS = sorted(path for path in (REPO / "configs").rglob("*.yaml") if path.parent.name != "scale")
+CONFIGS = sorted(path for path in (REPO / "configs").rglob("*.yaml") if path.parent.name not in ("scale", "families"))
+FAMILIES = sorted((REPO / "configs" / "families").glob("*.yaml"))
 OVERLAYS = sorted((REPO / "configs" / "scale").glob("*.yaml"))
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=config_name)
 COLORS = 16
@@ -90,7 +92,7 @@ def test_an_unknown_preset_is_refused_in_one_line(igpt, tmp_path, monkeypatch):
     assert (code, err.strip()) == (2, "igpt fit: transformer.preset is 'XXL'; choose S, M, L, XL")
 
 
-@every_config
+@pytest.mark.parametrize("config", [*CONFIGS, *FAMILIES], ids=config_name)
 def test_a_config_opens_with_its_command_hardware_time_and_result(config):
     header = [line for line in config.read_text().splitlines()[:8] if line.startswith("#")]
     assert header[0].startswith(f"# igpt fit --config {config.relative_to(REPO).as_posix()}")
@@ -181,3 +183,15 @@ def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
     assert (tmp_path / "runs" / "try" / "checkpoints" / "last.ckpt").exists()
     if content["model"]["class_path"].endswith("Joint"):
         assert isinstance(load("runs/try/checkpoints/last.ckpt").module, Joint)
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=config_name)
+def test_a_config_of_another_family_takes_a_step_and_is_named_after_its_class(config, tmp_path, monkeypatch, igpt):
+    monkeypatch.chdir(tmp_path)
+    quick = ("--trainer.max_steps", 1, "--trainer.val_check_interval", 1, "--trainer.num_sanity_val_steps", 0)
+    where = ("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--samples.num", 0)
+    code, _, err = igpt("fit", "--config", config, "--name", "try", *quick, *where, "--trainer.limit_val_batches", 1)
+    assert code == 0, err
+    kind = yaml.safe_load(config.read_text())["model"]["class_path"].rpartition(".")[2]
+    assert type(open_checkpoint("runs/try/checkpoints/last.ckpt").module.source).__name__ == kind
+    assert kind.lower() in config.name

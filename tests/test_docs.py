@@ -39,6 +39,7 @@ ELSEWHERE = {
     "mine.yaml": "a config of the reader's",
     "my.yaml": "a config of the reader's",
     "hub_cifar10": "a data set of the Hugging Face hub",
+    "colours_and_edges": "a plug-in that tests/test_plugins.py installs",
     "ColourNoise": "a plug-in that tests/test_plugins.py installs",
 }
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from igpt.model.features import FeatureOptions
+from igpt.model.transformer import PRESETS
 from igpt.modules import BERT, Autoregressive
+from igpt.probing.extract import worth_compiling
 from igpt.system.errors import UserError
+from igpt.system.hardware import Compute
 from tests.conftest import REPO
 from tests.reference import numpy_igpt
 
@@ -164,3 +167,10 @@ def test_all_options_in_range_are_taken():
     for grid in range(1, 9):
         FeatureOptions("raw", grid).check((8, 8), True)
     FeatureOptions(masks=5).check((8, 8), False)
+
+
+def test_features_of_many_images_are_worth_compiling_on_cuda_alone():
+    module, few, many = Autoregressive(PRESETS["S"]), 27_000, 28_000
+    on_gpu, on_cpu = Compute("cuda", "bf16-mixed"), Compute("cpu", "bf16-mixed")
+    assert [worth_compiling(module, images, on_gpu) for images in (few, many)] == [False, True]
+    assert not worth_compiling(module, many, on_cpu)

@@ -10,8 +10,9 @@ FLOORS = [
     {"system", "__init__"},  # the second imports the public names when they are asked for
     {"palette", "model", "checkpoints"},
     {"data", "training", "interop"},
-    {"modules", "testing", "tokenization"},
-    {"probing", "report"},
+    {"modules", "tokenization"},
+    {"families"},
+    {"probing", "report", "testing"},
     {"callbacks", "parsing", "api"},
     {"runs", "commands"},
     {"cli"},
@@ -107,7 +108,8 @@ def test_no_two_files_import_each_other():
 
 def test_the_house_can_be_drawn_from_memory():
     assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 24
-    assert len(arrows()) <= 90
+    # 90 before other families of models: their room needs what `modules` needs, and three rooms look into it.
+    assert len(arrows()) <= 99
     assert len(list(ROOT.glob("*.py"))) <= 8
     folders = {path.parent for path in files()}
     assert {

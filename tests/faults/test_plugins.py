@@ -32,14 +32,14 @@ def installed(tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(str(site))
     before = set(sys.modules)
 
-    def install(point=None, **sources):
+    def install(point=None, group="igpt.datamodules", **sources):
         for name, source in sources.items():
             package = f"plugin_{name.lower()}"
             (site / f"{package}.py").write_text(source)
             info = site / f"{package}-1.0.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-            (info / "entry_points.txt").write_text(f"[igpt.datamodules]\n{name} = {point or f'{package}:{name}'}\n")
+            (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {point or f'{package}:{name}'}\n")
         importlib.invalidate_caches()
 
     yield install
@@ -177,3 +177,56 @@ def test_a_plugin_that_fails_while_it_reads_is_one_line(refused, installed, erro
     installed(Fails=source.replace("import ImageDataModule", "import UserError, ImageDataModule"))
     code = 2 if "UserError" in error else 1
     refused("palette", "--data", "Fails", "--colors", 4, "--out", "p.npy", code=code)
+
+
+SOURCE = """
+import torch
+from igpt.families import FeatureSource
+
+class {name}(FeatureSource):
+    layers = ("one", "two")
+    def features(self, images, layers):
+        pixels = images.flatten(1).float()
+        return {given}
+"""
+BAD_SOURCES = {  # what a source gives, and what the line says of it
+    "Nothing": ("None", "features() gave NoneType, not a list of 2 tensors"),
+    "OneLayer": ("[pixels]", "features() gave 1 of them, not a list of 2 tensors"),
+    "ATensor": ("torch.stack([pixels, pixels])", "features() gave Tensor, not a list of 2 tensors"),
+    "Maps": ("[images / 255] * 2", "features() of layer 'one' are float32 (1, 3, 8, 8), not floating (1, D)"),
+    "Whole": ("[images.flatten(1)] * 2", "features() of layer 'one' are uint8 (1, 192), not floating (1, D)"),
+    "Summed": ("[pixels, pixels.sum(0)]", "features() of layer 'two' are float32 (192,), not floating (1, D)"),
+    "Mixed": ("[pixels, pixels.mean(0, keepdim=True).expand(7, -1)]", "of layer 'two' are float32 (7, 192), not"),
+    "NoNumbers": ("[pixels, pixels * float('nan')]", "features() of layer 'two' are infinite or no numbers"),
+    "InArrays": ("[pixels.numpy()] * 2", "features() of layer 'one' are ndarray, not floating (1, D)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_source_that_breaks_the_contract_is_one_line(refused, installed, name):
+    given, words = BAD_SOURCES[name]
+    installed(group="igpt.sources", **{name: SOURCE.format(name=name, given=given)})
+    words = [f"--source: {name} breaks the contract of a FeatureSource", words]
+    refused("probe", "--source", name, "--data", "Digits", "--out", "p", words=words)
+
+
+ODD_SOURCES = {  # source of a plug-in, and what the line says
+    "Gone": ("import a_module_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
+    "ANumber": ("ANumber = 3", "is int, neither a class nor a function"),
+    "AnotherKind": ("class AnotherKind: pass", "is AnotherKind, not an igpt.families.FeatureSource"),
+    "Fails": ("def Fails(): raise RuntimeError('no licence\\nfound')", "fails: RuntimeError: no licence found"),
+    "Wants": ("def Wants(which): pass", "cannot be built from nothing: Wants() missing"),
+    "NoFeatures": (
+        "from igpt.families import FeatureSource\nclass NoFeatures(FeatureSource): pass",
+        "abstract class NoFeatures",
+    ),
+    "NoLayers": (SOURCE.replace('("one", "two")', "()").format(name="NoLayers", given="[]"), "its layers are ()"),
+    "Twice": (SOURCE.replace('"two"', '"one"').format(name="Twice", given="[]"), "two of its layers have one name"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SOURCES)
+def test_a_source_that_cannot_be_built_is_one_line(refused, installed, name):
+    source, words = ODD_SOURCES[name]
+    installed(group="igpt.sources", **{name: source})
+    refused("probe", "--source", name, "--data", "Digits", "--out", "p", words=["--source", words])

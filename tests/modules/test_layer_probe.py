@@ -330,6 +330,8 @@ class Given:
 
     def __init__(self, arrays):
         self.arrays = arrays
+        layers, _, width = arrays["train_features"].shape
+        self.widths = [width] * layers
 
     def labels(self, split):
         return self.arrays[f"{split}_labels"]

@@ -100,10 +100,9 @@ class RunSummary(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write config and palette once."""
-        assert isinstance(pl_module, PixelModule)
         for writer in writers(trainer):
             writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-            if pl_module.core.has_palette:
+            if isinstance(pl_module, PixelModule) and pl_module.core.has_palette:
                 writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -10,14 +10,14 @@ from igpt.callbacks.monitors import writers
 from igpt.callbacks.progress import ProgressLine
 from igpt.data import ImageDataModule, enlarge, grid, spread
 from igpt.model import SamplingOptions
-from igpt.modules import GenerativeModule
+from igpt.modules import GenerativeModule, RecipeModule
 from igpt.system import UserError
 
 
 class SampleGrid(pl.Callback):
     """Logs `samples` and `completions` to TensorBoard; the seed is fixed, so that pictures can be compared over time.
 
-    AR and BERT draw the same parts of the same images. Fine-tuning shows none.
+    AR and BERT draw the same parts of the same images. Other families draw samples alone, fine-tuning nothing.
 
     Args:
         num: images drawn from nothing; 0 draws none.
@@ -41,7 +41,7 @@ class SampleGrid(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw and log, on the main process, while training (not in its sanity check, nor in `igpt validate`)."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if not fitting or not isinstance(pl_module, GenerativeModule):
+        if not fitting or not isinstance(pl_module, RecipeModule) or type(pl_module).draw is RecipeModule.draw:
             return
         self._validations += 1
         if (self._validations - 1) % self.every_n_validations:
@@ -54,13 +54,12 @@ class SampleGrid(pl.Callback):
             for name, picture in self._pictures(trainer, pl_module).items():
                 writer.add_image(name, picture, trainer.global_step)
 
-    def _pictures(self, trainer: pl.Trainer, module: GenerativeModule) -> dict[str, Tensor]:
+    def _pictures(self, trainer: pl.Trainer, module: RecipeModule) -> dict[str, Tensor]:
         pictures, options = {}, SamplingOptions(seed=self.seed)
-        if self.num:
-            drawn = module.decode(module.sample(self.num, options)).cpu()
-            pictures["samples"] = enlarge(grid(drawn, max(1, round(self.num**0.5))))
+        if (drawn := module.draw(self.num, self.seed)) is not None:
+            pictures["samples"] = enlarge(grid(drawn.cpu(), max(1, round(self.num**0.5))))
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if self.completions:
+        if self.completions and isinstance(module, GenerativeModule):
             val = data.images("val")
             originals = torch.stack([val[index][0] for index in spread(val.labels, self.completions)]).to(module.device)
             rows, _ = module.complete(originals, options=options)

@@ -3,11 +3,17 @@
 Classes follow one rule: every constructor argument is kept as an attribute of the same name.
 """
 
+import hashlib
 import importlib
 import inspect
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from os import PathLike, fspath
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from igpt.system import UserError
 
@@ -78,6 +84,16 @@ def build(spec: dict[str, Any], base: type, allowed: set[str]) -> Any:
         return kind(**complete(spec.get("init_args", {})))
     except TypeError as error:
         raise UserError(f"class {path!r} does not take the stored arguments: {error}") from error
+
+
+def weights_sha256(spec: dict[str, Any], state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a network's description and of its tensors: weights, and what else it keeps."""
+    found = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    for name, value in state.items():
+        found.update(name.encode())
+        content: Any = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        found.update(content)
+    return found.hexdigest()
 
 
 def header_of(stored: Any, source: str | PathLike[str]) -> dict[str, Any]:

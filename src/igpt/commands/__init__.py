@@ -48,7 +48,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_function_arguments(function, as_group=False, sub_configs=False)
     words = arrange(renamed(arguments, "--ckpt"), function, WORDS.get(verb))
     values = parser.instantiate(parser.parse_args(words))
-    if "ckpt" in values:
+    if values.get("ckpt") is not None:
         values.ckpt = str(find_checkpoint(values.ckpt))
     if not own_config:
         values.pop("config", None)

@@ -99,7 +99,10 @@ def open_contents(ckpt: str) -> Contents:
     model = header["model"]
     joint = "generative" in model["init_args"]
     core = header_of({"model": model["init_args"]["generative"]}, ckpt)["model"] if joint else model
-    check_room(model["init_args"], state, ckpt)
+    check_room(model, state, ckpt)
+    if "transformer" not in core["init_args"]:
+        kind = core["class_path"].rpartition(".")[2]
+        raise UserError(f"--ckpt {ckpt} is a {kind}; there is a format for others of AR, BERT and Joint alone")
     check_finite(state.items(), f"--ckpt {ckpt}")
     plain = {"model": model, "data": header.get("data"), "step": step_of(content)}
     plain["began"] = header.get("began")

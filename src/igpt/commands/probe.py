@@ -1,5 +1,6 @@
 """`igpt probe`: how much a simple classifier can read from the features of every layer."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from igpt.data import SPLITS, ImageDataModule
+from igpt.families import LoadedSource, ProbedSource, open_checkpoint, open_subject
 from igpt.model import FeatureOptions
-from igpt.modules import Loaded, load
+from igpt.modules import Loaded, PixelModule
 from igpt.parsing import command_line
 from igpt.probing import (
     NOTHING,
@@ -34,14 +36,14 @@ from igpt.probing import (
     subsets_of,
     worth_compiling,
 )
-from igpt.system import Precision, allow_tf32, compute_of, only_writer, reader
+from igpt.system import Precision, UserError, allow_tf32, compute_of, only_writer, reader
 from igpt.training import ready
 
 FEW = 200  # images of a split, below which a probe says how little they tell
 
 
 def probe(
-    ckpt: str,
+    ckpt: str | None = None,
     data: ImageDataModule | None = None,
     layers: str = "all",
     method: str = "lbfgs",
@@ -61,6 +63,8 @@ def probe(
     tf32: bool = True,
     compile: bool | None = None,
     save: bool = False,
+    source: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Fit a classifier on the features of every layer, and print and write its accuracy (paper, section 2.4).
 
@@ -69,7 +73,7 @@ def probe(
     method; the same command again goes on after the last one that was written.
 
     Args:
-        ckpt: checkpoint of igpt.
+        ckpt: checkpoint of igpt, of any family.
         data: whose images to probe with; the data that the checkpoint was trained on if left out.
         layers: "all", or numbers from 0 (input of the first block) to L (final norm), such as 0,4,8.
         method: lbfgs (the paper's for CIFAR and STL), sgd (its way for ImageNet, for data too large for lbfgs), knn,
@@ -93,31 +97,33 @@ def probe(
         tf32: on CUDA, let float32 products of the network round to TF32; those of the probes never do.
         compile: compile each block first, a quarter of a minute; if left out, on CUDA where features take minutes.
         save: keep the lbfgs probe of the best layer as probe.safetensors, for `igpt classify --probe` and `igpt.load`.
+        source: in place of a checkpoint: a plug-in's name, or torchvision:NAME, such as torchvision:resnet18.
+        weights: of the source, a state dict's file; "random" leaves a torchvision network as it begins.
 
     Raises:
         UserError: no such checkpoint, layer or method, the data have no labels, or a store does not fit.
     """
-    source = str(Path(ckpt).resolve()) if Path(ckpt).is_file() and Path(ckpt).is_symlink() else ckpt
-    loaded = load(source)  # a link may lead elsewhere before the work is done
+    name, loaded = subject(ckpt, source, weights)
     how = FeatureOptions(norm, grid, masks)
     options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
     methods = methods_named(method)
     for one in methods:
-        one.check(options)
+        one.check(options, loaded.module)
     compute = ready(compute_of(accelerator, precision), tf32)
     started = time.perf_counter()
-    folder = Path(out) if out else default_folder(Path(ckpt))
+    run = Path("runs", re.sub(r"[^\w.-]+", "_", name)) if source else run_of(Path(name))
+    folder = Path(out) if out else run / "probe" if source else default_folder(Path(name))
     if save:
-        check_saving(methods, folder)
+        check_saving(methods, folder, loaded.module)
     data = data_to_probe(data, loaded)
-    pays = worth_compiling(loaded.module, sum(data.size(name) for name in SPLITS), compute)
-    loaded.module.core.compile_blocks = pays if compile is None else compile
+    images = sum(data.size(split) for split in SPLITS)
+    loaded.module.core.compile_blocks = worth_compiling(loaded.module, images, compute) if compile is None else compile
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)
-    with only_writer(folder, "give another --out"), nullcontext() if out else reader(run_of(Path(ckpt))):
-        about, asked = protocol(ckpt, task), asked_for(task, methods)
+    with only_writer(folder, "give another --out"), nullcontext() if out else reader(run):
+        about, asked = protocol(name, task), asked_for(task, methods)
         earlier = earlier_report(folder, about, asked)
         kept = earlier.kept(asked) if earlier else NOTHING
         have = measured(kept.results, kept.low_data)
@@ -135,6 +141,8 @@ def probe(
                 print(f"{folder} held a probe of another checkpoint, other data or options, which is now {aside}")
         if save:
             names = [*names, saved_probe(task, report.results).save(folder).name]
+    if isinstance(loaded, LoadedSource):
+        print(f"layers: {', '.join(f'{number} {one}' for number, one in enumerate(loaded.module.source.layers))}")
     print(report.text())
     tested = data.size("test")
     if min(tested, data.size("val")) < FEW:
@@ -189,7 +197,24 @@ def features_for(task: ProbeTask, store: str | None) -> FeatureStore:
     return features
 
 
-def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModule:
+def subject(ckpt: str | None, source: str | None, weights: str | None) -> tuple[str, Loaded | LoadedSource]:
+    """What is probed, and the name that it was given by.
+
+    Raises:
+        UserError: neither or both of checkpoint and source are named, or the one that is named cannot be opened.
+    """
+    if (ckpt is None) == (source is None):
+        raise UserError("give either --ckpt, a checkpoint or a run, or --source, such as torchvision:resnet18")
+    if ckpt is None:
+        assert source is not None
+        return source, open_subject(source, **({} if weights is None else {"weights": weights}))
+    if weights is not None:
+        raise UserError(f"--weights {weights} is of a --source; a checkpoint has its own")
+    linked = Path(ckpt).is_file() and Path(ckpt).is_symlink()
+    return ckpt, open_checkpoint(str(Path(ckpt).resolve()) if linked else ckpt)  # a link may lead elsewhere meanwhile
+
+
+def data_to_probe(data: ImageDataModule | None, loaded: Loaded | LoadedSource) -> ImageDataModule:
     """The data given, or else those of the checkpoint, prepared, with training and validation apart."""
     data = data if data is not None else loaded.data()
     data.split = replace(data.split, fold_validation=False)
@@ -199,22 +224,28 @@ def data_to_probe(data: ImageDataModule | None, loaded: Loaded) -> ImageDataModu
     return data
 
 
-def protocol(ckpt: str, task: ProbeTask) -> dict[str, Any]:
+def protocol(name: str, task: ProbeTask) -> dict[str, Any]:
     """What was probed and how, for probe.json."""
     options, data, loaded = task.options, task.data, task.loaded
     standing = {"standardise": options.standardise, "dtype": options.stored_as, "precision": task.compute.precision}
     return {
         "command": command_line(),
-        "checkpoint": str(ckpt),
+        "checkpoint": name,
         "checkpoint_sha256": loaded.sha256,
         "step": loaded.step,
-        "model": type(loaded.module).__name__,
-        "objective": type(loaded.module.core).__name__,
+        **described(loaded.module),
         "data": data.spec(),
         "identity": data.identity(),
         "images": {name: data.size(name) for name in SPLITS},
         "features": {**options.features.to_dict(), **standing},
     }
+
+
+def described(module: PixelModule | ProbedSource) -> dict[str, Any]:
+    """Classes of a network and of its core; of a source, which is both, also the names of its layers."""
+    if isinstance(module, PixelModule):
+        return {"model": type(module).__name__, "objective": type(module.core).__name__}
+    return {"model": module.name, "objective": module.name, "layer_names": list(module.source.layers)}
 
 
 def default_folder(ckpt: Path) -> Path:

@@ -19,8 +19,8 @@ Batch = tuple[Tensor, Tensor]
 TRAIN, EVALUATE, FEATURES = 0, 1, 2  # keys of randomness: training draws anew at every step, the others always the same
 
 
-class PixelModule(pl.LightningModule, ABC):
-    """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette."""
+class RecipeModule(pl.LightningModule, ABC):
+    """What `igpt fit` trains, of any family: a recipe, its optimizer and schedule, and checkpoints of plain data."""
 
     decays = True  # whether the rate falls to zero at max_steps, as the recipe's schedule says
     schedule_start = 0  # the step at which the schedule began, where a resumed run begins one anew
@@ -28,17 +28,19 @@ class PixelModule(pl.LightningModule, ABC):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.feature_layers: list[int] | None = None
-        self.feature_options = FeatureOptions()
 
     @property
-    @abstractmethod
-    def core(self) -> PixelModel:
-        """The model that is trained: itself, or the one it holds."""
+    def core(self) -> Any:
+        """What knows the images' size, the palette and where the weights began: itself, or what it holds."""
+        return self
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; colours and weights travel in the state dict, not by file name."""
+
+    def draw(self, num: int, seed: int) -> Tensor | None:
+        """New images uint8 `(num, 3, R, R)`, for TensorBoard; None where there are none to draw."""
+        return None
 
     @property
     def logs_now(self) -> bool:
@@ -62,14 +64,6 @@ class PixelModule(pl.LightningModule, ABC):
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Features `(L + 1, B, D)` and labels `(B,)`; the LayerFeatures callback asks for some, and in its own way."""
-        images, labels = batch
-        layers = self.feature_layers or list(range(self.core.n_layers + 1))
-        rng = rng_of(FEATURES, dataloader_idx, batch_idx)
-        features = self.core.features(self.core.encode(images), layers, self.feature_options, rng)
-        return {"features": features, "labels": labels}
-
     def configure_optimizers(self) -> Any:
         """The recipe's: the paper's is Adam with warm-up over one epoch, then a cosine to zero (section 3.4).
 
@@ -92,7 +86,7 @@ class PixelModule(pl.LightningModule, ABC):
     def optimizer_for(self, precision: str, fused: bool = True) -> torch.optim.Optimizer:
         """The recipe's optimizer for all that is trained; in bf16-mixed, Muon makes matrices orthogonal in bfloat16."""
         dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
-        return make_optimizer(self.recipe, self.parameters(), self.core.transformer, fused, dtype)
+        return make_optimizer(self.recipe, self.parameters(), getattr(self.core, "transformer", None), fused, dtype)
 
     def rate_share(self, warmup_steps: int, max_steps: int) -> Callable[[int], float]:
         """The multiplier of the peak rate by step, by the recipe's schedule."""
@@ -141,6 +135,28 @@ class PixelModule(pl.LightningModule, ABC):
             "recipe": recipe,
             "began": self.core.began,
         }
+
+
+class PixelModule(RecipeModule):
+    """A training recipe around a `PixelModel`, its `core`, which owns the transformer and the palette."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.feature_layers: list[int] | None = None
+        self.feature_options = FeatureOptions()
+
+    @property
+    @abstractmethod
+    def core(self) -> PixelModel:
+        """The model that is trained: itself, or the one it holds."""
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Features `(L + 1, B, D)` and labels `(B,)`; the LayerFeatures callback asks for some, and in its own way."""
+        images, labels = batch
+        layers = self.feature_layers or list(range(self.core.n_layers + 1))
+        rng = rng_of(FEATURES, dataloader_idx, batch_idx)
+        features = self.core.features(self.core.encode(images), layers, self.feature_options, rng)
+        return {"features": features, "labels": labels}
 
 
 def step_of(content: dict[str, Any]) -> int:

@@ -67,6 +67,14 @@ class PixelModel(pl.LightningModule, ABC):
         """L; features exist for layers 0 to L."""
         return self.transformer.config.n_layers
 
+    def check_features(self, how: FeatureOptions) -> None:
+        """Raise a UserError for features that this model does not have."""
+        how.check(self.shape, self.causal)
+
+    def widths(self, layers: list[int], how: FeatureOptions) -> list[int]:
+        """Numbers in the feature vector of each of the layers."""
+        return [self.transformer.config.d_model * how.grid**2] * len(layers)
+
     @abstractmethod
     def at_resolution(self, resolution: Resolution) -> "PixelModel":
         """The same model for pictures of another shape, on its device.

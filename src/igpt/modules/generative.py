@@ -15,6 +15,7 @@ from igpt.model import (
     NATS_PER_BIT,
     Order,
     PixelTransformer,
+    SamplingOptions,
     TransformerConfig,
     condition_names,
     inverse_order,
@@ -197,6 +198,10 @@ class GenerativeModule(PixelModule, PixelModel):
             for block in self.transformer.blocks:
                 block.compile()
             self.compile_blocks = False
+
+    def draw(self, num: int, seed: int) -> Tensor | None:
+        """Samples for TensorBoard."""
+        return self.decode(self.sample(num, SamplingOptions(seed=seed))) if num else None
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, checksum_of, read_checkpoint
 from igpt.data import ImageDataModule
 from igpt.model import TransformerConfig
-from igpt.modules.base import PixelModule, step_of
+from igpt.modules.base import PixelModule, RecipeModule, step_of
 from igpt.palette import check_colors
 from igpt.system import UserError, allowed_imports, last_line, load_plugins, packages
 
+FAMILIES = "igpt.families."  # where networks are that are no transformers
 SHOWN = 20  # classes of a list in a message
 
 
@@ -83,25 +84,47 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     """Build the module that a checkpoint holds, with its weights and palette, in evaluation mode.
 
     Raises:
+        UserError: see `read_module`; or it is of another family, which predicts no pixels.
+    """
+    module, content = read_module(path)
+    if not isinstance(module, PixelModule):
+        raise UserError(
+            f"checkpoint {path} is a {type(module).__name__}, which predicts no pixels one by one; of other families "
+            "'igpt probe' takes a checkpoint, and Python `igpt.families.open_source`"
+        )
+    return as_loaded(module.to(device), path, content)
+
+
+def as_loaded(module: PixelModule, path: str | Path, content: dict[str, Any]) -> Loaded:
+    """What `read_module` gave, of igpt's own networks."""
+    header = content[CHECKPOINT_KEY]
+    return Loaded(module, Path(path), step_of(content), header.get("data"), class_names_of(header))
+
+
+def read_module(path: str | Path) -> tuple[RecipeModule, dict[str, Any]]:
+    """The module of a checkpoint of any family, with its weights, in evaluation mode; and the checkpoint's content.
+
+    Raises:
         UserError: see `read_checkpoint`; or the weights do not fit the class and arguments that the file names.
     """
     load_plugins()
     content = read_checkpoint(path)
-    header, state = content[CHECKPOINT_KEY], content["state_dict"]
-    check_room(header["model"]["init_args"], state, path)
+    model, state = content[CHECKPOINT_KEY]["model"], content["state_dict"]
+    check_room(model, state, path)
     try:
-        module: PixelModule = build(header["model"], PixelModule, {"igpt"} | allowed_imports())
+        module: RecipeModule = build(model, RecipeModule, {"igpt"} | allowed_imports())
         module.load_state_dict(state)
-        if module.core.has_palette:
-            check_colors(module.core.palette.colors, "its palette")
-        check_order(module.core.pixel_order)
+        if isinstance(module, PixelModule):
+            if module.core.has_palette:
+                check_colors(module.core.palette.colors, "its palette")
+            check_order(module.core.pixel_order)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     check_finite(state.items(), f"checkpoint {path}")
-    return Loaded(module.to(device).eval(), Path(path), step_of(content), header.get("data"), class_names_of(header))
+    return module.eval(), content
 
 
 def class_names_of(header: dict[str, Any]) -> tuple[str, ...]:
@@ -112,11 +135,11 @@ def class_names_of(header: dict[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def check_room(init_args: dict[str, Any], state: Any, source: str | Path) -> None:
+def check_room(model: dict[str, Any], state: Any, source: str | Path) -> None:
     """Refuse a network of far more weights than the file holds, before memory is taken for it.
 
     Args:
-        init_args: arguments of the model, or of a Joint that holds it.
+        model: class path and arguments.
         state: the weights.
         source: the file, for the complaint.
 
@@ -125,14 +148,27 @@ def check_room(init_args: dict[str, Any], state: Any, source: str | Path) -> Non
     """
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"checkpoint {source} does not hold tensors under names; use another file")
+    family = str(model["class_path"]).startswith(FAMILIES)
     try:
-        config = TransformerConfig.of(init_args.get("generative", {"init_args": init_args})["init_args"]["transformer"])
-        blocks = 12 * config.n_layers * config.d_model**2
-        needed = blocks + config.d_model * (config.n_positions + 2 * config.vocab_size)
+        needed = weights_of_family(model) if family else weights_of_transformer(model["init_args"])
     except (LookupError, TypeError, UserError) as error:
         raise UserError(f"checkpoint {source} does not say which network it holds ({error}); use another") from error
     if needed > 2 * sum(tensor.numel() for tensor in state.values()):  # a tensor that is missing is named later
         raise UserError(f"checkpoint {source}: the weights do not fit the model it names (it has {needed:,})")
+
+
+def weights_of_transformer(init_args: dict[str, Any]) -> int:
+    """About how many weights the arguments of a model ask for, or those of a Joint that holds it."""
+    config = TransformerConfig.of(init_args.get("generative", {"init_args": init_args})["init_args"]["transformer"])
+    blocks = 12 * config.n_layers * config.d_model**2
+    return blocks + config.d_model * (config.n_positions + 2 * config.vocab_size)
+
+
+def weights_of_family(model: dict[str, Any]) -> int:
+    """How many weights a network of another family has, built without memory for them."""
+    with torch.device("meta"):
+        sketch: RecipeModule = build(model, RecipeModule, {"igpt"} | allowed_imports())
+    return sum(parameter.numel() for parameter in sketch.parameters())
 
 
 def check_order(order: Tensor) -> None:

@@ -10,8 +10,10 @@ from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from igpt.data import SPLITS, ImageDataModule, any_unlabelled, fingerprint
+from igpt.families import ProbedSource
 from igpt.model import FeatureOptions, check_layers, forward_operations
 from igpt.modules import PixelModule
+from igpt.probing.protocol import Probed
 from igpt.probing.store import FeatureStore, FeatureType, StoreWriter, differences, read_manifest
 from igpt.system import Compute, Progress, UserError, only_writer, sha256_of
 from igpt.training import quiet_trainer
@@ -50,25 +52,29 @@ class LayerFeatures(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell the module which features to compute."""
-        if not isinstance(pl_module, PixelModule):
-            raise UserError(f"LayerFeatures needs a model of igpt, not {type(pl_module).__name__}")
+        if not isinstance(pl_module, PixelModule | ProbedSource):
+            raise UserError(
+                f"LayerFeatures takes no {type(pl_module).__name__}; 'igpt probe' writes features of every family"
+            )
         if stage == "predict" and trainer.world_size > 1:
             raise UserError("--trainer.devices: features are collected in one process; use 1")
         if self.layers is None:
             self.layers = list(range(pl_module.core.n_layers + 1))
         check_layers(self.layers, pl_module.core.n_layers)
-        self.how.check(pl_module.core.shape, pl_module.core.causal)
+        pl_module.core.check_features(self.how)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a store."""
-        assert isinstance(pl_module, PixelModule)
+        assert isinstance(pl_module, PixelModule | ProbedSource)
         assert self.layers is not None
         pl_module.feature_layers, pl_module.feature_options = self.layers, self.how
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         checksum = sha256_of(self.checkpoint) if self.checkpoint else None
         known = self.identity or identity_of(checksum, data, self.how, str(trainer.precision), self.dtype)
         images: dict[str, int] = {name: data.size(name) for name in SPLITS}
-        self._writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option).__enter__()
+        widths = pl_module.core.widths(self.layers, self.how)
+        writer = StoreWriter(Path(self.out), known, self.layers, images, self.dtype, self.option, widths)
+        self._writer = writer.__enter__()
 
     def on_predict_batch_end(
         self,
@@ -117,11 +123,11 @@ def identity_of(
     }
 
 
-def worth_compiling(module: PixelModule, images: int, compute: Compute) -> bool:
+def worth_compiling(module: Probed, images: int, compute: Compute) -> bool:
     """Whether features of so many images take a GPU so long that compiling the blocks first pays."""
-    core = module.core
-    operations = images * forward_operations(core.transformer.config, core.causal)
-    return compute.device == "cuda" and operations > WORTH_COMPILING
+    if not isinstance(module, PixelModule) or compute.device != "cuda":
+        return False
+    return images * forward_operations(module.core.transformer.config, module.core.causal) > WORTH_COMPILING
 
 
 def some_of(count: int) -> list[int]:
@@ -130,7 +136,7 @@ def some_of(count: int) -> list[int]:
 
 
 def stored_features(
-    module: PixelModule,
+    module: Probed,
     checksum: str,
     data: ImageDataModule,
     layers: list[int],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from igpt.data import SPLITS, ImageDataModule
+from igpt.families import LoadedSource, ProbedSource
 from igpt.model import FeatureOptions, check_layers
 from igpt.modules import Loaded, PixelModule
 from igpt.probing.store import FeatureStore, FeatureType
@@ -17,6 +18,7 @@ from igpt.system import Compute, UserError
 
 RAW_PIXELS = -1  # in place of a layer
 SplitFeatures = dict[str, tuple[Tensor, Tensor]]  # "train", "val", "test": features float (L, N, D), labels int64 (N,)
+Probed = PixelModule | ProbedSource  # a frozen network of igpt, or a source of another family
 Group = tuple[int, ...]  # a layer, or several whose features stand one after another
 
 
@@ -67,7 +69,7 @@ class ProbeOptions:
     dtype: FeatureType | None
     epochs: int | None  # None is the method's own number
 
-    def check(self, module: PixelModule) -> None:
+    def check(self, module: Probed) -> None:
         """Raise a UserError for what makes no probe of this network."""
         core, few = module.core, self.labels_per_class
         numbers = self.layer_numbers(core.n_layers)
@@ -79,7 +81,7 @@ class ProbeOptions:
             raise UserError(f"--labels_per_class {few}: give numbers of at least 1, such as 4 25 400")
         if self.subsets < 1 or (self.epochs is not None and self.epochs < 1):
             raise UserError("--subsets and --epochs must be at least 1")
-        self.features.check(core.shape, core.causal)
+        core.check_features(self.features)
 
     def layer_numbers(self, n_layers: int) -> list[int]:
         """The layers in ascending order; a UserError for what is no layer."""
@@ -105,7 +107,7 @@ class ProbeTask:
     `features` are added once they are stored; they stay None where every method trains on images anew in every epoch.
     """
 
-    loaded: Loaded
+    loaded: Loaded | LoadedSource
     data: ImageDataModule
     classes: int
     options: ProbeOptions
@@ -141,7 +143,7 @@ class ProbeMethod:
         forget: removes what a killed probe of these groups would be resumed from, once its results are written.
         stored: whether it needs stored features.
         number: format of what was chosen, in the printed table.
-        check: raises a UserError for options that are not defined for it.
+        check: raises a UserError for options, or a network, that it is not defined for.
         in_all: whether "all" names it, too.
     """
 
@@ -154,7 +156,7 @@ class ProbeMethod:
     forget: Callable[[ProbeTask, list[Group]], None] = lambda task, groups: None
     stored: Callable[[ProbeTask], bool] = lambda task: True
     number: str = "8g"
-    check: Callable[[ProbeOptions], None] = lambda options: None
+    check: Callable[[ProbeOptions, Probed], None] = lambda options, module: None
     in_all: bool = True
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from igpt.model import FeatureOptions
-from igpt.modules import Loaded
+from igpt.modules import Loaded, PixelModule
 from igpt.probing.methods import MethodResults
 from igpt.probing.methods.lbfgs import LBFGS, fit_probes
-from igpt.probing.protocol import ProbeTask, best_layer, moments
+from igpt.probing.protocol import Probed, ProbeTask, best_layer, moments
 from igpt.probing.results import SAVED
 from igpt.probing.store import FeatureType
 from igpt.system import UserError, atomic_path, check_own
@@ -110,8 +110,10 @@ def saved_probe(task: ProbeTask, results: list[MethodResults]) -> SavedProbe:
     return SavedProbe(best.layer, options.features, options.stored_as, task.loaded.sha256, names, tensors)
 
 
-def check_saving(methods: list[Any], folder: Path) -> None:
+def check_saving(methods: list[Any], folder: Path, module: Probed) -> None:
     """Raise a UserError unless a probe with weights is asked for, and only an earlier one stands in its place."""
+    if not isinstance(module, PixelModule):
+        raise UserError("--save keeps a probe for 'igpt classify', which takes igpt's own networks; leave --save out")
     if LBFGS not in methods:
         raise UserError("--save keeps the probe of lbfgs; add lbfgs to --method, or leave --save out")
     check_own(folder / SAVED, lambda path: b'"igpt_probe"' in path.read_bytes())

@@ -1,15 +1,16 @@
 """Layer features on disk, larger than memory and reused by the next probe.
 
 A store is a folder. For each split it holds `SPLIT_features.npy (L, N, D)` and `SPLIT_labels.npy (N,)`, plain NumPy
-files, and `manifest.json`: what they are features of, with a checksum of each file and one of its own. The folder
-appears under its name only when it is whole.
+files (D is the widest layer's, and narrower ones end in zeros), and `manifest.json`: what they are features of, with a
+checksum of each file and one of its own. The folder appears under its name only when it is whole.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,7 @@ class StoreWriter:
         identity: plain data that say what these are features of.
         images: number N of images of each split.
         option: that names the folder, or a folder that it lies in.
+        widths: numbers that each layer has, where they differ.
 
     Raises:
         UserError: on entering, there is something in the folder that is no store's.
@@ -50,10 +52,11 @@ class StoreWriter:
         images: Mapping[str, int],
         dtype: FeatureType,
         option: str = "--store",
+        widths: Sequence[int] = (),
     ) -> None:
         self.folder, self.identity, self.layers, self.dtype, self.option = folder, identity, layers, dtype, option
         self.images: dict[str, int] = dict(images)
-        self.width = 0
+        self.width, self.widths = 0, list(widths) if len(set(widths)) > 1 else []
         self._labels: dict[str, list[np.ndarray]] = {name: [] for name in images}
         self._done = dict.fromkeys(images, 0)
         self._files: dict[str, tuple[BufferedRandom, int]] = {}
@@ -121,11 +124,12 @@ class StoreWriter:
             np.save(self._partial / f"{split}_labels.npy", np.concatenate(self._labels[split]))
             for path in (self._partial / f"{split}_features.npy", self._partial / f"{split}_labels.npy"):
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "identity": self.identity,
             "layers": self.layers,
             "width": self.width,
+            **({"widths": self.widths} if self.widths else {}),
             "dtype": self.dtype,
             "images": self.images,
             "files": files,
@@ -164,10 +168,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         found: dict[str, Any] = json.loads(content)
-        counts = [found["width"], *found["layers"], *found["images"].values()]
+        widths = found.get("widths", [found["width"]] * len(found["layers"]))
+        counts = [found["width"], *widths, *found["layers"], *found["images"].values()]
         right = (
             (found["sha256"], found["format"], content) == (digest(found), FORMAT, as_text(found))
             and all(type(count) is int for count in counts)
+            and (len(widths), max(widths, default=0)) == (len(found["layers"]), found["width"])
             and (found["images"].keys(), found["files"].keys()) == (set(SPLITS), NAMES)
             and all(entry.keys() == {"bytes", "sha256"} for entry in found["files"].values())
             and isinstance(found["identity"], dict)
@@ -219,7 +225,8 @@ def open_array(path: Path, expected: dict[str, Any], shape: tuple[int, ...], dty
 class FeatureStore:
     """A whole, checked store, whose files stay open: whoever replaces the folder does not change what is read here.
 
-    `arrays` are the files' arrays by their names without suffix, mapped into memory.
+    `arrays` are the files' arrays by their names without suffix, mapped into memory. `width` is that of the widest
+    layer, `widths` are those of all.
     """
 
     folder: Path
@@ -228,6 +235,7 @@ class FeatureStore:
     dtype: FeatureType
     images: dict[str, int]
     arrays: dict[str, np.ndarray]
+    widths: list[int]
 
     @classmethod
     def open(cls, folder: Path, identity: dict[str, Any], layers: list[int]) -> "FeatureStore":
@@ -247,7 +255,8 @@ class FeatureStore:
             for kind, shape, of in (("features", (len(stored), count, width), dtype), ("labels", (count,), "int64")):
                 path = folder / f"{split}_{kind}.npy"
                 arrays[path.stem] = open_array(path, manifest["files"][path.name], shape, of)
-        return cls(folder, stored, width, dtype, manifest["images"], arrays)
+        widths = manifest.get("widths", [width] * len(stored))
+        return cls(folder, stored, width, dtype, manifest["images"], arrays, widths)
 
     @property
     def bytes(self) -> int:
@@ -267,11 +276,15 @@ class FeatureStore:
         return self.arrays[f"{split}_features"]
 
     def features(self, split: str, layers: list[int]) -> Tensor:
-        """Features of some layers, float32 `(len(layers), N, D)`, in memory."""
-        stored = self.mapped(split)
-        out = torch.empty(len(layers), *stored.shape[1:])
-        for index, row in enumerate(self.rows(layers)):
-            out[index] = torch.from_numpy(stored[row].astype(np.float32))
+        """Features of some layers, float32 `(len(layers), N, D)`, in memory; D is the widest of these.
+
+        Zeros at a narrower one's end change no penalised regression, and no cosine.
+        """
+        stored, rows = self.mapped(split), self.rows(layers)
+        width = max(self.widths[row] for row in rows)
+        out = torch.empty(len(layers), stored.shape[1], width)
+        for index, row in enumerate(rows):
+            out[index] = torch.from_numpy(stored[row][:, :width].astype(np.float32))
         return out
 
     def splits(self, layers: list[int]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -279,7 +292,7 @@ class FeatureStore:
         return {split: (self.features(split, layers), self.labels(split)) for split in self.images}
 
     def in_turn(self, layers: list[int], at_once: int = AT_ONCE) -> Iterator[list[int]]:
-        """The layers in groups that fit into `at_once` bytes a split, at least one layer each."""
-        count = max(1, at_once // (4 * self.width * max(self.images.values())))
-        for start in range(0, len(layers), count):
-            yield layers[start : start + count]
+        """The layers in groups of one width that fit into `at_once` bytes a split, at least one layer each."""
+        for width, alike in groupby(layers, lambda layer: self.widths[self.layers.index(layer)]):
+            count, some = max(1, at_once // (4 * width * max(self.images.values()))), list(alike)
+            yield from (some[start : start + count] for start in range(0, len(some), count))

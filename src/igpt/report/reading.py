@@ -22,6 +22,7 @@ from igpt.system import UserError, complain, in_one_line, same_file
 Say = Callable[[str], object]  # takes a line about something that is left out
 T = TypeVar("T")
 UNKNOWN = "unknown data"
+FAMILIES = "igpt.families"  # where the classes of other families are
 IMPORTED = "checkpoints/last.yaml"  # the config that `igpt import` writes beside its checkpoint
 NOT_TRAINED = ("palette.colors", "pixel_order", "coarse_of")  # tensors of a checkpoint that are no parameters
 NO_DATA = {"batch_size", "num_workers", "device_gib", "augment", "download", "verify"}  # of a run, not of its data
@@ -204,7 +205,7 @@ def describe(path: Path, config: dict[str, Any], saved: dict[str, Any], say: Say
     spec = saved.get("model") or config.get("model") or {}
     objective, args = objective_of(spec), spec.get("init_args") or {}
     if objective is None:
-        raise UserError(f"run {path}: it is of no class of igpt.modules; give the folder of a run of igpt fit")
+        raise UserError(f"run {path}: it is of no class of igpt; give the folder of a run of igpt fit")
     start = own.get("pretrained") or own.get("start_from")
     start = start or ((own.get("generative") or {}).get("init_args") or {}).get("start_from")
     held = args.get("generative") if objective == "Joint" else spec
@@ -240,10 +241,11 @@ def describe(path: Path, config: dict[str, Any], saved: dict[str, Any], say: Say
 
 
 def objective_of(spec: dict[str, Any]) -> str | None:
-    """AR, AR coarse to fine, AR of bytes, BERT or Joint, of a model as class path and arguments."""
+    """AR, AR coarse to fine, AR of bytes, BERT, Joint or another family's, of a model as class path and arguments."""
     known = {"Autoregressive": "AR", "CoarseToFine": "AR coarse to fine", "ByteAutoregressive": "AR of bytes"}
     known |= {"BERT": "BERT", "Joint": "Joint"}
-    return known.get(spec.get("class_path", "").rpartition(".")[2])
+    module, _, name = spec.get("class_path", "").rpartition(".")
+    return name if module.startswith(FAMILIES) else known.get(name)
 
 
 def gather(folder: str, say: Say = warn) -> Run:

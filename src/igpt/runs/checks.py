@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from igpt.callbacks import OnlineProbe, SampleGrid
 from igpt.data import ImageDataModule, any_unlabelled
-from igpt.modules import Autoregressive, Joint, PixelModule
+from igpt.modules import Autoregressive, Joint, RecipeModule
 from igpt.system import Compute, UserError, UserErrors
 from igpt.training import is_main_process
 
@@ -17,7 +17,7 @@ ABOVE_ZERO = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train
               "val_check_interval")  # fmt: skip
 
 
-def preflight(model: PixelModule, data: ImageDataModule, fresh: bool) -> None:
+def preflight(model: RecipeModule, data: ImageDataModule, fresh: bool) -> None:
     """Look for the palette and the data; a UserErrors names all that is missing at once, with what mends it."""
     model.core.check_resolution(data.shape)
     problems = []
@@ -52,7 +52,7 @@ def check_classes(model: Joint, data: ImageDataModule) -> None:
         )
 
 
-def check_rgb(model: PixelModule, data: ImageDataModule) -> None:
+def check_rgb(model: RecipeModule, data: ImageDataModule) -> None:
     """Raise a UserError where there are no bits per dimension of RGB to be found by way of a palette."""
     kind = type(model).__name__
     if not isinstance(model, Autoregressive):
@@ -100,7 +100,7 @@ def check_devices(devices: Any, compute: Compute) -> None:
         raise UserError(f"--trainer.devices {devices}: this machine has {cores} cores; give at most so many processes")
 
 
-def check_strategy(trainer: pl.Trainer, model: PixelModule) -> None:
+def check_strategy(trainer: pl.Trainer, model: RecipeModule) -> None:
     """Raise a UserError for what needs whole weights, where a strategy shards them across processes."""
     if not isinstance(trainer.strategy, ModelParallelStrategy):
         return

@@ -1,7 +1,7 @@
 """What a resumed run brings along from its checkpoint, and how it differs from what it is given now."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, check_sums, plain, read_checkpoint, read_meta, weights_of
 from igpt.modules import step_of
 from igpt.system import ACCELERATORS, Compute, UserError, compute_of
-from igpt.training import ADDED, is_main_process
+from igpt.training import ADDED, Recipe, is_main_process
 
+RECIPE = {one.name for one in fields(Recipe)}
 NOT_COMPARED = {
     *("palette", "compile", "recompute", "transformer", "start_from", "pretrained", "generative", "order", "coarse"),
     *("batch_size", "num_workers"),  # of the data: the recipe's images_a_step says what matters
@@ -73,8 +74,11 @@ def use_checkpoint(model: Any, path: str) -> Beginning:
     for name in ("order", "coarse", "augment", "classes"):
         if stored.get(name) != given.get(name):
             network.append(f"{name} {stored.get(name)} (now {given.get(name)})")
+    shaped = "transformer" if "transformer" in stored or "generative" in stored else "network"
+    if shaped == "network":  # of another family all is network but the recipe
+        network += differences({name: value for name, value in stored.items() if name not in RECIPE}, given)
     if network:
-        raise UserError(f"--ckpt_path {path}: the checkpoint has transformer {', '.join(network)}; use its config")
+        raise UserError(f"--ckpt_path {path}: the checkpoint has {shaped} {', '.join(network)}; use its config")
     stored = ADDED | stored
     if (kept := stored["optimizer"]) != given.get("optimizer", "adam"):
         raise UserError(

@@ -31,7 +31,7 @@ from igpt.callbacks import (
 )
 from igpt.checkpoints import find_checkpoint
 from igpt.data import ImageDataModule
-from igpt.modules import Joint, PixelModule, recipe_of
+from igpt.modules import Joint, RecipeModule, recipe_of
 from igpt.parsing import CommandParser, renamed
 from igpt.probing import LayerFeatures
 from igpt.runs import records
@@ -59,7 +59,7 @@ def run(verb: str, arguments: list[str], cli: "type[TrainerCLI] | None" = None) 
     TrainerCLI.verb = verb
     with TrainerCLI.held:
         return (cli or TrainerCLI)(
-            PixelModule,
+            RecipeModule,
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

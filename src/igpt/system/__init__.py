@@ -43,7 +43,16 @@ from igpt.system.hardware import (
     wait_briefly,
 )
 from igpt.system.locks import check_unread, in_turn, only_writer, reader
-from igpt.system.plugins import ALLOW, ALLOWED, allowed_imports, load_plugins, packages, registered, split_allowed
+from igpt.system.plugins import (
+    ALLOW,
+    ALLOWED,
+    SOURCES,
+    allowed_imports,
+    load_plugins,
+    packages,
+    registered,
+    split_allowed,
+)
 from igpt.system.shipped import find_config, find_palette, shipped, shipped_configs, with_configs_found
 from igpt.system.sources import dataclasses_in, names_in, parameters
 from igpt.system.terminal import (
@@ -62,8 +71,9 @@ from igpt.system.terminal import (
 from igpt.system.verbs import TRAINER_VERBS, VERBS
 
 __all__ = [
-    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BF16_PEAKS", "BLOCKTIME", "LOST", "SPINS", "TRAINER_VERBS",
-    "VERBS", "Compute", "OutputError", "Precision", "Progress", "Shown", "UserError", "UserErrors", "allow_tf32",
+    "ACCELERATORS", "ALLOW", "ALLOWED", "ASKED_TO_END", "BF16_PEAKS", "BLOCKTIME", "LOST", "SOURCES", "SPINS",
+    "TRAINER_VERBS", "VERBS", "Compute", "OutputError", "Precision", "Progress", "Shown", "UserError", "UserErrors",
+    "allow_tf32",
     "allowed_imports", "atomic_folder", "atomic_path", "bf16_peak", "check_not_read", "check_own", "check_unread",
     "clock", "complain", "compute_of", "cpu_kind", "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name",
     "find_config", "find_palette", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory", "last_line",

@@ -1,4 +1,4 @@
-"""Plug-ins: data modules of other packages, by entry points, and whose classes may be named (docs/security.md)."""
+"""Plug-ins of other packages, by entry points, and whose classes may be named (docs/security.md)."""
 
 import os
 import sys
@@ -8,17 +8,17 @@ from importlib.metadata import EntryPoint, entry_points
 
 from igpt.system.errors import UserError
 
-GROUP = "igpt.datamodules"
+GROUP, SOURCES = "igpt.datamodules", "igpt.sources"  # data modules, and sources of features
 ALLOW, ALLOWED = "--allow-imports", "IGPT_ALLOW_IMPORTS"  # the option, and the variable that commands inherit it by
 
 
-def registered() -> list[EntryPoint]:
-    """All entry points of the group, the built-in ones among them: they have no privileged path."""
-    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+def registered(group: str = GROUP) -> list[EntryPoint]:
+    """All entry points of a group; built-in data modules are among them: they have no privileged path."""
+    return sorted(entry_points(group=group), key=lambda point: point.name)
 
 
 def load_plugins() -> None:
-    """Import every plug-in, so that its classes can be named in configs and, by short name, on the command line.
+    """Import every plug-in's data modules, so that configs can name them and the command line their short names.
 
     One that fails to import is named in a warning; the others work on.
     """

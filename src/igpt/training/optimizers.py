@@ -68,7 +68,7 @@ def matrices_of(transformer: PixelTransformer) -> Iterator[tuple[Tensor, int]]:
 def make_optimizer(
     recipe: Recipe,
     parameters: Iterable[nn.Parameter],
-    transformer: PixelTransformer,
+    transformer: PixelTransformer | None,
     fused: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
@@ -76,6 +76,7 @@ def make_optimizer(
 
     Args:
         parameters: all of them, those of the transformer included.
+        transformer: whose matrices Muon takes; Adam needs none.
         fused: whether Adam is, which Lightning does not let be where it clips gradients.
         dtype: in which Muon makes matrices orthogonal.
     """
@@ -83,6 +84,7 @@ def make_optimizer(
     options = {"lr": recipe.learning_rate, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(trained, fused=fused, **options)  # type: ignore[arg-type]
+    assert transformer is not None
     matrices = [(weight, parts) for weight, parts in matrices_of(transformer) if weight.requires_grad]
     known = {id(weight) for weight, _ in matrices}
     others = [parameter for parameter in trained if id(parameter) not in known]

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from igpt.data import ImageDataModule
+from igpt.model import FeatureOptions
 from igpt.modules import PixelModule
 from igpt.probing.methods.attentive import EPOCHS, QUERIES, STEPS, AttentiveProbes, AttentiveRecipe, queries_of
 from igpt.probing.methods.batches import FrozenFeatures, accuracy_of, fits, frozen
 from igpt.probing.methods.sgd import best_rates
 from igpt.probing.methods.unfinished import Unfinished, forget, header_of, state_folder
-from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeOptions, ProbeTask
+from igpt.probing.protocol import Group, LayerResult, Probed, ProbeMethod, ProbeOptions, ProbeTask
 from igpt.system import Compute, Progress, UserError
 from igpt.training import warmup_cosine
 
@@ -143,8 +144,9 @@ def by_attention(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
         layers, options.features, task.classes, epochs=epochs_of(task), standardise=options.standardise,
         dtype=options.stored_as,
     )  # fmt: skip
-    folder = state_folder("attentive", task, groups)
-    return attentive_probe(task.loaded.module, task.data, recipe, folder, task.compute, task.changing)
+    folder, module = state_folder("attentive", task, groups), task.loaded.module
+    assert isinstance(module, PixelModule)  # `check` has looked
+    return attentive_probe(module, task.data, recipe, folder, task.compute, task.changing)
 
 
 def epochs_of(task: ProbeTask) -> int:
@@ -154,13 +156,15 @@ def epochs_of(task: ProbeTask) -> int:
 
 def settings(task: ProbeTask) -> dict[str, Any]:
     """Epochs, queries, and whether tokens were computed anew."""
-    queries = queries_of(task.loaded.module.core.transformer.config.d_model, QUERIES)
+    queries = queries_of(task.loaded.module.core.widths([0], FeatureOptions())[0], QUERIES)
     tokens = "anew in every epoch" if task.changing else "the same in every epoch"
     return {"epochs": epochs_of(task), "queries": queries, "tokens": tokens}
 
 
-def check(options: ProbeOptions) -> None:
+def check(options: ProbeOptions, module: Probed) -> None:
     """Raise a UserError for what is defined for mean features alone."""
+    if not isinstance(module, PixelModule):
+        raise UserError("--method attentive reads tokens, and a source gives one vector an image; leave attentive out")
     if options.concat is not None:
         raise UserError("--concat: the attentive probe reads one layer; leave --concat or --method attentive out")
     if options.features.grid > 1:

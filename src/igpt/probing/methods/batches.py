@@ -19,7 +19,8 @@ from igpt.data import (
     rng_of,
 )
 from igpt.model import FeatureOptions
-from igpt.modules import FEATURES, PixelModule
+from igpt.modules import FEATURES
+from igpt.probing.protocol import Probed
 from igpt.system import Compute
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class FrozenFeatures:
 
     def __init__(
         self,
-        module: PixelModule,
+        module: Probed,
         data: ImageDataModule,
         layers: list[int],
         how: FeatureOptions,
@@ -99,7 +100,7 @@ def in_batches(data: ImageDataModule, images: Dataset[Any]) -> WatchedLoader:
 
 
 @contextmanager
-def frozen(module: PixelModule, compute: Compute) -> Iterator[None]:
+def frozen(module: Probed, compute: Compute) -> Iterator[None]:
     """The network on the device and in evaluation mode; afterwards as it was."""
     place, was_training = module.device, module.training
     try:

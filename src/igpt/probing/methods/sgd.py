@@ -69,7 +69,7 @@ class LinearProbes:
     def __init__(self, widths: list[int], rates: Sequence[float], num_classes: int, like: Tensor) -> None:
         alike = {width: [group for group, other in enumerate(widths) if other == width] for width in widths}
         self.stacks = [Stack(groups, width, rates, num_classes, like) for width, groups in alike.items()]
-        self.groups = len(widths)
+        self.groups, self.widths = len(widths), widths
 
     def stacked(self, inputs: list[Tensor]) -> list[Tensor]:
         """Inputs `(B, D)` of each group as one `(groups, B, D)` for each stack."""
@@ -158,17 +158,22 @@ def best_rates(accuracy: Tensor, rates: Sequence[float]) -> list[int]:
 
 
 def group_inputs(
-    features: Tensor, members: list[list[int]], mean: Tensor | None = None, scale: Tensor | None = None
+    features: Tensor,
+    members: list[list[int]],
+    mean: Tensor | None = None,
+    scale: Tensor | None = None,
+    widths: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """Inputs `(B, D)` of each group from features `(L, B, W)`, where D is W times the group's layers.
 
     With `mean` and `scale`, both `(L, W)`, features are shifted and scaled, and divided by sqrt(D): the mean squared
     length is then 1, and so are the sizes of the gradients, whatever the width and however many layers. `members` has
-    each group's indices along L.
+    each group's indices along L; of a layer that is narrower than W, `widths` says how many numbers are its own.
     """
     if mean is None or scale is None:
-        return [features[group].transpose(0, 1).flatten(1) for group in members]
-    scaled = group_inputs((features - mean[:, None]) * scale[:, None], members)
+        own = widths or [features.shape[2]] * len(features)
+        return [torch.cat([features[layer, :, : own[layer]] for layer in group], 1) for group in members]
+    scaled = group_inputs((features - mean[:, None]) * scale[:, None], members, widths=widths)
     return [part / math.sqrt(part.shape[1]) for part in scaled]
 
 

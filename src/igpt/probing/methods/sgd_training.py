@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from igpt.data import SPLITS, ImageDataModule, LabelledImages
-from igpt.modules import PixelModule
 from igpt.probing.methods.batches import FrozenFeatures, accuracy_of, fits, frozen
 from igpt.probing.methods.sgd import EPOCHS, LinearProbes, Moments, SGDRecipe, best_rates, group_inputs
 from igpt.probing.methods.unfinished import Unfinished, forget, header_of, state_folder
-from igpt.probing.protocol import Group, LayerResult, ProbeMethod, ProbeTask
+from igpt.probing.protocol import Group, LayerResult, Probed, ProbeMethod, ProbeTask
 from igpt.probing.store import FeatureStore
 from igpt.system import Compute, Progress
 from igpt.training import warmup_cosine
@@ -27,13 +26,18 @@ Inputs = Iterable[tuple[list[Tensor], Tensor]]  # of `LinearProbes.stacked` and 
 
 
 class Training:
-    """Linear probes, the standardisation of their features, and validation accuracies `(epochs, G, S)` so far."""
+    """Linear probes, the standardisation of their features, and validation accuracies `(epochs, G, S)` so far.
 
-    def __init__(self, recipe: SGDRecipe, width: int, device: str) -> None:
-        widths, like = [len(group) * width for group in recipe.groups], torch.zeros((), device=device)
-        self.recipe = recipe
-        self.probes = LinearProbes(widths, recipe.rates, recipe.num_classes, like)
-        self.mean, self.scale = like.new_zeros(len(recipe.layers), width), like.new_ones(len(recipe.layers), width)
+    Args:
+        widths: of the recipe's layers.
+    """
+
+    def __init__(self, recipe: SGDRecipe, widths: list[int], device: str) -> None:
+        of_groups = [sum(widths[layer] for layer in group) for group in recipe.members]
+        like, shape = torch.zeros((), device=device), (len(widths), max(widths))
+        self.recipe, self.widths = recipe, widths
+        self.probes = LinearProbes(of_groups, recipe.rates, recipe.num_classes, like)
+        self.mean, self.scale = like.new_zeros(shape), like.new_ones(shape)
         self.val_accuracy = torch.full((recipe.epochs, len(recipe.groups), len(recipe.rates)), torch.nan)
         self.epochs_done = 0
 
@@ -47,8 +51,8 @@ class Training:
 
     def inputs(self, features: Tensor) -> list[Tensor]:
         """What the probes see of features `(L, B, W)`, `(groups, B, D)` for each stack."""
-        standard = (self.mean, self.scale) if self.recipe.standardise else ()
-        return self.probes.stacked(group_inputs(features, self.recipe.members, *standard))
+        mean, scale = (self.mean, self.scale) if self.recipe.standardise else (None, None)
+        return self.probes.stacked(group_inputs(features, self.recipe.members, mean, scale, self.widths))
 
     def state(self) -> dict[str, Any]:
         """What a later call resumes from; no random state is needed."""
@@ -111,7 +115,7 @@ class InMemory:
 
 @torch.no_grad()
 def sgd_probe(
-    module: PixelModule,
+    module: Probed,
     data: ImageDataModule,
     recipe: SGDRecipe,
     folder: Path,
@@ -142,14 +146,14 @@ def sgd_probe(
     kind = str(stored["train"][0][0].dtype) if stored else "images"
     header = header_of(CLASS_PATH, module, data, recipe, compute.precision, kind)
     file = Unfinished(Path(folder) / FILE, header, {"state_dict": dict, "momentum": dict, "epochs_done": int})
-    width = module.core.transformer.config.d_model * recipe.how.grid**2
+    widths = module.core.widths(recipe.layers, recipe.how)
     with frozen(module, compute), Progress(recipe.epochs * source.steps, "steps: sgd", quiet=True) as progress:
-        training = Training(recipe, width, compute.device)
+        training = Training(recipe, widths, compute.device)
         if saved := file.read():
             training.load(saved)
         elif recipe.standardise:
             training.measure(source.split("train", source.chosen(recipe.statistics_images)))
-        size = 4 * width * sum(map(len, recipe.groups)) * sum(map(len, source.images.values()))
+        size = 4 * sum(training.probes.widths) * sum(map(len, source.images.values()))
         kept = stored if stored and keep(size, KEPT_BYTES, compute) else None
         inputs = InMemory(training, source, kept) if kept else Streamed(training, source)
         run_epochs(training, inputs, file, source.steps, progress)
@@ -185,6 +189,7 @@ class StoredFeatures(LabelledImages):
     def __init__(self, store: FeatureStore, split: str, layers: list[int]) -> None:
         self.labels = store.labels(split)
         self._rows = store.rows(layers)
+        self._width = max(store.widths[row] for row in self._rows)
         self._stored = store.mapped(split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -193,7 +198,7 @@ class StoredFeatures(LabelledImages):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch: `(B, L, W)` in the type on disk, and labels `(B,)`."""
-        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)])
+        features = torch.from_numpy(self._stored[np.ix_(self._rows, indices)][..., : self._width])
         return features.transpose(0, 1), self.labels[indices]
 
 

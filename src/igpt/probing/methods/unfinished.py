@@ -1,7 +1,5 @@
 """The file from which a killed probe goes on, bit for bit."""
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,10 +9,9 @@ from typing import Any
 
 import torch
 
-from igpt.checkpoints import CHECKPOINT_KEY, read_checkpoint
+from igpt.checkpoints import CHECKPOINT_KEY, read_checkpoint, weights_sha256
 from igpt.data import ImageDataModule
-from igpt.modules import PixelModule
-from igpt.probing.protocol import Group, ProbeTask
+from igpt.probing.protocol import Group, Probed, ProbeTask
 from igpt.system import UserError, atomic_path, remove_own
 
 EVERY_S = 1.0  # seconds between two states; epochs that a kill takes away come again, to the bit
@@ -68,23 +65,19 @@ class Unfinished:
 
 
 def header_of(
-    class_path: str, module: PixelModule, data: ImageDataModule, recipe: Any, precision: str, source: str
+    class_path: str, module: Probed, data: ImageDataModule, recipe: Any, precision: str, source: str
 ) -> dict[str, Any]:
     """The file's header: network, data and recipe; `source` is "images", or the type of stored features."""
     spec = data.spec()
     spec["init_args"].pop("num_workers", None)
-    about = {"network": weights_sha256(module), "data": spec, "precision": precision, "source": source}
+    about = {
+        "network": weights_sha256(module.core.spec(), module.core.state_dict()),
+        "data": spec,
+        "precision": precision,
+        "source": source,
+    }
     plain = {**asdict(recipe), "rates": list(recipe.rates)}
     return {"format": 1, "model": {"class_path": class_path, "init_args": {**plain, **about}}}
-
-
-def weights_sha256(module: PixelModule) -> str:
-    """SHA-256 of the network's description, weights, palette and pixel order."""
-    found = hashlib.sha256(json.dumps(module.core.spec(), sort_keys=True).encode())
-    for name, value in module.core.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def state_folder(method: str, task: ProbeTask, groups: list[Group]) -> Path:
