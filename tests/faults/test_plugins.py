@@ -221,6 +221,10 @@ ODD_SOURCES = {  # source of a plug-in, and what the line says
         "abstract class NoFeatures",
     ),
     "NoLayers": (SOURCE.replace('("one", "two")', "()").format(name="NoLayers", given="[]"), "its layers are ()"),
+    "Forgets": (
+        SOURCE.format(name="Forgets", given="[]") + "    def __init__(self, cells=4):\n        super().__init__()\n",
+        "spec() is no plain data: Forgets must keep its argument 'cells' as an attribute",
+    ),
     "Twice": (SOURCE.replace('"two"', '"one"').format(name="Twice", given="[]"), "two of its layers have one name"),
 }
 

@@ -1,5 +1,6 @@
 """The contract of anything that has layers, and so can be probed: what a plug-in writes (docs/families.md)."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,9 @@ class FeatureSource(nn.Module, ABC):
 
     layers: tuple[str, ...] = ()  # names, from the input to the output
     resolution: Resolution | None = None  # side, or rows and columns, of the images it takes; None takes any
+
+    def __init__(self) -> None:  # torch's own takes anything, and `spec` could not tell that it is nothing
+        super().__init__()
 
     @abstractmethod
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
@@ -70,6 +74,14 @@ def checked_layers(source: FeatureSource) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise broken(source, "two of its layers have one name")
     return tuple(names)
+
+
+def check_spec(source: FeatureSource) -> None:
+    """Raise a UserError unless a source describes itself as plain data."""
+    try:
+        json.dumps(source.spec())
+    except (TypeError, ValueError) as error:
+        raise broken(source, f"spec() is no plain data: {error}") from error
 
 
 def broken(source: object, problem: str) -> UserError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from igpt.checkpoints import CHECKPOINT_KEY, checksum_of, find_checkpoint
-from igpt.families.contract import FeatureSource, checked_layers
+from igpt.families.contract import FeatureSource, check_spec, checked_layers
 from igpt.families.pixels import PixelSource
 from igpt.families.probed import LoadedSource, ProbedSource
 from igpt.modules import Loaded, PixelModule, as_loaded, read_module, step_of
@@ -77,6 +77,7 @@ def built(start: str, which: str, options: dict[str, Any]) -> FeatureSource:
     if not isinstance(source, FeatureSource):
         raise UserError(f"--source {start} of {package} is {type(source).__name__}, not an igpt.families.FeatureSource")
     checked_layers(source)
+    check_spec(source)
     return source.eval()
 
 
