@@ -13,10 +13,9 @@ from tests.conftest import REPO
 
 NETWORK = {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_positions": 64, "vocab_size": 17}
 OVERLAY = ["--config", str(REPO / "configs" / "scale" / "8gpu_fsdp.yaml")]
-IN_BUCKETS = ["--trainer.strategy.init_args.gradient_as_bucket_view", "true"]  # as configs/scale/8x8gpu_ddp.yaml
 OF_TWO = ["--trainer.strategy.init_args.data_parallel_size", "2"]
 STRATEGIES = {
-    "ddp": ["--trainer.strategy", "lightning.pytorch.strategies.DDPStrategy", *IN_BUCKETS],
+    "ddp": ["--trainer.strategy", "ddp"],
     "parts": [*OVERLAY, *OF_TWO],
     "sharded": [*OVERLAY, *OF_TWO, "--trainer.strategy.init_args.save_distributed_checkpoint", "false"],
 }

@@ -69,7 +69,7 @@ def incomplete(words: list[str]) -> bool:
 def toy(words: list[str]) -> list[str]:
     """The same command with what makes it small behind it."""
     verb, text = words[1], " ".join(words)
-    if verb == "fit" and re.search(r"joint|lowdata", text):
+    if verb == "fit" and re.search(r"joint|lowdata|families", text):
         return [*words[1:], *QUICK, "--trainer.val_check_interval=1"]
     if verb == "fit":
         return [

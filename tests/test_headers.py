@@ -35,7 +35,7 @@ def plan(headers) -> ModuleType:
 def test_a_config_says_whether_it_is_for_gpus_or_for_a_cpu():
     on_cpu = {config_name(config) for config in CONFIGS if "CPU cores" in config.read_text()}
     assert {config_name(config) for config in ON_GPUS} | on_cpu == {config_name(config) for config in CONFIGS}
-    assert all(name.startswith(("digits", "mnist", "photos")) for name in on_cpu)
+    assert all(name.startswith(("digits", "families", "mnist", "photos")) for name in on_cpu)
     assert on_cpu.isdisjoint(config_name(config) for config in ON_GPUS)
 
 

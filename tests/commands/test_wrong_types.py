@@ -16,7 +16,7 @@ PROBE = ("--trainer.callbacks", "OnlineProbe", "--trainer.callbacks.layers")
         ((*FIT, "--model.learning_rate", "abc"), "--model.learning_rate is abc, not a number"),
         ((*FIT, "--model.transformer.n_layers", "3.5"), "--model.transformer.n_layers is 3.5, not a whole number"),
         ((*FIT, "--model.betas", "[0.9]"), "--model.betas is [0.9], not a list of 2"),
-        ((*FIT, "--model", "[1, 2]"), "--model is [1, 2], not a PixelModule"),
+        ((*FIT, "--model", "[1, 2]"), "--model is [1, 2], not a RecipeModule"),
         ((*FIT, "--data.batch_size", "x"), "--data.batch_size is x, not a whole number"),
         ((*FIT, "--data.split.labels_per_class", "few"), "--data.split.labels_per_class is few, not a whole number"),
         ((*FIT, *PROBE, "1.5"), "--trainer.callbacks.layers is 1.5, not a list of whole numbers"),

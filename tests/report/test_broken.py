@@ -77,7 +77,7 @@ def commands_that_cannot_be_read(folder):
 RUINED = {
     no_folder: "no such folder",
     an_empty_folder: "neither config.yaml nor checkpoints",
-    a_foreign_model: "igpt.modules",
+    a_foreign_model: "no class of igpt",
 }
 BROKEN = {
     a_config_that_is_no_yaml: "config.yaml",
