@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint import save
 
-from igpt.checkpoints.format import CHECKPOINT_KEY, META, newest_intact, read_checkpoint, write_sums
+from igpt.checkpoints.format import CHECKPOINT_KEY, META, misfits, newest_intact, read_checkpoint, write_sums
 from igpt.checkpoints.sharded import read_sharded
 from igpt.runs.resuming import use_checkpoint
 from igpt.system.errors import UserError
@@ -91,6 +91,12 @@ def test_a_folder_with_a_file_of_another_checksum_is_named_and_no_beginning(fold
     if file == "__0_0.distcp":
         with pytest.raises(UserError, match="is damaged"):
             use_checkpoint(None, str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"one word\n", b"\xff\xfe\n", b"0" * 64 + b"  ../" + b"a\n"])
+def test_a_damaged_list_of_checksums_is_named_where_it_says_nothing_of_a_file(folder, content):
+    (folder / "0.sha256").write_bytes(content)
+    assert misfits(folder) == (["0.sha256"] if content else [])
 
 
 def test_where_a_file_is_needed_a_folder_is_refused_with_what_to_do(folder):

@@ -132,6 +132,7 @@ def test_sgd_on_stored_features_is_that_on_images(tmp_path):
     [
         (["--norm", "raw"], "--norm raw is for igpt's own networks"),
         (["--grid", 2], "--grid 2 is for igpt's own networks"),
+        (["--compile", "true"], "--compile is for igpt's own networks"),
         (["--masks", 2], "--masks 2 is for igpt's own networks"),
         (["--method", "attentive"], "--method attentive reads tokens"),
         (["--save"], "--save keeps a probe for 'igpt classify'"),

@@ -172,11 +172,17 @@ def write_sums(folder: Path, process: int) -> None:
 def misfits(folder: Path) -> list[str]:
     """The files of a sharded checkpoint that are missing or have another checksum than stands there.
 
-    Folders of versions before have no checksums, and so no misfits.
+    Folders of versions before have no checksums, and so no misfits. A list of checksums that is damaged is one itself.
     """
-    lines = [line.split() for sums in folder.glob(f"*{SUMS}") for line in sums.read_text().splitlines()]
-    held = {name: folder / name for _, name in lines}
-    return [name for expected, name in lines if not held[name].is_file() or sha256_of(held[name]) != expected]
+    wrong = []
+    for sums in sorted(folder.glob(f"*{SUMS}")):
+        for line in sums.read_text(errors="replace").splitlines():
+            expected, _, name = line.partition("  ")
+            if Path(name).name != name or not name:
+                wrong.append(sums.name)
+            elif not (folder / name).is_file() or sha256_of(folder / name) != expected:
+                wrong.append(name)
+    return wrong
 
 
 def checksum_of(path: Path) -> str:

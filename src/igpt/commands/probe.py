@@ -104,6 +104,8 @@ def probe(
         UserError: no such checkpoint, layer or method, the data have no labels, or a store does not fit.
     """
     name, loaded = subject(ckpt, source, weights)
+    if compile and isinstance(loaded, LoadedSource):
+        raise UserError("--compile is for igpt's own networks; leave it out for a source")
     how = FeatureOptions(norm, grid, masks)
     options = ProbeOptions(layers, concat, labels_per_class, subsets, how, standardise, dtype, epochs)
     options.check(loaded.module)
@@ -117,8 +119,10 @@ def probe(
     if save:
         check_saving(methods, folder, loaded.module)
     data = data_to_probe(data, loaded)
-    images = sum(data.size(split) for split in SPLITS)
-    loaded.module.core.compile_blocks = worth_compiling(loaded.module, images, compute) if compile is None else compile
+    if isinstance(loaded.module, PixelModule):
+        images = sum(data.size(split) for split in SPLITS)
+        pays = worth_compiling(loaded.module, images, compute)
+        loaded.module.core.compile_blocks = pays if compile is None else compile
     task = ProbeTask(loaded, data, count_classes(data), options, folder, compute)
     few = subsets_of(data, options)
     check_results(folder)

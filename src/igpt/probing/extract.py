@@ -123,11 +123,10 @@ def identity_of(
     }
 
 
-def worth_compiling(module: Probed, images: int, compute: Compute) -> bool:
+def worth_compiling(module: PixelModule, images: int, compute: Compute) -> bool:
     """Whether features of so many images take a GPU so long that compiling the blocks first pays."""
-    if not isinstance(module, PixelModule) or compute.device != "cuda":
-        return False
-    return images * forward_operations(module.core.transformer.config, module.core.causal) > WORTH_COMPILING
+    operations = images * forward_operations(module.core.transformer.config, module.core.causal)
+    return compute.device == "cuda" and operations > WORTH_COMPILING
 
 
 def some_of(count: int) -> list[int]:
