@@ -12,8 +12,9 @@ FLOORS = [
     {"data", "training", "interop"},
     {"modules", "tokenization"},
     {"families"},
-    {"probing", "report", "testing"},
-    {"callbacks", "parsing", "api"},
+    {"probing", "report", "testing", "evaluation", "curation"},
+    {"callbacks", "parsing", "api", "scaling"},
+    {"show"},
     {"runs", "commands"},
     {"cli"},
     {"__main__"},
@@ -107,9 +108,9 @@ def test_no_two_files_import_each_other():
 
 
 def test_the_house_can_be_drawn_from_memory():
-    assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 24
+    assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 28
     # 90 before other families of models: their room needs what `modules` needs, and three rooms look into it.
-    assert len(arrows()) <= 99
+    assert len(arrows()) <= 125
     assert len(list(ROOT.glob("*.py"))) <= 8
     folders = {path.parent for path in files()}
     assert {

@@ -17,7 +17,11 @@ WORDS = {
 }
 # Where a verb's function is, if not in a file of its name.
 PLACES = {"embed": "classify.embed", "import": "import_.import_", "surprise": "sample.surprise"}
-PLACES |= {verb: f"before.{verb}.{verb}" for verb in ("check", "completion", "configs", "init", "palette", "tokenize")}
+PLACES |= {
+    verb: f"before.{verb}.{verb}"
+    for verb in ("check", "completion", "configs", "curate", "init", "palette", "tokenize")
+}
+PLACES |= {verb: f"after.{verb}.{verb}" for verb in ("evaluate", "scale", "show")}
 
 
 def function_of(verb: str) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""Verbs that judge, scale and show what was trained."""
