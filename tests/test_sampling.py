@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from igpt.model.cache import Decoder
-from igpt.model.sampling import SamplingOptions, filter_logits, generate
+from igpt.model.sampling import SamplingOptions, filter_logits, generate, sample
 from igpt.model.transformer import TransformerConfig
 from igpt.system.errors import UserError
 from tests.conftest import randomised
@@ -93,6 +93,30 @@ def test_any_known_pixels_stay_and_the_others_are_drawn_given_those_before_them(
     with torch.no_grad():
         likeliest = model(drawn, causal=True).argmax(-1)
     assert torch.equal(drawn[~known], likeliest[~known])
+
+
+def test_images_that_memory_cannot_hold_at_once_are_drawn_in_parts(tiny, monkeypatch):
+    model, given = randomised(tiny), tokens_for(tiny, 7)
+    known = torch.rand(given.shape, generator=torch.Generator().manual_seed(4)) < 0.5
+    whole = generate(model, given, known=known, top_k=1)
+    image = 2 * tiny.n_layers * tiny.n_positions * tiny.d_model * 4
+    monkeypatch.setattr("igpt.model.sampling.free_memory", lambda _: 2 * 3 * image + 1)
+    made = []
+    monkeypatch.setattr("igpt.model.sampling.Decoder", lambda *args: made.append(args[1]) or Decoder(*args))
+    assert torch.equal(generate(model, given, known=known, top_k=1), whole)
+    assert made == [3, 3, 1]
+    free = generate(model, empty(7), seed=3)
+    assert torch.equal(free, generate(model, empty(7), seed=3))
+    assert len(free[:3].unique(dim=0)) > 1  # parts do not begin with the same randomness
+    assert not torch.equal(free[:3], free[3:6])
+
+
+def test_parts_of_a_batch_are_told_their_own_classes(monkeypatch):
+    model = randomised(TransformerConfig(1, 8, 2, 4, 5, conditions=3))
+    labels = SamplingOptions(top_k=1, labels=(0, 2, 1, 0, 2), guidance=1.5)
+    whole = sample(model, empty(5), options=labels)
+    monkeypatch.setattr("igpt.model.sampling.free_memory", lambda _: 0.0)
+    assert torch.equal(sample(model, empty(5), options=labels), whole)
 
 
 def test_known_pixels_further_on_have_no_say_in_what_is_drawn(tiny):

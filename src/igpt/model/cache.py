@@ -116,6 +116,17 @@ def pattern_caches(model: PixelTransformer, like: Tensor, batch: int) -> list[La
     return [one.own_cache(bias, like, batch) for one in attentions]
 
 
+def most_at_once(model: PixelTransformer, passes: int, free: float) -> int:
+    """Images whose caches, of so many passes each, take at most half of `free` bytes; at least one.
+
+    Patterns keep less; the other half is for the weights' second copy and what a step computes.
+    """
+    config = model.config
+    size = 2 if torch.is_autocast_enabled(model.wte.weight.device.type) else 4
+    image = passes * 2 * config.n_layers * config.n_positions * config.d_model * size
+    return max(1, int(min(free / 2 / image, 2**31)))
+
+
 def can_be_recorded(cache: Tensor) -> bool:
     """Whether steps with this cache `(L, 2, B, H, T, W)` are recorded: on CUDA, where it is quicker.
 

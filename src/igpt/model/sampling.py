@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igpt.model.cache import Decoder
+from igpt.model.cache import Decoder, most_at_once
 from igpt.model.transformer import PixelTransformer
-from igpt.system import UserError, with_progress
+from igpt.system import UserError, free_memory, with_progress
 
 LEAST_TEMPERATURE = 1e-6  # float32 logits divided by much less are infinite, and their softmax NaN
 
@@ -129,7 +129,8 @@ def sample(
     """Sample what is not known of each image pixel by pixel, in the order of the sequence (paper, figure 1).
 
     Every pixel is drawn given those **before** it alone; known pixels that come later have no say in it. What is known
-    from the beginning goes through the network at once, the rest one pixel at a time.
+    from the beginning goes through the network at once, the rest one pixel at a time. Images whose caches do not fit
+    into half of the free memory are drawn in parts, one after another, and then differ from those of one part.
 
     Args:
         prefix: int64 `(B, P)` with `0 <= P <= T`, on the model's device: how the images begin; P = 0 draws whole ones.
@@ -146,15 +147,38 @@ def sample(
     """
     options.check()
     generator = torch.Generator(prefix.device).manual_seed(options.seed)
-    length = model.config.n_positions
+    length, count = model.config.n_positions, len(prefix)
     known = torch.arange(length, device=prefix.device) < prefix.shape[1] if known is None else known
-    known = known.expand(len(prefix), length)
+    known, told = known.expand(count, length), options.told(count, prefix.device)
+    most = most_at_once(model, len(told), free_memory(prefix.device.type))
+    if count <= most:
+        return sample_part(model, prefix, known, told, options, generator, allowed)
+    parts = [slice(first, first + most) for first in range(0, count, most)]
+    conditions = [[None if each is None else each[part] for each in told] for part in parts]
+    return torch.cat(
+        [
+            sample_part(model, prefix[part], known[part], of_part, options, generator, allowed)
+            for part, of_part in zip(parts, conditions, strict=True)
+        ]
+    )
+
+
+def sample_part(
+    model: PixelTransformer,
+    prefix: Tensor,
+    known: Tensor,
+    told: list[Tensor | None],
+    options: SamplingOptions,
+    generator: torch.Generator,
+    allowed: Callable[[Tensor, int], Tensor] | None,
+) -> Tensor:
+    """`sample` of images that memory holds at once: `known (B, T)`, and the conditions of each pass in `told`."""
+    length = model.config.n_positions
     tokens = torch.empty(len(prefix), length, dtype=torch.int64, device=prefix.device)
     tokens[:, : prefix.shape[1]] = prefix
     to_draw = (~known).any(0).nonzero().flatten().tolist()
     first, end = (to_draw[0], to_draw[-1] + 1) if to_draw else (length, length)
     drawing = set(to_draw)
-    told = options.told(len(tokens), tokens.device)
     decoders, fresh = [Decoder(model, len(tokens), options.compile, each) for each in told], tokens[:, :first]
     for position in options.counted(range(first, end), "positions drawn"):
         logits = guided([decoder.next_logits(fresh) for decoder in decoders], options.guidance)

@@ -118,6 +118,20 @@ def has_cuda() -> bool:
     return available
 
 
+def free_memory(device: str) -> float:
+    """Bytes that may still be taken on a device now; infinite where nothing can be asked."""
+    if device == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for its next tensors
+        return float(torch.cuda.mem_get_info()[0] + kept)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), float("inf"))
+    except OSError:
+        return float("inf")
+
+
 def has_nvidia_driver() -> bool:
     """Whether a GPU's driver is loaded, by the files that Linux shows of it; False on other systems."""
     return Path("/proc/driver/nvidia/gpus").is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
