@@ -15,7 +15,7 @@ from igpt.report.findings import CANNOT, NO_DATA
 from igpt.report.page import Commands, Section, markdown, page, sections
 from igpt.report.published import PUBLISHED
 from igpt.report.reading import gather, gather_all
-from igpt.report.schema import Data, LayerScore, Likelihood, LowData, Picture, Point, Score
+from igpt.report.schema import Data, Events, LayerScore, Likelihood, LowData, Picture, Point, Score
 from igpt.report.tables import Table
 from tests.report.folders import pretrained, tuned
 from tests.report.made_up import PEAK, probe, run, scored, traced
@@ -359,3 +359,23 @@ def test_every_test_of_a_fine_tuned_run_has_its_evaluation_beside_it():
         ("90.0 %", "mode", "1"),
     ]
     assert {row["Folded"] for row in rows} == {"no"}
+
+
+def test_runs_of_other_families_stand_beside_igpts_own_by_relative_depth():
+    speed = Events({"train/images_per_second": [Point(100, 100.0), Point(200, 400.0)]})
+    scores = [Score("test", {"test/bits_per_dim": 3.25}, "last.ckpt", 500)]
+    vae = run("vae", "VAE", (0.5, 0.9, 0.8), network=None, parameters=1234, scores=scores, events=speed)
+    runs = [run("ar", accuracies=PEAK), vae, fine_tuned("joint", "AR", 0.9)]
+    ar, other = rows_of(tables.families(runs))
+    assert (other["Family"], other["Parameters"], other["Bits per dimension"]) == ("VAE", "1,234", "3.2500")
+    assert (other["Best layer"], other["Test accuracy"], other["Raw pixels"]) == ("1 of 0..2", "90.0 %", "95.0 %")
+    assert other["Minutes"] == f"{500 * 64 * (1 / 100 + 1 / 400) / 2 / 60:.1f}"  # half of the images at either speed
+    assert (ar["Run"], ar["Bits per dimension"]) == ("ar", "—")  # of tokens: another quantity
+    assert "vae is best at 0.50 of its depth" in figures.depth_curves(runs).alt
+    assert "Families" in [section.title for section in sections(runs)]
+
+
+def test_without_other_families_nothing_is_said_of_them():
+    runs = [run("ar", accuracies=PEAK), run("bert", "BERT", PEAK)]
+    assert figures.depth_curves(runs) is None
+    assert "Families" not in [section.title for section in sections(runs)]

@@ -49,6 +49,11 @@ class Kind(NamedTuple):
         return known.get(self.origin, f"fine-tuned {self.core}") + (", L_CLF alone" if self.weight == 0 else "") + few
 
 
+def any_family(runs: Iterable[Run]) -> bool:
+    """Whether some run is of another family than igpt's own transformers."""
+    return any(not run.objective.startswith(("AR", "BERT", "Joint")) for run in runs)
+
+
 def kind_of(run: Run) -> Kind:
     """The kind of a run."""
     known = vars(run) | {"labels_per_class": run.data.labels_per_class, "batch_size": run.data.batch_size}

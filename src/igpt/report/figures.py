@@ -19,6 +19,7 @@ from igpt.report.comparing import (
     CORES,
     METHODS,
     Kind,
+    any_family,
     group,
     kind_of,
     labels,
@@ -158,6 +159,28 @@ def layer_figure(runs: list[Run], method: str) -> Image:
     parts = [f"{run.name} is best at layer {of.best_layer} with {percent(of.best.test_accuracy)}"
              for run, _, of in results]  # fmt: skip
     return chart("layers", draw, parts, method=method)
+
+
+def depth_curves(runs: list[Run]) -> Image | None:
+    """Probe accuracy against relative depth, one line a run, of networks of several families."""
+    known = [(run, run.probe.result) for run in runs if run.probe and run.objective != "Joint"]
+    if not any_family(runs) or not known:
+        return None
+    deep = [(run, of, max(score.layer or 0 for score in of.layers) or 1) for run, of in known]
+
+    def draw(axes: Any) -> None:
+        style = styles(runs)
+        for run, of, last in deep:
+            scores = sorted(((score.layer or 0) / last, 100 * score.test_accuracy) for score in of.layers)
+            axes.plot(*zip(*scores, strict=True), **style[kind_of(run)])
+            if of.raw_pixels:
+                axes.axhline(
+                    100 * of.raw_pixels.test_accuracy, color=INK, linestyle=":", linewidth=1.2, label="raw pixels"
+                )
+
+    parts = [f"{run.name} is best at {of.best_layer / last:.2f} of its depth with {percent(of.best.test_accuracy)}"
+             for run, of, last in deep]  # fmt: skip
+    return chart("depth", draw, parts)
 
 
 def loss_against_accuracy(runs: list[Run]) -> Image | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igpt.report import figures, tables
+from igpt.report.comparing import any_family
 from igpt.report.figures import Image
 from igpt.report.findings import CANNOT, NO_DATA, NOT_SEEN, SEEN, Finding, all_findings
 from igpt.report.schema import Run
@@ -57,6 +58,7 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
         *([Section("Left out", unread)] if left_out else []),
         Section("Loss", figures.loss_curves(runs), "No events of training were found."),
         Section("Features", [*features, *figures.confusions(runs)], "No probe.json was found."),
+        *([Section("Families", [figures.depth_curves(runs), tables.families(runs)])] if any_family(runs) else []),
         Section("Palette and pictures", [*figures.palettes(runs), *figures.drawings(runs)], "No pictures were found."),
         Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
         Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from igpt.report.comparing import group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
+from igpt.report.comparing import any_family, group, kind_of, labels, percent, shape, trace, tuned_accuracy, votes
 from igpt.report.published import PUBLISHED, WORDS, beside
 from igpt.report.schema import LayerScore, Likelihood, Point, Probe, Run, Score
 from igpt.system import percent as one_percent
@@ -221,6 +221,32 @@ def of_rgb(found: Likelihood) -> str | None:
     if learned is not None and uniform is not None:
         return f"{learned:.4f} (uniform cells {uniform:.4f})"
     return known("{:.4f}".format, found.bits_per_dim)
+
+
+@table
+def families(runs: list[Run]) -> Iterator[list[object]]:
+    """Pre-training runs of igpt's networks beside those of other families, with what each costs and gives."""
+    for run in runs if any_family(runs) else []:
+        if run.objective == "Joint":
+            continue
+        exact = next(
+            (found for score in run.own_scores if score.likelihood and (found := of_rgb(score.likelihood))), None
+        )
+        bits = exact or known("{:.4f}".format, run.tested("bits_per_dim"))
+        result = run.probe.result if run.probe else None
+        best = f"{result.best_layer} of 0..{result.layers[-1].layer}" if result else None
+        raw = result.raw_pixels if result else None
+        accuracies = (share(of.test_accuracy) if of else None for of in (result.best if result else None, raw))
+        yield [run.name, kind_of(run).name, run.data.label, run.parameters, minutes(run), bits, best, *accuracies]
+
+
+def minutes(run: Run) -> str | None:
+    """How long it trained, from the images that it took and how many it took a second."""
+    speeds = [point.value for point in run.curve("train/images_per_second") if point.value > 0]
+    if not speeds or run.steps is None or run.data.batch_size is None:
+        return None
+    images = run.steps * run.data.batch_size
+    return f"{images * sum(1 / speed for speed in speeds) / len(speeds) / 60:.1f}"
 
 
 @table
