@@ -64,6 +64,9 @@ reproduce-mini: $(STAMP) ## the paper's experiments on digits, SEEDS=3, with a r
 reproduce-mnist: $(STAMP) ## the same on 5,000 digits of MNIST; a run takes at most 25 minutes on 2 cores, goes on when stopped
 	$(BIN)/python benchmarks/reproduce.py mnist --seeds $(SEEDS)
 
+compare-families: $(STAMP) ## AR, BERT and other families under one protocol, SEEDS=3, on digits and MNIST; goes on when stopped
+	$(BIN)/python benchmarks/families.py --seeds $(SEEDS)
+
 test: $(STAMP) ## the test suite, under 10 minutes on 2 cores
 	$(PYTEST) -m 'not slow'
 
@@ -125,4 +128,4 @@ clean: ## remove caches and build products; palettes, runs and data stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +
 
-.PHONY: help setup palette demo reproduce-mini reproduce-mnist test test-all test-lowest test-gpu test-avx2 mutation docs lint bench bench-gpu clean
+.PHONY: help setup palette demo reproduce-mini reproduce-mnist compare-families test test-all test-lowest test-gpu test-avx2 mutation docs lint bench bench-gpu clean

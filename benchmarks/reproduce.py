@@ -170,6 +170,7 @@ def run(runs: Path, command: Command) -> None:
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         print(line, flush=True)
         code = igpt(command)
+        print(f"took {time.perf_counter() - started:.1f} s")
     print(f"{time.perf_counter() - started:6.1f} s  {line}", flush=True)
     if code:
         raise SystemExit(f"{line}\nfailed; its output:\n{log.read_text()}")
