@@ -6,6 +6,6 @@ from igpt.scaling.page import Measure, draw, page, plan_table
 from igpt.scaling.plan import Planned, candidates, geometric, plan, training_operations
 
 __all__ = [
-    "Law", "Measure", "Optimum", "Planned", "Speed", "StudyFit", "candidates", "draw", "fit_study", "geometric", "measured_speed",
-    "page", "parabola", "plan", "plan_table", "power_law", "training_operations",
+    "Law", "Measure", "Optimum", "Planned", "Speed", "StudyFit", "candidates", "draw", "fit_study", "geometric",
+    "measured_speed", "page", "parabola", "plan", "plan_table", "power_law", "training_operations",
 ]  # fmt: skip

@@ -129,8 +129,10 @@ def words(measure: Measure) -> list[str]:
                 f"({budgets}). No law is claimed; move the sizes by --ratios."]  # fmt: skip
     if fit.parameters is None or fit.tokens is None:
         return ["One budget alone says nothing about growth."]
-    return [f"Best parameters grow as {exponent(fit.parameters)}, tokens as {exponent(fit.tokens)}. The intervals are "
-            f"of noise about the parabolas, with {fit.freedom} degrees of freedom; a seed each was trained."]  # fmt: skip
+    return [
+        f"Best parameters grow as {exponent(fit.parameters)}, tokens as {exponent(fit.tokens)}. The intervals are of "
+        f"the noise about the parabolas, with {fit.freedom} degrees of freedom; one seed was trained."
+    ]
 
 
 def exponent(law: Law) -> str:

@@ -53,9 +53,9 @@ def geometric(smallest: float, largest: float, count: int) -> list[float]:
 
 
 def candidates(base: TransformerConfig, largest: float) -> list[TransformerConfig]:
-    """Networks of 1, 2, 3 ... heads of the base's head width, depth to width as in the base, up to `largest` parameters.
+    """Networks of 1, 2, 3 ... heads of the base's head width, depth to width as in the base.
 
-    One larger than `largest` ends the list, so that the nearest to any number below it is there.
+    Up to `largest` parameters; one larger ends the list, so that the nearest to any number below it is there.
     """
     head, aspect, found = base.d_model // base.n_heads, base.d_model / base.n_layers, list[TransformerConfig]()
     for heads in range(1, LARGEST_HEADS):

@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
+from igpt.commands.after.scale_runs import check_folder, train, written
 from igpt.commands.after.scale_study import Study, studied
-from igpt.commands.after.scale_study import write as written
 from igpt.commands.tune import working_in
 from igpt.scaling import Speed, measured_speed, plan_table
 from igpt.system import UserError, compute_of
@@ -55,7 +55,7 @@ def scale(
     if speed is not None and not 0 < speed < float("inf"):
         raise UserError(f"--speed {speed} must be above 0; give operations a second, such as 1e12")
     study = studied(config, out, overrides or [], probe).planned(budgets, sizes, (smallest, largest), ratios, rate)
-    study.check_folder()
+    check_folder(study)
     if dry_run:
         print(foretold(study, speed), end="")
     elif commands:
@@ -64,7 +64,7 @@ def scale(
         print(shlex.join(["igpt", *gathering(study, (budgets, sizes), ratios, rate)]))
     else:
         with working_in(study.folder):
-            results = study.train()
+            results = train(study)
             print(written(study, results), end="")
         print(f"wrote {study.folder / 'scale.md'}, scale.png, scale.json")
 
