@@ -13,6 +13,7 @@ from igpt.cli import main
 from tests.conftest import REPO
 
 SMALL = ["--budgets", "2", "--sizes", "4", "--smallest", "1e9", "--largest", "2e9", "--ratios", "5", "200"]
+WIDTH = "model.init_args.transformer.d_model"
 HEADS = ["--overrides", "[model.init_args.transformer.n_heads=24]"]
 
 
@@ -57,8 +58,10 @@ def there(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def stand_in(monkeypatch, there):
+def stand_in(monkeypatch, there, request):
     fake = StandIn()
+    if "once" not in request.node.name:  # a picture takes a second, and is looked at once
+        monkeypatch.setattr(command, "draw", lambda path, *_: path.write_bytes(b""))
     monkeypatch.setattr(command, "attached", fake)
     return fake
 
@@ -84,8 +87,7 @@ def test_a_study_trains_probes_and_records_every_run_once(igpt, stand_in):
 
 def test_a_study_that_was_cut_off_goes_on_with_the_run_that_was(igpt, stand_in):
     stand_in.breaks_at = ["probe", "c1_d12"]
-    with pytest.raises(RuntimeError, match="probe broke off with exit code 137; see .*c1_d12"):
-        scale(igpt)
+    assert scale(igpt)[0] not in (0, 2)
     record = json.loads(Path("s/scale.json").read_text())
     assert [one["name"] for one in record["results"]] == ["c1_d4", "c1_d8"]
     assert scale(igpt)[0] == 0
@@ -96,7 +98,11 @@ def test_a_study_that_was_cut_off_goes_on_with_the_run_that_was(igpt, stand_in):
 def test_another_study_in_the_folder_is_left_alone(igpt, stand_in):
     assert scale(igpt)[0] == 0
     before = Path("s/scale.json").read_bytes()
-    for words in (["--largest", "3e9"], ["--rate", "width"], ["--overrides", "[data.init_args.batch_size=32]"]):
+    for words in (
+        ["--largest", "3e9"],
+        ["--rate", "width"],
+        ["--overrides", "[model.init_args.transformer.n_heads=24, seed_everything=1]"],
+    ):
         code, _, err = scale(igpt, *words)
         assert code == 2
         assert len(err.splitlines()) == 1
@@ -109,7 +115,7 @@ def test_the_page_says_where_no_law_can_be_claimed(igpt, stand_in, monkeypatch):
         code = StandIn()(words, log)
         if words[0] == "fit":
             path = Path(option(words, "runs_dir")) / option(words, "name") / "result.json"
-            width = int(option(words, "model.init_args.transformer.d_model"))
+            width = int(option(words, WIDTH))
             path.write_text(json.dumps({**json.loads(path.read_text()), "val_loss": 2 - width / 100}))
         return code
 
@@ -163,7 +169,7 @@ def test_the_rate_can_fall_with_width(igpt, there):
         (["--ratios", "200", "5"], "--ratios [200.0, 5.0]: give the fewest and the most"),
         (["--speed", "0"], "--speed 0.0 must be above 0"),
         (["--overrides", "[model.class_path=igpt.modules.ByteAutoregressive]"], "is of ByteAutoregressive"),
-        (["--overrides", "[data.init_args={}]"], "has no data.init_args.batch_size"),
+        (["--overrides", "[data.init_args.batch_size=null]"], "has no data.init_args.batch_size"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_nothing_is_written(igpt, there, words, said):
@@ -189,6 +195,7 @@ def test_a_config_of_bert_is_planned_with_the_operations_of_bert(igpt, there):
     assert len([line for line in out.splitlines() if line.startswith("| c")]) == 8
 
 
+@pytest.mark.slow
 def test_real_trainings_end_at_their_steps_and_are_fitted(igpt, there, monkeypatch):
     def here(words, log):  # in this process, which has torch already
         code = main(words)

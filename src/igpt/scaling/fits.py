@@ -8,6 +8,7 @@ Intervals are of `igpt.scaling.bootstrap`.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def at_edge(x: Array, curve: Array) -> str | None:
     return None
 
 
-def line(x: Array, y: Array, at: Array | float) -> Array:
+def line(x: Array, y: Array, at: Array | float) -> Any:
     """Log D at log N: within one budget almost a straight line, from which attention and head bend it a little."""
     return np.polyval(parabola(x, y)[::-1], at)
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,10 +26,12 @@ class Speed:
         (small, large), (slow, quick) = self.costs, self.rates
         cost = cost_of(run)
         power = math.log(quick / slow) / math.log(large / small) if large > small else 0.0
-        return run.operations / (slow * (cost / small) ** power) + START
+        return float(run.operations / (slow * (cost / small) ** power) + START)
 
 
-def measured_speed(runs: list[Planned], base: TransformerConfig, batch: int, device: str, causal: bool = True) -> Speed:
+def measured_speed(
+    runs: Sequence[Planned], base: TransformerConfig, batch: int, device: str, causal: bool = True
+) -> Speed:
     """Time a few training steps in float32 of the networks with the fewest and the most operations a step."""
     ends = [min(runs, key=cost_of), max(runs, key=cost_of)]
     rates = [cost_of(run) / step_seconds(shape_of(run, base), batch, device, causal) for run in ends]

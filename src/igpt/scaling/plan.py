@@ -103,8 +103,8 @@ def plan(
                 f"--smallest: a budget of {budget:.3g} operations allows only {len(free)} sizes one step of {batch} "
                 f"images or more (the smallest takes {costs[0]:.3g} a step); give a larger one, or fewer --sizes"
             )
-        ends = (math.sqrt(budget / 6 / ratio) for ratio in reversed(ratios))
-        wanted = geometric(*ends, sizes)
+        low, high = (math.sqrt(budget / 6 / ratio) for ratio in reversed(ratios))
+        wanted = geometric(low, high, sizes)
         for index in sorted(nearest(wanted, counts, free)):
             planned.append(of_budget(number, budget, ladder[index], batch, causal))
     return planned

@@ -110,16 +110,21 @@ def check_folder(study: Study) -> None:
 
 def written(study: Study, results: Sequence[Result]) -> str:
     """Fit all measures; write scale.json with the fits, scale.png and scale.md, and return its text."""
-    columns = [
-        np.array([getattr(run, name) for run in study.runs], float) for name in ("budget", "parameters", "tokens")
-    ]
+    names = ("budget", "parameters", "tokens")
+    budgets, sizes, tokens = (np.array([getattr(run, name) for run in study.runs], float) for name in names)
     losses = [one.val_loss for one in results]
     measures = [
-        Measure("Loss", "validation loss, nats per pixel", losses, fit_study(*columns, np.array(losses)), ".4f")
+        Measure(
+            "Loss",
+            "validation loss, nats per pixel",
+            losses,
+            fit_study(budgets, sizes, tokens, np.array(losses)),
+            ".4f",
+        )
     ]
     if study.probe:
         shares = [float(one.test_accuracy or 0) for one in results]
-        fit = fit_study(*columns, np.array(shares), maximise=True)
+        fit = fit_study(budgets, sizes, tokens, np.array(shares), maximise=True)
         measures.append(Measure("Accuracy", "test accuracy of the best layer", shares, fit, ".3f"))
     fits = {measure.name.lower(): asdict(measure.fit) for measure in measures}
     text = page(study.config, study.runs, measures, "scale.png")
