@@ -17,6 +17,7 @@ from igpt.system import UserError, dataclasses_in, find_config, names_in, packag
 TRAINER = "igpt.runs.trainer.Trainer"
 GROUPS = {"trainer": TRAINER, "checkpoint": "igpt.callbacks.StepCheckpoint", "samples": "igpt.callbacks.SampleGrid"}
 MODELS = ("Autoregressive", "BERT", "ByteAutoregressive", "CoarseToFine", "Joint")  # of `igpt.modules`
+STUDIES = ("tune", "scale")  # verbs of many trainings, whose config is one of `fit`
 CHOSEN = ("model", "data")  # options that name a class
 ALWAYS = {"config", "ckpt", "ckpt_path", "ckpt-path", "help", "print_config"}
 OF_TRAINER = {"seed_everything", "name", "runs_dir", "tf32", "schedule", *GROUPS, *CHOSEN}
@@ -69,10 +70,10 @@ class Check:
         self.verb, self.trainer = verb, trainer
         self.classes: dict[str, str] = {}  # full paths of the classes chosen for model and data
         own = trainer_options(verb) if trainer else parameters(f"igpt.commands.{PLACES.get(verb, f'{verb}.{verb}')}")
-        self.keys = {*(trainer_options("fit") if verb == "tune" else own or ()), *ALWAYS}  # of a config
+        self.keys = {*(trainer_options("fit") if verb in STUDIES else own or ()), *ALWAYS}  # of a config
         dashed = set[str]() if trainer else {name.replace("_", "-") for name in (own or ())}
         self.names = {*(own or ()), *ALWAYS, *dashed, *({"class"} if "classes" in (own or ()) else ())}
-        self.groups = GROUPS if trainer or verb == "tune" else {}
+        self.groups = GROUPS if trainer or verb in STUDIES else {}
 
     def option(self, name: str) -> None:
         """Check the name of one option of the command line."""

@@ -235,7 +235,12 @@ def run_rate(folder: Path, settings: dict[str, Any], rate: float) -> RateResult:
 
 def fit(config: Path, log: Path) -> int:
     """Run `igpt fit --config CONFIG` as a process that ends with this one; its output goes to `log`."""
-    command = [sys.executable, "-m", "igpt", "--attached", "fit", "--config", str(config)]
+    return attached(["fit", "--config", str(config)], log)
+
+
+def attached(words: list[str], log: Path) -> int:
+    """Run `igpt WORDS` as a process that ends with this one; its output goes to `log`. Returns its exit code."""
+    command = [sys.executable, "-m", "igpt", "--attached", *words]
     environment = {**os.environ, "PYTHONUTF8": "1"}  # so that its words are read here as they were written
     with log.open("wb") as file, Popen(command, env=environment, stdin=PIPE, stdout=file, stderr=STDOUT) as process:
         return process.wait()

@@ -8,6 +8,7 @@ VERBS = {
     "configs": "list the configs that come with igpt, or copy them",
     "fit": "train a model from a config",
     "tune": "try learning rates in turn, and write the config with the best",
+    "scale": "train several sizes at equal compute, and fit how the best one grows",
     "validate": "loss on the validation split",
     "test": "loss on the test split",
     "predict": "write features of every layer for every split",
