@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from igpt.data import NO_LABEL, LabelledImages, Resolution, SplitOptions, UserError, atomic_path, check_background
 from igpt_datamodules import files
@@ -32,7 +33,7 @@ class WebImages(files.StoredModule):
         manifest: of `igpt curate`: only the files of `root` that it keeps are read.
     """
 
-    added = files.StoredModule.added | {"manifest": None}
+    added: Mapping[str, Any] = {**files.StoredModule.added, "manifest": None}
 
     def __init__(
         self,

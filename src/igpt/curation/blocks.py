@@ -70,7 +70,8 @@ def load(array: Path) -> Array:
     with open(array, "rb") as file:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    return np.load(array, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    mapped: Array = np.load(array, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    return mapped
 
 
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:

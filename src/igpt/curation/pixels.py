@@ -72,7 +72,7 @@ def differences(first: Tensor, second: Tensor) -> Tensor:
 
 def windows() -> list[tuple[float, float, float]]:
     """Side, and the shifts to the right and down, as shares, of each part that is compared."""
-    return [(zoom, *shift) for zoom in ZOOMS for shift in product((zoom - 1, 0.0, 1 - zoom), repeat=2)]
+    return [(zoom, right, down) for zoom in ZOOMS for right, down in product((zoom - 1, 0.0, 1 - zoom), repeat=2)]
 
 
 def zoomed(pictures: Tensor, zoom: float, right: float, down: float) -> Tensor:
