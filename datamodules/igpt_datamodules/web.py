@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from igpt.data import NO_LABEL, LabelledImages, Resolution, SplitOptions, UserError, atomic_path, check_background
 from igpt_datamodules import files
@@ -29,7 +30,10 @@ class WebImages(files.StoredModule):
             so that every file is read once; the splits are then made before it is known which files are bad.
         report: file to write every skipped path and its reason to, separated by a tab.
         background: colour that transparent pictures are laid on: white, black, #ffcc00, ...
+        manifest: of `igpt curate`: only the files of `root` that it keeps are read.
     """
+
+    added: Mapping[str, Any] = {**files.StoredModule.added, "manifest": None}
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class WebImages(files.StoredModule):
         report: str | None = None,
         check: bool = True,
         background: str = "white",
+        manifest: str | None = None,
     ) -> None:
         super().__init__(resolution, batch_size, num_workers, seed, split)
         files.check_shares(test_share, max_bad_share)
@@ -58,6 +63,7 @@ class WebImages(files.StoredModule):
         self.check = check
         check_background(background)
         self.background = background
+        self.manifest = manifest
         self._good = files.StoredList([])
 
     def prepare_data(self) -> None:
@@ -87,7 +93,7 @@ class WebImages(files.StoredModule):
         if not Path(self.root).is_dir():
             raise UserError(f"WebImages: {files.no_folder(Path(self.root))}; name another with --data.init_args.root")
         found, bad, unused = files.stored_images(self.root)
-        stored = files.StoredList(found)
+        stored = files.StoredList(found if self.manifest is None else self._listed(found, self.manifest))
         reasons = files.bad_images(stored, self.num_workers) if self.check else [""] * len(stored)
         bad += [(image.name, reason) for image, reason in zip(stored, reasons, strict=True) if reason]
         good = stored.take([row for row, reason in enumerate(reasons) if not reason])
@@ -96,6 +102,17 @@ class WebImages(files.StoredModule):
             raise UserError(f"WebImages: {self.root} has no images{why}; put some there or name another folder")
         files.check_bad("WebImages", self.root, bad, len(good) + len(bad), self.max_bad_share)
         self._good, self.damaged, self.skipped = good, bad, [*bad, *unused]
+
+    def _listed(self, found: list[files.Stored], manifest: str) -> list[files.Stored]:
+        """Those of the images that the manifest keeps; a UserError where it keeps others."""
+        kept = files.kept_files(manifest)
+        listed = [one for one in found if files.listed(one, self.root) in kept]
+        if len(listed) < len(kept):
+            missing = min(kept - {files.listed(one, self.root) for one in listed})
+            raise UserError(
+                f"data.manifest {manifest} keeps {ascii(missing)[1:-1]}, which {self.root} lacks; name its root"
+            )
+        return listed
 
 
 def write_report(target: Path, skipped: Sequence[tuple[str, str]]) -> None:

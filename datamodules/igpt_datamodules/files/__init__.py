@@ -14,6 +14,7 @@ from igpt_datamodules.files.classes import (
     training_files,
 )
 from igpt_datamodules.files.downloads import downloaded, find_or_download
+from igpt_datamodules.files.manifest import kept_files, listed
 from igpt_datamodules.files.module import StoredImages, StoredModule, check_shares, split_test
 from igpt_datamodules.files.stored import SUFFIXES, Picture, Pictures, Stored, StoredList, read_rgb
 from igpt_datamodules.files.walking import Skipped, files_below, stored_images, summary
@@ -21,6 +22,6 @@ from igpt_datamodules.files.walking import Skipped, files_below, stored_images, 
 __all__ = [
     "SPLIT_FOLDERS", "SUFFIXES", "ClassOrder", "Labelled", "Picture", "Pictures", "Skipped", "Stored", "StoredImages",
     "StoredList", "StoredModule", "bad_images", "beside", "check_bad", "check_shares", "class_folders", "downloaded",
-    "files_below", "find_or_download", "labelled_files", "no_folder", "ordered", "read_rgb", "split_folders",
-    "split_test", "stored_images", "summary", "training_files", "without_bad",
+    "files_below", "find_or_download", "kept_files", "labelled_files", "listed", "no_folder", "ordered", "read_rgb",
+    "split_folders", "split_test", "stored_images", "summary", "training_files", "without_bad",
 ]  # fmt: skip

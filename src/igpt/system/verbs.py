@@ -3,6 +3,7 @@
 VERBS = {
     "palette": "build a colour palette from the training pixels of any data module",
     "check": "read every image of any data module once, and list what is broken",
+    "curate": "choose the images near a reference set, each once and none of a test set",
     "tokenize": "write any data module's images as palette tokens, to train from",
     "init": "make a palette and a config for a folder of your own pictures",
     "configs": "list the configs that come with igpt, or copy them",

@@ -1,0 +1,160 @@
+"""`igpt curate`: which images of a large set to train on, as a manifest."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from igpt.curation import (
+    Blocks,
+    Curation,
+    CurationOptions,
+    Downsampled,
+    Embedding,
+    Pool,
+    check_name,
+    curate_images,
+    drawn,
+    embedded,
+    is_manifest,
+    rows,
+    write,
+)
+from igpt.data import ImageDataModule, save_picture, shape_of
+from igpt.families import FeatureSource, checked_layers, open_source
+from igpt.system import UserError, atomic_path, check_own, digest_of, only_writer
+
+
+def curate(
+    data: ImageDataModule,
+    out: str,
+    reference: ImageDataModule | None = None,
+    test: ImageDataModule | None = None,
+    keep: float | None = None,
+    within: float | None = None,
+    source: str | None = None,
+    weights: str | None = None,
+    layer: str | None = None,
+    threshold: float = 0.25,
+    candidates: int = 16,
+    block: int = 4096,
+    workers: int | None = None,
+) -> None:
+    """Choose the images near a reference set, each picture once and none of the test set (paper, section 3).
+
+    Writes a manifest, one row an image of all splits: kept or not, why, and distances; and a picture of both beside it.
+    `WebImages` takes it as --data.manifest. What was embedded is kept in a folder NAME.work beside it: a run that was
+    killed goes on when the same command is given again, and ends with the same bytes.
+
+    Args:
+        data: whose images to choose from, such as WebImages or a plug-in's class.
+        out: manifest to write: .json, .jsonl or .csv.
+        reference: data whose training and validation images are to be resembled; its test images are dropped from
+            `data`. Left out, nothing is too far.
+        test: more data whose test images are dropped from `data`, resized, recompressed or cropped ones, too.
+        keep: share of what is no duplicate to keep, the nearest; 0.5 if left out.
+        within: in place of `keep`, the largest distance: root mean square over features, in deviations of the
+            reference.
+        source: of the features for the distance: a checkpoint, a run or a plug-in; 8x8 pixels if left out.
+        weights: of the source, a state dict's file.
+        layer: of the source, its name or number; the middle one if left out.
+        threshold: unlike share of two aligned pictures up to which they are one; larger finds more, and errs more.
+        candidates: nearest images that are compared with each.
+        block: images that are embedded, and written, at a time.
+        workers: processes that read images; as many as there are cores if left out.
+    """
+    options = CurationOptions(keep, within, threshold, candidates, block)
+    check_options(options, reference, source, weights, layer)
+    workers = workers if workers is not None else os.cpu_count() or 1
+    if workers < 0:
+        raise UserError(f"--workers {workers} must be at least 0")
+    target, started = Path(out), time.perf_counter()
+    picture, work = target.with_suffix(".png"), target.with_name(f"{target.stem}.work")
+    check_name(target)
+    check_own(target, is_manifest)
+    check_own(picture, lambda file: target.exists())
+    check_own(work, lambda folder: True, ("*.npy", "*.json", ".*"))
+    how = Source.opened(source, weights, layer)
+    for name, one in (("reference", reference), ("test", test)):
+        if one is not None and one.shape != data.shape:
+            sides = " and ".join("x".join(map(str, each.shape)) for each in (one, data))
+            raise UserError(f"--{name}: images of {sides} cannot be compared; set --{name}.resolution")
+    how.check(data.shape)
+    with only_writer(target, "give another --out"):
+        blocks = Blocks(work)
+        pool = Pool(data)
+        near = Pool(reference, ("train", "val")) if reference is not None else None
+        tests = [Pool(one, ("test",)) for one in (reference, test) if one is not None]
+        every = Pool.joined(tests) if tests else None
+        parts = [
+            how.embed(one, name, blocks, options, workers) if one is not None else None
+            for one, name in ((pool, "data"), (near, "reference"), (every, "test"))
+        ]
+        images = cast(Embedding, parts[0])
+        found = curate_images(images, parts[1], parts[2], options, blocks)
+        with atomic_path(target) as path, atomic_path(picture) as shown:  # both, or none
+            write(rows(found, pool, images.reasons, near, every), path)
+            save_picture(drawn(found, pool, every), shown)
+    print(summary(found, near is not None))
+    print(f"wrote {target}, {picture.name} in {time.perf_counter() - started:.1f} s; {work} may be removed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of features, one of its layers, and what tells it from others."""
+
+    source: FeatureSource
+    layer: str
+    known: list[str]
+
+    @classmethod
+    def opened(cls, name: str | None, weights: str | None, layer: str | None) -> "Source":
+        """The source of a name, or pixels; a UserError where it or the layer is not there."""
+        if name is None:
+            return cls(Downsampled(), "pixels", ["pixels"])
+        source = open_source(name, **({} if weights is None else {"weights": weights}))
+        names = checked_layers(source)
+        if layer is not None and layer not in names and layer.isdecimal() and int(layer) < len(names):
+            layer = names[int(layer)]
+        layer = names[len(names) // 2] if layer is None else layer
+        if layer not in names:
+            raise UserError(f"--layer {layer} is none of {', '.join(names)}, nor their number from 0")
+        tensors = digest_of({key: value.sum().item() for key, value in source.state_dict().items()})
+        return cls(source.eval(), layer, [digest_of(source.spec()), tensors])
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise a UserError unless the source takes images of so many rows and columns."""
+        known = self.source.resolution
+        if known is not None and shape_of(known) != shape:
+            sides, given = ("x".join(map(str, each)) for each in (shape_of(known), shape))
+            raise UserError(f"--data: the images are {given}, but --source takes {sides}; set --data.resolution")
+
+    def embed(self, pool: Pool, name: str, blocks: Blocks, options: CurationOptions, workers: int) -> Embedding:
+        """All images of a pool."""
+        return embedded(pool, name, self.source, self.layer, self.known, blocks, options.block, workers)
+
+
+def check_options(
+    options: CurationOptions,
+    reference: ImageDataModule | None,
+    source: str | None,
+    weights: str | None,
+    layer: str | None,
+) -> None:
+    """Raise a UserError for an option without what it is about."""
+    for name, value in (("keep", options.keep), ("within", options.within), ("source", source)):
+        if value is not None and reference is None:
+            raise UserError(f"--{name} {value} is about the distance to a --reference; give one, or leave it out")
+    for name, text in (("weights", weights), ("layer", layer)):
+        if text is not None and source is None:
+            raise UserError(f"--{name} {text} is of a --source; give one, or leave it out")
+
+
+def summary(found: Curation, near: bool) -> str:
+    """How many were kept, and the others by reason, in one line."""
+    counts = found.counts()
+    kept, total = counts.pop("kept"), len(found.state)
+    dropped = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
+    farthest = f" at distances up to {found.distance[found.state == 0].max():.4g}" if near and kept else ""
+    return f"kept {kept:,} of {total:,} images{farthest}; dropped: {dropped}"

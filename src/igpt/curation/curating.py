@@ -1,0 +1,92 @@
+"""From images, a reference and test images to what is kept, and why the rest is not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igpt.curation.blocks import Array, Blocks
+from igpt.curation.choosing import duplicates, far, first_of_each
+from igpt.curation.comparing import ROUNDS, nearest, same_pictures, usable
+from igpt.curation.embedding import Embedding
+from igpt.curation.options import CurationOptions
+
+KEPT, UNREADABLE, OVERLAP, DUPLICATE, FAR = range(5)
+STATES = ("kept", "unreadable", "overlap", "duplicate", "far")
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What became of each image, `(N,)` each."""
+
+    state: NDArray[np.int8]  # one of `STATES`
+    partner: NDArray[np.int64]  # of a duplicate the earlier image, of an overlap the test image; else -1
+    difference: NDArray[np.float32]  # to it; else no number
+    reference: NDArray[np.int64]  # the nearest image of the reference; -1 without one
+    distance: NDArray[np.float32]  # to it; no number without one
+
+    def counts(self) -> dict[str, int]:
+        """How many images are in each state."""
+        return {name: int((self.state == number).sum()) for number, name in enumerate(STATES)}
+
+
+def curate_images(
+    images: Embedding,
+    reference: Embedding | None,
+    tests: Embedding | None,
+    options: CurationOptions,
+    blocks: Blocks,
+) -> Curation:
+    """Decide about each image: first what overlaps a test image goes, then what repeats an earlier one, then the far.
+
+    Args:
+        reference: what is to be near; None keeps what is far.
+        tests: what must not be in the images; None looks for none.
+    """
+    count = len(images)
+    found = Curation(
+        np.zeros(count, np.int8),
+        np.full(count, -1, np.int64),
+        np.full(count, np.nan, np.float32),
+        np.full(count, -1, np.int64),
+        np.full(count, np.nan, np.float32),
+    )
+    found.state[list(images.reasons)] = UNREADABLE
+    rows = np.flatnonzero(found.state == KEPT)
+    if tests is not None:
+        pairs = same_pictures(images, rows, tests, usable(tests), "overlap", options, blocks)
+        for pair in pairs[np.argsort(pairs["difference"], kind="stable")[::-1]]:  # the nearest comes last, and stays
+            mark(found, int(pair["one"]), OVERLAP, int(pair["other"]), float(pair["difference"]))
+    drop_duplicates(images, found, options, blocks)
+    if reference is not None:
+        near = nearest(images, reference, blocks)
+        found.reference[:], found.distance[:] = near["reference"], near["distance"]
+        found.state[far(found.distance, found.state != KEPT, options)] = FAR
+    return found
+
+
+def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions, blocks: Blocks) -> None:
+    """Mark what repeats an earlier image: equal thumbnails first, then near ones, among what is left of each round."""
+    rows = np.flatnonzero(found.state == KEPT)
+    first = rows[first_of_each(images.digests()[rows])]
+    for image, earlier in zip(rows.tolist(), first.tolist(), strict=True):
+        if image != earlier:
+            mark(found, image, DUPLICATE, earlier, 0.0)
+    for turn in range(ROUNDS):
+        rows = np.flatnonzero(found.state == KEPT)
+        pairs = same_pictures(images, rows, images, rows, f"pairs{turn}", options, blocks)
+        for image, (partner, difference) in duplicates(pairs.tolist(), found.state != KEPT).items():
+            mark(found, image, DUPLICATE, partner, difference)
+        if not crowded(pairs, found, options):
+            return
+
+
+def crowded(pairs: Array, found: Curation, options: CurationOptions) -> bool:
+    """Whether all candidates of a kept image were the same picture, so that there may be more of it."""
+    same = np.bincount(pairs["one"], minlength=len(found.state))
+    return bool((same[found.state == KEPT] >= options.candidates).any())
+
+
+def mark(found: Curation, image: int, state: int, partner: int, difference: float) -> None:
+    """Note why an image is dropped."""
+    found.state[image], found.partner[image], found.difference[image] = state, partner, difference

@@ -1,0 +1,49 @@
+"""What is dropped: by hand, and the compressed index against comparing all with all."""
+
+import numpy as np
+import pytest
+import torch
+
+from igpt.curation import CurationOptions, Neighbours, differences
+from igpt.curation.choosing import duplicates, far, first_of_each
+
+
+def test_a_duplicate_has_a_partner_that_stays_and_a_chain_does_not_pass_resemblance_on():
+    chain = [(1, 0, 0.1), (1, 2, 0.1), (3, 2, 0.2)]
+    assert duplicates(chain, [False] * 4) == {1: (0, 0.1), 3: (2, 0.2)}
+    assert duplicates(chain, [True, False, False, False]) == {2: (1, 0.1)}
+
+
+def test_the_nearest_share_of_what_is_left_is_kept_and_ties_go_by_order():
+    distances, out = np.array([3, 1, 1, 2, 0], np.float32), np.array([0, 0, 0, 0, 1], bool)
+    assert far(distances, out, CurationOptions()).tolist() == [True, False, False, True, False]
+    assert far(distances, out, CurationOptions(keep=0.25)).tolist() == [True, False, True, True, False]
+    assert far(distances, out, CurationOptions(within=1)).tolist() == [True, False, False, True, False]
+
+
+def test_equal_ones_have_one_first():
+    assert first_of_each(np.array([5, 9, 5, 9, 1], np.uint64)).tolist() == [0, 1, 0, 1, 4]
+
+
+def test_a_shifted_or_enlarged_picture_is_one_and_noise_is_another():
+    torch.manual_seed(0)
+    wave = torch.rand(8, 3, 6, 6)
+    big = (torch.nn.functional.interpolate(wave, (68, 68), mode="bicubic") * 180 + 30).clamp(0, 255)
+    one = torch.nn.functional.adaptive_avg_pool2d(big, 16).round().to(torch.uint8)
+    part = torch.nn.functional.adaptive_avg_pool2d(big[..., 3:, :65], 16).round().to(torch.uint8)
+    assert differences(one, one).max() == 0
+    assert differences(one, part).max() < 0.25
+    assert differences(part, one).max() < 0.25
+    assert differences(one, one.flip(0)).min() > 0.5
+
+
+@pytest.mark.parametrize("flat", [10_000, 1_000])
+def test_the_nearest_of_a_compressed_index_are_those_of_all_with_all(flat):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4000, 40)).astype(np.float32)
+    rows = np.arange(1, 4000, 2)
+    index = Neighbours(lambda some: vectors[some], np.array(rows), flat)
+    queries = vectors[rows[:200]] + 0.05 * rng.normal(size=(200, 40)).astype(np.float32)
+    found = index.search(queries, 4)
+    true = rows[((queries[:, None] - vectors[rows][None]) ** 2).sum(2).argmin(1)]
+    assert (found == true[:, None]).any(1).mean() >= (1 if flat > 4000 else 0.95)
