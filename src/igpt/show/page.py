@@ -164,8 +164,8 @@ def classify_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     """Class probabilities, or why there are none."""
     if not desk.model.class_names:
         gr.Markdown(
-            "This model tells no classes apart. Start the page with a fine-tuned checkpoint, or with `--probe FOLDER` of "
-            "a probe that `igpt probe --save` wrote for this one."
+            "This model tells no classes apart. Start the page with a fine-tuned checkpoint, or with `--probe FOLDER` "
+            "of a probe that `igpt probe --save` wrote for this one."
         )
         return
     go = gr.Button("Classify", variant="primary", elem_id="classify")
