@@ -73,8 +73,21 @@ def seen(model: Model, picture: Any) -> Bytes:
     pixels = np.asarray(picture)
     if pixels.ndim == 3 and pixels.shape[2] == 4 and not pixels[:, :, 3].any():
         raise UserError(NONE_YET)
-    (batch,) = model.batches([pixels])
+    (batch,) = model.batches([unrepeated(pixels, model.shape)])
     return np.ascontiguousarray(batch[0].permute(1, 2, 0).numpy())
+
+
+def unrepeated(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """What `shown` was given, where each pixel is repeated; other pictures as they are.
+
+    So an example comes back as it was: resampling would blur its repeated pixels.
+    """
+    factor = pixels.shape[0] // shape[0]
+    if factor < 2 or pixels.shape[:2] != (shape[0] * factor, shape[1] * factor):
+        return pixels
+    small = pixels[::factor, ::factor]
+    same = np.array_equal(small.repeat(factor, 0).repeat(factor, 1), pixels)
+    return small if same else pixels
 
 
 def shown(picture: Any, side: int = SIDE) -> Bytes:

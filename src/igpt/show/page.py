@@ -1,6 +1,7 @@
 """The layout of the page: which parts there are, and which action each button calls."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -91,8 +92,7 @@ def picture_part(desk: Desk) -> gr.ImageEditor:
 
     example.click(take, number, [picture, number, line], **QUEUED)
     for button, value in ((black, 0), (white, 255)):
-        sheet = np.full((SHEET, SHEET, 3), value, np.uint8)
-        button.click(lambda sheet=sheet: sheet, None, picture, api_visibility="private")
+        button.click(partial(np.full, (SHEET, SHEET, 3), value, np.uint8), None, picture, api_visibility="private")
     return picture
 
 
