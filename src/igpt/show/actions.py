@@ -177,11 +177,11 @@ def colours(desk: Desk, picture: Any) -> Bytes:
 
 
 def swatches(rgb: Bytes, side: int = 24) -> Bytes:
-    """The colours `(k, 3)` as squares, sorted by brightness, as a picture `(H, W, 3)`."""
+    """The colours `(k, 3)` as squares, sorted by brightness, as an RGBA picture `(H, W, 4)`; what is left over is transparent."""
     order = np.argsort(rgb.astype(int) @ [299, 587, 114], kind="stable")
     columns = int(np.ceil(np.sqrt(len(rgb) * 2)))
     rows = -(-len(rgb) // columns)
-    canvas = np.full((rows * columns, 3), 128, np.uint8)
-    canvas[: len(rgb)] = rgb[order]
-    squares = canvas.reshape(rows, columns, 3)
+    canvas = np.zeros((rows * columns, 4), np.uint8)
+    canvas[: len(rgb), :3], canvas[: len(rgb), 3] = rgb[order], 255
+    squares = canvas.reshape(rows, columns, 4)
     return squares.repeat(side, 0).repeat(side, 1)

@@ -19,6 +19,8 @@ KEPT = {
 CSS = """
 footer {display: none !important}
 .gradio-container {max-width: 980px !important; margin: 0 auto !important}
+.gradio-container, .gradio-container > .main, .main > .wrap, .contain, .contain > .column, .tabs {
+  width: 100% !important; min-width: 0 !important; box-sizing: border-box}
 .pixels img {image-rendering: pixelated}
 .said {min-height: 1.5em}
 """
@@ -29,7 +31,7 @@ QUEUED: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "
 def build(desk: Desk) -> gr.Blocks:
     """The page around a desk; nothing in it belongs to one user."""
     with gr.Blocks(title=f"igpt: {desk.model.path.name}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# igpt\n{headline(desk)}")
+        gr.Markdown(f"# igpt\n{headline(desk)} Upload, paste or draw a picture, or take an example.")
         picture = picture_part(desk)
         with gr.Tab("Complete"):
             complete_tab(desk, picture)
@@ -72,7 +74,7 @@ def composite(value: dict[str, Any] | None) -> Any:
 def picture_part(desk: Desk) -> gr.ImageEditor:
     """The editor at the top, whose picture all tabs look at."""
     picture = gr.ImageEditor(
-        label="Your picture: upload it, paste it, or draw one",
+        label="Your picture",
         type="numpy", sources=("upload", "clipboard"), layers=False, transforms=("crop",), height=380,
         canvas_size=(SHEET, SHEET), format="png", elem_id="picture", buttons=[],
         brush=gr.Brush(default_size=20, colors=["#ffffff", "#000000", "#d62728", "#2ca02c", "#1f77b4"]),
@@ -100,7 +102,7 @@ def complete_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     """Completions, drawn one after another, with a button that stops."""
     kept = gr.Radio(list(KEPT), value=next(iter(KEPT)), label="What is kept", elem_id="kept")
     mask = gr.ImageEditor(
-        label="Paint here, on the picture as the model sees it", type="numpy", sources=(), transforms=(), height=380,
+        label="Paint here", type="numpy", sources=(), transforms=(), height=380,
         layers=False, format="png", elem_id="mask", visible=False, buttons=[],
         brush=gr.Brush(default_size=28, colors=["#ff7f0eb0"], color_mode="fixed"),
     )  # fmt: skip
@@ -114,7 +116,7 @@ def complete_tab(desk: Desk, picture: gr.ImageEditor) -> None:
         stop = gr.Button("Stop", variant="stop", elem_id="stop")
     line = gr.Markdown(elem_classes="said", elem_id="complete-said")
     gallery = gr.Gallery(
-        label="Completions", columns=4, height="auto", format="png", elem_id="completions",
+        label="Completions", show_label=False, columns=4, height="auto", format="png", elem_id="completions",
         elem_classes="pixels", buttons=[], interactive=False,
     )  # fmt: skip
 
@@ -181,7 +183,7 @@ def layers_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     go = gr.Button("Find neighbours", variant="primary", elem_id="neighbours")
     line = gr.Markdown(elem_classes="said", elem_id="layers-said")
     gallery = gr.Gallery(
-        label="Nearest", columns=4, height="auto", format="png", elem_id="nearest", elem_classes="pixels",
+        label="Nearest", show_label=False, columns=4, height="auto", format="png", elem_id="nearest", elem_classes="pixels",
         buttons=[], interactive=False,
     )  # fmt: skip
 
@@ -199,7 +201,8 @@ def palette_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     except UserError as error:
         gr.Markdown(f"This model has no colours to show: {error}.")
         return
-    gr.Image(actions.swatches(rgb), label=f"Its {len(rgb)} colours", format="png", interactive=False, buttons=[])
+    gr.Markdown(f"Its {len(rgb)} colours:")
+    gr.Image(actions.swatches(rgb), image_mode="RGBA", show_label=False, format="png", interactive=False, buttons=[])
     go = gr.Button("Show the picture in them", variant="primary", elem_id="palette")
     line = gr.Markdown(elem_classes="said", elem_id="palette-said")
     image = image_part("In the palette's colours")
