@@ -116,7 +116,8 @@ def complete_tab(desk: Desk, picture: gr.ImageEditor) -> None:
         stop = gr.Button("Stop", variant="stop", elem_id="stop")
     line = gr.Markdown(elem_classes="said", elem_id="complete-said")
     gallery = gr.Gallery(
-        label="Completions", show_label=False, columns=4, height="auto", format="png", elem_id="completions",
+        label="Completions", show_label=False, columns=4, height="auto",
+        format="png", elem_id="completions",
         elem_classes="pixels", buttons=[], interactive=False,
     )  # fmt: skip
 
@@ -183,7 +184,8 @@ def layers_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     go = gr.Button("Find neighbours", variant="primary", elem_id="neighbours")
     line = gr.Markdown(elem_classes="said", elem_id="layers-said")
     gallery = gr.Gallery(
-        label="Nearest", show_label=False, columns=4, height="auto", format="png", elem_id="nearest", elem_classes="pixels",
+        label="Nearest", show_label=False, columns=4, height="auto",
+        format="png", elem_id="nearest", elem_classes="pixels",
         buttons=[], interactive=False,
     )  # fmt: skip
 
