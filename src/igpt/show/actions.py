@@ -177,7 +177,7 @@ def colours(desk: Desk, picture: Any) -> Bytes:
 
 
 def swatches(rgb: Bytes, side: int = 24) -> Bytes:
-    """The colours `(k, 3)` as squares, sorted by brightness, as an RGBA picture `(H, W, 4)`; what is left over is transparent."""
+    """The colours `(k, 3)` as squares by brightness, RGBA `(H, W, 4)`; what is left over is transparent."""
     order = np.argsort(rgb.astype(int) @ [299, 587, 114], kind="stable")
     columns = int(np.ceil(np.sqrt(len(rgb) * 2)))
     rows = -(-len(rgb) // columns)
