@@ -22,6 +22,7 @@ VERBS = {
     "export": "write a checkpoint for Hugging Face, or as safetensors",
     "runs": "list the runs of a folder, compare two, or remove one",
     "completion": "a script that has the shell complete verbs and options",
+    "show": "a page in the browser: complete pictures, see surprise, classes and layers",
     "report": "one page of runs beside the published figures",
 }
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
