@@ -3,8 +3,8 @@
 from igpt.evaluation.controls import blurred, noise, noisy, shuffled
 from igpt.evaluation.copies import CopyRule, copy_rule
 from igpt.evaluation.distances import KernelDistance, frechet_distance, kernel_distance, polynomial_mmd
-from igpt.evaluation.judging import Figures, Judge, table
 from igpt.evaluation.features import Space, open_space, read_pictures
+from igpt.evaluation.judging import Figures, Judge, table
 from igpt.evaluation.neighbours import Neighbourhoods, nearest, neighbourhoods
 
 __all__ = [

@@ -37,8 +37,9 @@ def evaluate(
 ) -> None:
     """Judge samples by their features beside those of training images, and look for copies.
 
-    Prints Frechet and kernel distance, precision, recall, density, coverage and the share of near-copies, of samples and
-    of sets whose quality is known. Writes evaluate.json, and nearest.png: samples beside their nearest training images.
+    Prints Frechet and kernel distance, precision, recall, density, coverage and the share of near-copies, of samples
+    and of sets whose quality is known. Writes evaluate.json, and nearest.png: samples beside their nearest
+    training images.
 
     Args:
         ckpt: checkpoint or run whose samples are judged, of any family that draws.
