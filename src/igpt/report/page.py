@@ -62,6 +62,7 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
         Section("Palette and pictures", [*figures.palettes(runs), *figures.drawings(runs)], "No pictures were found."),
         Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
         Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
+        Section("Samples beside training images", [tables.evaluations(runs)], "No evaluate.json was found."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
         Section("Figures and their protocol", [make(runs) for make in protocols]),
         Section("What is missing", [tables.missing(runs)], "Nothing; every figure that this page knows is there."),
@@ -71,7 +72,8 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
 
 def commands(runs: list[Run]) -> list[Commands]:
     """The command lines that made each run and its figures, in the order in which they are found, each once."""
-    found = [(run.name, [*run.commands, *(score.command for score in run.scores), *(p.command for p in run.probes)])
+    found = [(run.name, [*run.commands, *(score.command for score in run.scores), *(p.command for p in run.probes),
+              *([run.evaluation.command] if run.evaluation else [])])
              for run in runs]  # fmt: skip
     return [Commands(name, kept) for name, lines in found if (kept := list(dict.fromkeys(filter(None, lines))))]
 

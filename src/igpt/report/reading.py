@@ -16,7 +16,7 @@ from torch import Tensor
 from igpt.checkpoints import CHECKPOINT_KEY, LAST, META, is_run, read_checkpoint, read_meta, read_probe_record
 from igpt.checkpoints import step_checkpoints as saved_steps
 from igpt.data import BadImageError, decode_rgb
-from igpt.report.schema import Data, Events, Picture, Point, Probe, Run, Score, load
+from igpt.report.schema import Data, Evaluation, Events, Picture, Point, Probe, Run, Score, load
 from igpt.system import UserError, complain, in_one_line, same_file
 
 Say = Callable[[str], object]  # takes a line about something that is left out
@@ -103,6 +103,16 @@ def read_scores(path: Path, say: Say) -> list[Score]:
         return [load(Score, entry) for entry in entries]
 
     return attempt(read, path, "make it again with 'igpt test', or move it away", say) or []
+
+
+def read_evaluation(path: Path, say: Say) -> Evaluation | None:
+    """What `igpt evaluate` wrote; None where there is no such file, or it cannot be read."""
+
+    def read(path: Path) -> Evaluation:
+        found: Evaluation = load(Evaluation, json.loads(path.read_text(encoding="utf-8")))
+        return found
+
+    return attempt(read, path, "make it again with 'igpt evaluate', or move it away", say)
 
 
 def read_events(folder: Path, say: Say) -> Events:
@@ -276,6 +286,7 @@ def gather(folder: str, say: Say = warn) -> Run:
         probes=[probes[step] for step in sorted(probes)],
         aside=read_probes(path, say, aside=True),
         scores=scores,
+        evaluation=read_evaluation(path / "evaluate" / "evaluate.json", say),
         pictures={name: drawn for name in SHOWN if (drawn := attempt(read_picture, path / f"{name}.png", REDRAW, say))},
         commands=read_commands(path, say),
         steps_saved=sorted(saved_steps(path / "checkpoints")),

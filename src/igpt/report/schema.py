@@ -194,6 +194,32 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What evaluate.json says of one set of pictures."""
+
+    images: int
+    frechet: float
+    kernel: float
+    kernel_error: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    copies: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """evaluate.json: the samples of a run, and sets to compare them with, in one space of features."""
+
+    figures: dict[str, Judged]
+    space: dict[str, Any]
+    training_images: int
+    step: int | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class Score:
     """One entry of scores.json: a test or a validation of one checkpoint; metrics that were not finite are missing."""
 
@@ -264,6 +290,7 @@ class Run:
     probes: list[Probe] = field(default_factory=list)  # one a checkpoint, by step
     aside: list[Probe] = field(default_factory=list)  # moved aside by later ones; no figures of the run
     scores: list[Score] = field(default_factory=list)
+    evaluation: Evaluation | None = None  # of samples
     pictures: dict[str, Picture] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     steps_saved: list[int] = field(default_factory=list)  # of checkpoint files

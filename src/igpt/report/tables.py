@@ -250,6 +250,17 @@ def minutes(run: Run) -> str | None:
 
 
 @table
+def evaluations(runs: list[Run]) -> Iterator[tuple[object, ...]]:
+    """Samples as `igpt evaluate` judged them, above what they are to be compared with."""
+    for run, judged in ((run, run.evaluation) for run in runs if run.evaluation):
+        space = f"{judged.space.get('source')}, {judged.space.get('layer_name')}"
+        for name, one in judged.figures.items():
+            kernel = f"{one.kernel:.4g} ± {one.kernel_error:.2g}"
+            rates = (f"{number:.3f}" for number in (one.precision, one.recall, one.density, one.coverage))
+            yield run.name, name, one.images, f"{one.frechet:.4g}", kernel, *rates, f"{100 * one.copies:.1f} %", space
+
+
+@table
 def low_data(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Accuracy with few labels: probes on subsets, and fine-tuned runs that differ in their subset."""
     for run, probe in ((run, run.probe) for run in runs if run.probe):

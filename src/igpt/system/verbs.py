@@ -18,6 +18,7 @@ VERBS = {
     "embed": "features of picture files, as arrays",
     "sample": "draw new images, or complete given ones",
     "surprise": "a picture of how surprising each pixel is",
+    "evaluate": "how good a model's samples are, and whether they are copies",
     "import": "make a checkpoint from released weights",
     "export": "write a checkpoint for Hugging Face, or as safetensors",
     "runs": "list the runs of a folder, compare two, or remove one",
