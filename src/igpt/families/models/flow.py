@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution, rng_of
-from igpt.families.module import VALUES, FamilyModule
+from igpt.families.models.module import VALUES, FamilyModule
 from igpt.model import NATS_PER_BIT
 from igpt.system import UserError
 from igpt.training import Recipe
@@ -81,13 +81,16 @@ class Flow(FamilyModule):
     ) -> None:
         super().__init__(resolution, Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         if min(scales, couplings, hidden) < 1 or any(side % 2**scales for side in self.shape):
-            sides = f"resolution a multiple of 2^scales = {2**scales}"
-            raise UserError(f"model.init_args: scales, couplings and hidden must be at least 1, and {sides}")
+            least = "scales, couplings and hidden must be at least 1"
+            raise UserError(f"model.init_args: {least}, and resolution a multiple of 2^scales = {2**scales}")
         self.scales, self.couplings, self.hidden, self.additive = scales, couplings, hidden, additive
         self.layers = tuple(f"scale{scale}.{number}" for scale in range(scales) for number in range(couplings))
-        widths = [12 * 2**scale for scale in range(scales)]
-        of_scale = (nn.ModuleList(Coupling(width, hidden, additive) for _ in range(couplings)) for width in widths)
-        self.blocks = nn.ModuleList(of_scale)
+        channels = [12 * 2**scale for scale in range(scales)]
+        self.blocks = nn.ModuleList(nn.ModuleList(self.step(one) for _ in range(couplings)) for one in channels)
+
+    def step(self, channels: int) -> nn.Module:
+        """A coupling."""
+        return Coupling(channels, self.hidden, self.additive)
 
     def transform(self, x: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """From `x (B, 3, H, W)` to the latent's parts, the log-determinant `(B,)`, and what each coupling gives."""
@@ -120,8 +123,7 @@ class Flow(FamilyModule):
         slope = math.log((1 - 2 * EDGE) / VALUES) - torch.log(share) - torch.log1p(-share)
         parts, total, seen = self.transform(torch.logit(share))
         latent = torch.cat([part.flatten(1) for part in parts], 1)
-        normal = -0.5 * (latent.square() + math.log(2 * math.pi))
-        return normal.sum(1) + total + slope.flatten(1).sum(1), seen
+        return (-0.5 * (latent.square() + math.log(2 * math.pi))).sum(1) + total + slope.flatten(1).sum(1), seen
 
     def losses(self, images: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """The loss in nats per pixel, and in bits/dim."""
