@@ -15,8 +15,8 @@ def glow(**options):
     torch.manual_seed(0)
     module = Glow(**({"resolution": 4, "scales": 2, "couplings": 2, "hidden": 5} | options)).eval()
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+        for name, parameter in module.named_parameters():  # 1x1 convolutions stay well conditioned
+            parameter.add_(torch.randn_like(parameter) * (0.02 if name.endswith((".L", ".U")) else 0.1))
     return module
 
 

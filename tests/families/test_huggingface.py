@@ -6,7 +6,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
-    BertConfig, BertModel, ImageGPTConfig, ImageGPTModel, ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor,
+    BertConfig,
+    BertModel,
+    ImageGPTConfig,
+    ImageGPTModel,
+    ResNetConfig,
+    ResNetModel,
+    ViTConfig,
+    ViTImageProcessor,
     ViTModel,
 )  # fmt: skip
 
