@@ -1,7 +1,10 @@
 """Glow: its inverse, its determinant against autograd's, its norms, and the mass of bytes."""
 
+import warnings
+
 import pytest
 import torch
+from normflows.flows import GlowBlock
 
 from igpt.data import rng_of
 from igpt.families import Glow
@@ -46,12 +49,26 @@ def test_the_log_determinant_is_that_of_autograds_jacobian(shape, scales, additi
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("additive", [False, True])
+def test_a_step_is_the_block_of_normflows(additive):
+    step = glow(additive=additive, couplings=1, scales=1).blocks[0][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        block = GlowBlock(12, 5, scale=not additive)
+    block.load_state_dict({name.replace("parts.", "flows."): value for name, value in step.state_dict().items()})
+    x = torch.randn(3, 12, 2, 2, generator=rng_of(1))
+    for one, other in zip(step(x), block.inverse(x), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(step.inverse(x), block(x)[0])
+
+
+@torch.no_grad()
 def test_norms_begin_as_the_identity_and_are_fitted_to_one_batch_alone():
     module, given = glow(), images(40)
     before = module.log_density(given, torch.tensor(0.5))[0]
     assert torch.equal(before, module.log_density(given, torch.tensor(0.5))[0])  # a look leaves it as it is
     module.fit_norms(given)
-    first = module.blocks[0][0].block.flows[-1]
+    first = module.blocks[0][0].parts[-1]
     share = 0.05 + 0.9 * (given.float() + 0.5) / 256
     x = torch.nn.functional.pixel_unshuffle(torch.logit(share), 2).flip(1)
     seen, _ = first.inverse(x)

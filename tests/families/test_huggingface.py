@@ -33,7 +33,7 @@ def vit():
             intermediate_size=32,
             image_size=32,
             patch_size=8,
-        )  # fmt: skip
+        )
     )
 
 

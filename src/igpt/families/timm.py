@@ -59,7 +59,7 @@ class TimmSource(FeatureSource):
 
 def stages_of(network: nn.Module, option: str) -> list[dict[str, Any]]:
     """What timm says of a network's stages; a UserError where it gives none of them."""
-    stages = [stage for stage in getattr(network, "feature_info", [])]
+    stages = list(getattr(network, "feature_info", []))
     if not stages or not hasattr(network, "forward_intermediates"):
         raise UserError(f"{option}: timm gives no features of its stages; give another, such as resnet18")
     return stages

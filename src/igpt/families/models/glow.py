@@ -13,7 +13,7 @@ from igpt.modules import Batch
 
 
 class GlowStep(nn.Module):
-    """A GlowBlock of normflows turned round, as its own forward leads from the latent to the picture.
+    """What a GlowBlock of normflows is made of, turned round, as that leads from the latent to the picture.
 
     Its activation norm begins as the identity; while `fitting`, it is set so that it gives means 0 and deviations 1.
     """
@@ -21,29 +21,39 @@ class GlowStep(nn.Module):
     def __init__(self, channels: int, hidden: int, additive: bool) -> None:
         super().__init__()
         flows = library("normflows.flows", "families", "model igpt.families.Glow")
+        half = channels // 2
+        sizes = (half, hidden, hidden, half if additive else 2 * half)
+        network = library("normflows.nets", "families", "model igpt.families.Glow").ConvNet2d(sizes, (3, 1, 3))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.lu, by which it begins, has another name
-            self.block = flows.GlowBlock(channels, hidden, scale=not additive)
+            mixing = flows.Invertible1x1Conv(channels, use_lu=True)
+        with torch.device("cpu"):  # it looks at numbers, which a sketch without memory has not
+            norm = flows.ActNorm((channels, 1, 1))
+        self.parts = nn.ModuleList([flows.AffineCouplingBlock(network, not additive, "sigmoid"), mixing, norm])
         self.fitting = False
         self._set_fitted(True)
 
     def _set_fitted(self, done: bool) -> None:
-        norm: Any = self.block.flows[-1]
+        norm: Any = self.parts[-1]
         norm.data_dep_init_done = torch.full((), float(done), device=norm.s.device)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The other side of `x (B, C, H, W)`, and the logarithm of the determinant `(B,)`."""
         if self.fitting:
             self._set_fitted(False)
-        y, log_determinant = self.block.inverse(x)
+        total = x.new_zeros(len(x))
+        for part in reversed(list(self.parts)):
+            x, added = part.inverse(x)  # type: ignore[operator]
+            total = total + added
         if self.fitting:
             self._set_fitted(True)  # in place of the library's own mark, which lies on the processor
-        return y, log_determinant
+        return x, total
 
     def inverse(self, y: Tensor) -> Tensor:
         """Back."""
-        x: Tensor = self.block(y)[0]
-        return x
+        for part in self.parts:
+            y = part(y)[0]
+        return y
 
 
 class Glow(Flow):

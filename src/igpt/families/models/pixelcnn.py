@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ from igpt.training import Recipe
 class InOrder(nn.Module):
     """A convolution over a row's pixels to the left, and of the pixel itself over the channels that come before.
 
-    Channels stand in groups of three, of red, green and blue: a group sees its own of the pixel if `own`, and those
-    before it. `times` groups of three stand behind one another in the output.
+    Channels stand in three groups, red, green and blue: each sees those before it and, if `own`, itself. In the output
+    the three stand `times` times.
     """
 
     seen: Tensor
@@ -96,8 +97,10 @@ class PixelCNN(FamilyModule):
     ) -> None:
         super().__init__(resolution, Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         if min(width, depth, kernel) < 1 or width % 3 or kernel % 2 == 0 or levels < 2 or VALUES % levels:
-            sizes = "width must be a multiple of 3, depth at least 1 and kernel odd"
-            raise UserError(f"model.init_args: {sizes}, and levels a power of 2 from 2 to {VALUES}")
+            levels_too = f"and levels a power of 2 up to {VALUES}"
+            raise UserError(
+                f"model.init_args: width must be a multiple of 3, kernel odd, depth at least 1, {levels_too}"
+            )
         self.width, self.depth, self.kernel, self.levels = width, depth, kernel, levels
         self.layers = tuple(f"layer{number}" for number in range(depth))
         self.stack = nn.ModuleList(GatedLayer(width if n else 3, width, kernel, n == 0) for n in range(depth))
@@ -105,8 +108,8 @@ class PixelCNN(FamilyModule):
 
     def stacked(self, values: Tensor) -> list[Tensor]:
         """The horizontal stack behind each layer, of values 0..levels - 1 `(B, 3, H, W)`."""
-        found = []
         v = h = 2 * values.float() / (self.levels - 1) - 1
+        found = []
         for layer in self.stack:
             v, h = layer(v, h)
             found.append(h)
@@ -114,8 +117,8 @@ class PixelCNN(FamilyModule):
 
     def logits(self, values: Tensor) -> Tensor:
         """Of each value given those before it, `(B, levels, 3, H, W)`."""
-        logits: Tensor = self.head(F.silu(self.stacked(values)[-1])).float()
-        return logits.unflatten(1, (3, self.levels)).transpose(1, 2)
+        logits: Tensor = self.head(F.silu(self.stacked(values)[-1])).float().unflatten(1, (3, self.levels))
+        return logits.transpose(1, 2)
 
     def log_p(self, images: Tensor) -> Tensor:
         """Log p `(B,)` of the bytes of images, exact."""
@@ -140,11 +143,9 @@ class PixelCNN(FamilyModule):
 
     @torch.no_grad()
     def sample(self, num: int, seed: int = 0) -> Tensor:
-        """See `FeatureSource`; a pass over the rows so far for every value, and levels' bytes drawn evenly."""
+        """See `FeatureSource`; a pass over the rows so far for every value, and a level's bytes drawn evenly."""
         values, rng = torch.zeros(num, 3, *self.shape, dtype=torch.long, device=self.device), rng_of(seed)
-        for place in range(values[0].numel()):
-            pixel, channel = divmod(place, 3)
-            row, column = divmod(pixel, self.shape[1])
+        for row, column, channel in product(*map(range, self.shape), range(3)):
             shares = self.logits(values[:, :, : row + 1])[:, :, channel, row, column].softmax(1)
             values[:, channel, row, column] = torch.multinomial(shares.cpu(), 1, generator=rng)[:, 0].to(self.device)
         step = VALUES // self.levels
