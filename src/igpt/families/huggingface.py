@@ -59,7 +59,8 @@ class HuggingFaceSource(FeatureSource):
 
     def states(self, images: Tensor) -> list[Tensor]:
         """Hidden states `(B, N, D)` or `(B, D, H, W)`, first to last."""
-        pictures = normed(sized(images, self.side, self.mode), *self.colors, self.scale)
+        mean, deviation = self.colors
+        pictures = normed(sized(images, self.side, self.mode), mean, deviation, self.scale)
         return list(self.network(pixel_values=pictures, output_hidden_states=True).hidden_states)
 
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:

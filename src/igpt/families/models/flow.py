@@ -81,12 +81,11 @@ class Flow(FamilyModule):
     ) -> None:
         super().__init__(resolution, Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         if min(scales, couplings, hidden) < 1 or any(side % 2**scales for side in self.shape):
-            sides = f"resolution a multiple of 2^scales = {2**scales}"
-            raise UserError(f"model.init_args: scales, couplings and hidden must be at least 1, and {sides}")
+            raise UserError(f"model.init_args: sizes must be at least 1, and resolution a multiple of {2**scales}")
         self.scales, self.couplings, self.hidden, self.additive = scales, couplings, hidden, additive
         self.layers = tuple(f"scale{scale}.{number}" for scale in range(scales) for number in range(couplings))
-        of_scale = (nn.ModuleList(self.step(12 * 2**scale) for _ in range(couplings)) for scale in range(scales))
-        self.blocks = nn.ModuleList(of_scale)
+        scaled = (nn.ModuleList(self.step(12 * 2**one) for _ in range(couplings)) for one in range(scales))
+        self.blocks = nn.ModuleList(scaled)
 
     def step(self, channels: int) -> nn.Module:
         """A coupling."""

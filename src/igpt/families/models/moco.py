@@ -91,7 +91,7 @@ class MoCo(SimCLR):
     def keys(self, views: Tensor) -> Tensor:
         """Keys `(B, D)` of length 1 of views `(B, 3, R, R)`, by the copy."""
         network, head = self.followers
-        for part in network.values():  # type: ignore[operator, union-attr]
+        for part in network.values():  # type: ignore[operator]
             views = part(views)
         found: Tensor = F.normalize(head(views.float().mean((2, 3))).float(), dim=1)
         return found

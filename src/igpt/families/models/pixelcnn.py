@@ -59,8 +59,7 @@ class GatedLayer(nn.Module):
 
 def gate(x: Tensor) -> Tensor:
     """One half of the channels, squashed, as far as the other lets through."""
-    what, how = x.chunk(2, dim=1)
-    return torch.tanh(what) * torch.sigmoid(how)
+    return torch.tanh(x.chunk(2, dim=1)[0]) * torch.sigmoid(x.chunk(2, dim=1)[1])
 
 
 class PixelCNN(FamilyModule):
@@ -108,8 +107,8 @@ class PixelCNN(FamilyModule):
 
     def stacked(self, values: Tensor) -> list[Tensor]:
         """The horizontal stack behind each layer, of values 0..levels - 1 `(B, 3, H, W)`."""
-        v = h = 2 * values.float() / (self.levels - 1) - 1
-        found = []
+        found, v = [], 2 * values.float() / (self.levels - 1) - 1
+        h = v
         for layer in self.stack:
             v, h = layer(v, h)
             found.append(h)
@@ -117,8 +116,8 @@ class PixelCNN(FamilyModule):
 
     def logits(self, values: Tensor) -> Tensor:
         """Of each value given those before it, `(B, levels, 3, H, W)`."""
-        logits: Tensor = self.head(F.silu(self.stacked(values)[-1])).float().unflatten(1, (3, self.levels))
-        return logits.transpose(1, 2)
+        logits: Tensor = self.head(F.silu(self.stacked(values)[-1])).float()
+        return logits.unflatten(1, (3, self.levels)).transpose(1, 2)
 
     def log_p(self, images: Tensor) -> Tensor:
         """Log p `(B,)` of the bytes of images, exact."""
