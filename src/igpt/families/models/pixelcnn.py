@@ -18,8 +18,7 @@ from igpt.training import Recipe
 class InOrder(nn.Module):
     """A convolution over a row's pixels to the left, and of the pixel itself over the channels that come before.
 
-    Channels stand in three groups, red, green and blue: each sees those before it and, if `own`, itself. In the output
-    the three stand `times` times.
+    Channels stand in three groups, red, green, blue: each sees those before it and, if `own`, itself; `times` over.
     """
 
     seen: Tensor
@@ -107,8 +106,8 @@ class PixelCNN(FamilyModule):
 
     def stacked(self, values: Tensor) -> list[Tensor]:
         """The horizontal stack behind each layer, of values 0..levels - 1 `(B, 3, H, W)`."""
-        found, v = [], 2 * values.float() / (self.levels - 1) - 1
-        h = v
+        found = []
+        v = h = 2 * values.float() / (self.levels - 1) - 1
         for layer in self.stack:
             v, h = layer(v, h)
             found.append(h)
