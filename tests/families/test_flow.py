@@ -7,7 +7,7 @@ import torch
 
 from igpt.data import rng_of
 from igpt.families import Flow
-from igpt.families.flow import EDGE
+from igpt.families.models.flow import EDGE
 from igpt.system import UserError
 from igpt.testing import check_source
 

@@ -7,7 +7,7 @@ from torchvision import models
 
 from igpt.data import rng_of
 from igpt.families import SimCLR
-from igpt.families.simclr import nt_xent, twins_found
+from igpt.families.models.simclr import nt_xent, twins_found
 from igpt.system import UserError
 from igpt.testing import check_source
 

@@ -1,13 +1,16 @@
 """Where features come from: igpt's own networks, other families of models, and those of plug-ins (docs/families.md)."""
 
+import sys
+
 from igpt.families.contract import FeatureSource, checked_features, checked_layers
-from igpt.families.flow import Flow
+from igpt.families.models import MAE, VAE, Flow, Glow, MoCo, PixelCNN, SimCLR
 from igpt.families.opening import known_sources, open_checkpoint, open_source, open_subject
 from igpt.families.probed import LoadedSource, ProbedSource
-from igpt.families.simclr import SimCLR
-from igpt.families.vae import VAE
 
 __all__ = [
-    "VAE", "FeatureSource", "Flow", "LoadedSource", "ProbedSource", "SimCLR", "checked_features", "checked_layers",
-    "known_sources", "open_checkpoint", "open_source", "open_subject",
+    "MAE", "VAE", "FeatureSource", "Flow", "Glow", "LoadedSource", "MoCo", "PixelCNN", "ProbedSource", "SimCLR",
+    "checked_features", "checked_layers", "known_sources", "open_checkpoint", "open_source", "open_subject",
 ]  # fmt: skip
+
+for kind in (VAE, Flow, SimCLR):  # checkpoints name them by the files where they stood first
+    sys.modules[f"{__name__}.{kind.__name__.lower()}"] = sys.modules[kind.__module__]

@@ -13,7 +13,11 @@ from igpt.families.probed import LoadedSource, ProbedSource
 from igpt.modules import Loaded, PixelModule, as_loaded, read_module, step_of
 from igpt.system import SOURCES, UserError, registered
 
-SHIPPED = {"torchvision": "igpt.families.pretrained:TorchVisionSource"}  # imported when they are asked for
+SHIPPED = {  # imported when they are asked for
+    "torchvision": "igpt.families.pretrained:TorchVisionSource",
+    "timm": "igpt.families.timm:TimmSource",
+    "huggingface": "igpt.families.huggingface:HuggingFaceSource",
+}
 
 
 def known_sources() -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
@@ -95,7 +96,8 @@ def load_weights(network: nn.Module, path: str) -> None:
     if not Path(path).is_file():
         raise UserError(f"--weights {path} does not exist; give the file of a state dict, or {RANDOM}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        named = path.endswith(".safetensors")
+        state = load_file(path) if named else torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # on foreign bytes torch raises anything
         raise UserError(f"--weights {path} is no state dict of this network ({last_line(error)[:200]})") from error

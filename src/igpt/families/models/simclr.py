@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution
-from igpt.families.module import FamilyModule
+from igpt.families.models.module import FamilyModule
 from igpt.system import UserError
 from igpt.training import Recipe
 

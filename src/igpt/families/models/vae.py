@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution, rng_of
-from igpt.families.module import VALUES, FamilyModule
+from igpt.families.models.module import VALUES, FamilyModule
 from igpt.model import NATS_PER_BIT
 from igpt.system import UserError
 from igpt.training import Recipe

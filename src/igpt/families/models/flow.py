@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution, rng_of
-from igpt.families.module import VALUES, FamilyModule
+from igpt.families.models.module import VALUES, FamilyModule
 from igpt.model import NATS_PER_BIT
 from igpt.system import UserError
 from igpt.training import Recipe
@@ -81,13 +81,15 @@ class Flow(FamilyModule):
     ) -> None:
         super().__init__(resolution, Recipe(learning_rate, (betas[0], betas[1]), weight_decay, warmup_steps))
         if min(scales, couplings, hidden) < 1 or any(side % 2**scales for side in self.shape):
-            sides = f"resolution a multiple of 2^scales = {2**scales}"
-            raise UserError(f"model.init_args: scales, couplings and hidden must be at least 1, and {sides}")
+            raise UserError(f"model.init_args: sizes must be at least 1, and resolution a multiple of {2**scales}")
         self.scales, self.couplings, self.hidden, self.additive = scales, couplings, hidden, additive
         self.layers = tuple(f"scale{scale}.{number}" for scale in range(scales) for number in range(couplings))
-        widths = [12 * 2**scale for scale in range(scales)]
-        of_scale = (nn.ModuleList(Coupling(width, hidden, additive) for _ in range(couplings)) for width in widths)
-        self.blocks = nn.ModuleList(of_scale)
+        scaled = (nn.ModuleList(self.step(12 * 2**one) for _ in range(couplings)) for one in range(scales))
+        self.blocks = nn.ModuleList(scaled)
+
+    def step(self, channels: int) -> nn.Module:
+        """A coupling."""
+        return Coupling(channels, self.hidden, self.additive)
 
     def transform(self, x: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """From `x (B, 3, H, W)` to the latent's parts, the log-determinant `(B,)`, and what each coupling gives."""
@@ -119,8 +121,7 @@ class Flow(FamilyModule):
         share = EDGE + (1 - 2 * EDGE) * (images.to(self.device).float() + noise) / VALUES
         slope = math.log((1 - 2 * EDGE) / VALUES) - torch.log(share) - torch.log1p(-share)
         parts, total, seen = self.transform(torch.logit(share))
-        latent = torch.cat([part.flatten(1) for part in parts], 1)
-        normal = -0.5 * (latent.square() + math.log(2 * math.pi))
+        normal = -0.5 * (torch.cat([part.flatten(1) for part in parts], 1).square() + math.log(2 * math.pi))
         return normal.sum(1) + total + slope.flatten(1).sum(1), seen
 
     def losses(self, images: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -143,8 +144,7 @@ class Flow(FamilyModule):
     @torch.no_grad()
     def sample(self, num: int, seed: int = 0) -> Tensor:
         """See `FeatureSource`."""
-        (rows, columns), rng = self.shape, rng_of(seed)
-        sizes = [(6 * 2**scale, rows >> scale + 1, columns >> scale + 1) for scale in range(self.scales)]
-        sizes[-1] = 2 * sizes[-1][0], *sizes[-1][1:]
+        sizes = [(6 * 2**one, self.shape[0] >> one + 1, self.shape[1] >> one + 1) for one in range(self.scales)]
+        sizes[-1], rng = (2 * sizes[-1][0], *sizes[-1][1:]), rng_of(seed)
         share = torch.sigmoid(self.inverse([self.normal((num, *size), rng) for size in sizes]))
         return ((share - EDGE) / (1 - 2 * EDGE) * VALUES).floor().clamp(0, VALUES - 1).to(torch.uint8)
