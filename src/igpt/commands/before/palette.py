@@ -54,6 +54,7 @@ def palette(
     check_files(Path(out))
     data.prepare_data()
     make_palette(data, Path(out), colors, seed)
+    return None
 
 
 def vq_palette(data: ImageDataModule, target: Path, codes: int, seed: int, steps: int) -> None:

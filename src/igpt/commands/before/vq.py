@@ -12,7 +12,7 @@ from igpt.system import Progress, UserError, atomic_path, check_own
 
 BATCH = 16  # images of a training step
 SHOWN = 8  # pairs of images in the picture
-MEASURED = 4096  # images of a split, evenly spread, that are measured at most
+MEASURED = 1024  # images of a split, evenly spread, that are measured at most
 
 
 def make_vq(data: ImageDataModule, target: Path, shape: VQShape, recipe: VQRecipe) -> VQTokens:
