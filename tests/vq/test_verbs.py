@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from igpt.__main__ import main
+from igpt.cli import main
 from igpt.modules import load
 
 CONFIG = """
@@ -20,6 +20,7 @@ data:
 trainer: {max_steps: 2, precision: 32-true, enable_progress_bar: false, log_every_n_steps: 1, accelerator: cpu}
 samples: {num: 1, completions: 1}
 """
+CKPT = "runs/tiny/checkpoints/last.ckpt"
 PALETTE = "palette --kind vq --data SamplePhotos --data.resolution 16 --data.stride 64 --colors 16 --steps 3 --out"
 
 
@@ -46,7 +47,7 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
         main(["sample", "--ckpt", "runs/tiny", "--rows", "2", "--num", "1", "--out", "s.png", "--accelerator", "cpu"])
         == 0
     )
-    assert main(["test", "--config", "c.yaml", "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", "--name", "t"]) == 0
+    assert main(["test", "--config", "c.yaml", "--ckpt_path", CKPT, "--name", "t"]) == 0
     assert "bits of VQ tokens" in capsys.readouterr().out
     assert main(["probe", "--ckpt", "runs/tiny", "--method", "knn", "--out", "p", "--accelerator", "cpu"]) == 0
 

@@ -59,9 +59,10 @@ class Model:
     def __repr__(self) -> str:
         core = self.module.core
         config, (rows, columns) = core.config, self.shape
+        kind = "VQ tokens" if core.stride > 1 else "colours" if core.has_palette else "values a channel"
         return (
             f"igpt.Model({type(self.module).__name__}, {config.n_layers} layers, width {config.d_model}, "
-            f"{rows}x{columns} pixels, {config.vocab_size} {'VQ tokens' if core.stride > 1 else 'colours' if core.has_palette else 'values a channel'}, "
+            f"{rows}x{columns} pixels, {config.vocab_size} {kind}, "
             f"on {self.device})"
         )
 

@@ -21,7 +21,8 @@ DIM = 3 * NATS_PER_BIT  # nats per pixel of one bit per dimension of RGB
 class Likelihood(pl.Callback):
     """Writes `test.csv` for AR: -log p(x) / T of each image, in nats and in bits (paper, section 2.1).
 
-    x are **palette tokens**, or VQ tokens, whose "pixel" is a token: bits compare models of one palette and resolution, and are not bits per dimension of RGB.
+    x are **palette tokens**, or VQ tokens, whose "pixel" is a token: bits compare models of one palette and
+    resolution, and are not bits per dimension of RGB.
     With `rgb` these are found, too: the bits of each colour within its token's cell are added (`igpt.palette.cells`). A
     byte model's likelihood is of RGB values to begin with.
 

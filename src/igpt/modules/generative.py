@@ -39,7 +39,8 @@ class GenerativeModule(PixelModule, PixelModel):
     Args:
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
             number of tokens, `vocab_size` the palette's size, and a config may leave out both.
-        palette: `.npy` file of colours, or `.safetensors` file of VQ tokens (docs/vq.md); a checkpoint carries its own, so None is right when one is loaded.
+        palette: `.npy` file of colours, or `.safetensors` file of VQ tokens (docs/vq.md); a checkpoint carries its
+            own, so None is right when one is loaded.
         learning_rate: peak learning rate.
         betas: of Adam; the paper's are (0.9, 0.95).
         weight_decay: of Adam, or decoupled of Muon's matrices; the paper uses none.

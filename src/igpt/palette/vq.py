@@ -58,7 +58,8 @@ class VQShape:
     def read(cls, text: str) -> "VQShape":
         """From text as `written` makes it; a UserError for other text."""
         try:
-            return cls(*[int(word) for word in text.removeprefix(PREFIX).split(",")])
+            codes, width, latent, blocks = (int(word) for word in text.removeprefix(PREFIX).split(","))
+            return cls(codes, width, latent, blocks)
         except (ValueError, TypeError) as error:
             raise UserError(f"VQ tokens: {text!r} describes none; it reads vq:CODES,WIDTH,LATENT,BLOCKS") from error
 
@@ -205,7 +206,7 @@ def open_tokens(path: str | Path) -> Palette | VQTokens:
 
 
 def blank_tokens(path: str | None, k: int) -> Palette | VQTokens:
-    """What is still to be filled from a state dict, as `path` says: sizes as `VQShape.written`, a file's name or None."""
+    """What a state dict will fill, as `path` says: sizes as `VQShape.written`, a file's name or None."""
     if path is not None and path.startswith(PREFIX):
         return VQTokens(VQShape.read(path))
     return VQTokens(VQShape(codes=k)) if is_vq(path) else Palette.blank(k)

@@ -1,4 +1,4 @@
-"""`igpt palette --kind vq`: from the training images of any data module to a file of VQ tokens, figures and a picture."""
+"""`igpt palette --kind vq`: from the training images of a data module to a file of VQ tokens, figures, a picture."""
 
 import json
 from pathlib import Path
