@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from igpt.api.pictures import Pictures
 from igpt.api.words import speaks_python
-from igpt.palette import Palette
+from igpt.palette import Palette, VQTokens
 from igpt.system import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Colours:
         return self._palette.k
 
     @property
-    def _palette(self) -> Palette:
+    def _palette(self) -> Palette | VQTokens:
         core = self._model.module.core
         if not core.has_palette:
             raise UserError(f"palette: {type(core).__name__} predicts RGB values and has none")
@@ -35,6 +35,8 @@ class Colours:
     @property
     def rgb(self) -> NDArray[np.uint8]:
         """The colours, uint8 `(k, 3)`."""
+        if not isinstance(self._palette, Palette):
+            raise UserError("palette: VQ tokens have no colours; use encode and decode")
         return self._palette.rgb().cpu().numpy()
 
     @speaks_python
@@ -48,7 +50,7 @@ class Colours:
     @speaks_python
     def decode(self, tokens: Any) -> Pictures:
         """Pictures uint8 `(..., R, R, 3)` of tokens `(..., R * R)` in raster order."""
-        shape, found = self._model.shape, torch.as_tensor(tokens)
+        shape, found = self._model.module.core.shape, torch.as_tensor(tokens)
         length = math.prod(shape)
         if found.ndim < 1 or found.shape[-1] != length or found.is_floating_point() or found.dtype == torch.bool:
             raise UserError(f"tokens: {found.dtype} {tuple(found.shape)} are none; give whole numbers (N, {length})")

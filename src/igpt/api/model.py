@@ -19,7 +19,7 @@ from igpt.api.words import speaks_python
 from igpt.data import ImageDataModule, Resolution, open_mask, rng_of
 from igpt.model import FeatureOptions, SamplingOptions, check_layers
 from igpt.modules import BERT, EVALUATE, FEATURES, Autoregressive, Joint, Loaded, PixelModel, PixelModule
-from igpt.palette import cell_sizes
+from igpt.palette import Palette, cell_sizes
 from igpt.probing import SavedProbe
 from igpt.system import Compute, UserError, compute_of
 
@@ -59,9 +59,10 @@ class Model:
     def __repr__(self) -> str:
         core = self.module.core
         config, (rows, columns) = core.config, self.shape
+        kind = "VQ tokens" if core.stride > 1 else "colours" if core.has_palette else "values a channel"
         return (
             f"igpt.Model({type(self.module).__name__}, {config.n_layers} layers, width {config.d_model}, "
-            f"{rows}x{columns} pixels, {config.vocab_size} {'colours' if core.has_palette else 'values a channel'}, "
+            f"{rows}x{columns} pixels, {config.vocab_size} {kind}, "
             f"on {self.device})"
         )
 
@@ -97,7 +98,7 @@ class Model:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the pictures that the network works on."""
-        return self.module.core.shape
+        return self.module.core.pixels
 
     @property
     def n_layers(self) -> int:
@@ -248,7 +249,7 @@ class Model:
         if not parts:
             raise none_left(broken)
         found = torch.cat(parts)
-        return (found.unflatten(1, self.shape) if per_pixel else found).numpy()
+        return (found.unflatten(1, self.module.core.shape) if per_pixel else found).numpy()
 
     @speaks_python
     def at_resolution(self, resolution: Resolution) -> "Model":
@@ -453,6 +454,8 @@ class Model:
     def _region(self, region: Any) -> Tensor | None:
         if region is None:
             return None
+        if self.module.core.stride > 1:
+            raise UserError("region: VQ tokens stand for many pixels each; leave it out and use keep")
         if isinstance(region, str | Path):
             found = open_mask(region, self.resolution)
         else:
@@ -479,6 +482,8 @@ def cell_nats(core: PixelModel) -> Tensor | None:
         raise UserError(f"rgb: {type(core).__name__} gives images no exact likelihood, as only AR does; leave rgb out")
     if not core.has_palette:
         return None
+    if not isinstance(core.palette, Palette):
+        raise UserError("rgb: VQ tokens give colours no likelihood; leave rgb out")
     table = core.palette.table.cpu().numpy()
     return torch.from_numpy(cell_sizes(table, core.palette.k)).log().float().to(core.device)
 

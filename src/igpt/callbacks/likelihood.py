@@ -21,7 +21,8 @@ DIM = 3 * NATS_PER_BIT  # nats per pixel of one bit per dimension of RGB
 class Likelihood(pl.Callback):
     """Writes `test.csv` for AR: -log p(x) / T of each image, in nats and in bits (paper, section 2.1).
 
-    x are **palette tokens**: bits compare models of one palette and resolution, and are not bits per dimension of RGB.
+    x are **palette tokens**, or VQ tokens, whose "pixel" is a token: bits compare models of one palette and
+    resolution, and are not bits per dimension of RGB.
     With `rgb` these are found, too: the bits of each colour within its token's cell are added (`igpt.palette.cells`). A
     byte model's likelihood is of RGB values to begin with.
 
@@ -83,9 +84,11 @@ class Likelihood(pl.Callback):
         summary = self.summary()
         if summary is None:
             return
-        of = "palette tokens" if isinstance(pl_module, Autoregressive) and pl_module.has_palette else "RGB values"
+        of, each = "RGB values", "pixel"
+        if isinstance(pl_module, Autoregressive) and pl_module.has_palette:
+            of, each = ("VQ tokens", "token") if pl_module.stride > 1 else ("palette tokens", "pixel")
         print(
-            f"likelihood of {summary['images']} images: {summary['mean_nats']:.4f} nats per pixel "
+            f"likelihood of {summary['images']} images: {summary['mean_nats']:.4f} nats per {each} "
             f"(standard deviation {summary['std_nats']:.4f}), {summary['mean_bits']:.4f} bits of {of}"
         )
         if "bits_per_dim_learned" in summary:

@@ -102,7 +102,7 @@ class RunSummary(pl.Callback):
         """Write config and palette once."""
         for writer in writers(trainer):
             writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-            if isinstance(pl_module, PixelModule) and pl_module.core.has_palette:
+            if isinstance(pl_module, PixelModule) and pl_module.core.has_palette and pl_module.core.stride == 1:
                 writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

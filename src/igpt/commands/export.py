@@ -122,6 +122,8 @@ def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str
         raise UserError(f"{source} is told classes, which ImageGPT cannot be; use --format safetensors")
     state.pop(f"{contents.prefix}transformer.conditions", None)  # of transformations: images as they are have none
     check_exportable(config, args.get("order", "raster"), source)
+    if f"{contents.prefix}palette.colors" not in state:
+        raise UserError(f"{source} predicts VQ tokens, which ImageGPT cannot decode; use --format safetensors")
     colors, head = state[f"{contents.prefix}palette.colors"], state.get("classifier.weight")
     prefix = f"{contents.prefix}transformer."
     own = [name for name in state if name.startswith(prefix)]

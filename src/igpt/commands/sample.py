@@ -252,9 +252,9 @@ def surprise(
     images = torch.stack([open_picture(file, module.resolution, loaded.background) for file in files])
     tokens, nats = surprise_of(module, images, seed, compute)
     scale = max(float(nats.max()), 1e-6) if top is None else top
-    pairs = torch.stack([module.decode(tokens).cpu(), heat(nats, scale)], dim=1)
+    pairs = torch.stack([module.decode(tokens).cpu(), heat(module.by_pixel(nats), scale)], dim=1)
     means = nats.double().mean((1, 2)).tolist()
-    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), max(1, SIDE // module.shape[1]))
+    picture = enlarge(grid(pairs.flatten(0, 1), columns=2), max(1, SIDE // module.pixels[1]))
     picture = beside(
         picture, [[Path(file).name, f"{mean:.2f} nats per pixel"] for file, mean in zip(files, means, strict=True)]
     )

@@ -92,6 +92,8 @@ class Autoregressive(GenerativeModule):
 
     def check_ready(self) -> None:
         """Also raise a UserError where the images cannot be transformed as asked for."""
+        if self.augment and self.stride > 1:
+            raise UserError("model.init_args.augment: images of VQ tokens are not transformed; leave it out")
         check_shape(self.augment or [], self.shape)
         super().check_ready()
 

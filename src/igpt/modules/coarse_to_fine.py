@@ -117,4 +117,8 @@ class CoarseToFine(Autoregressive):
 
 def groups_of(palette: Palette, count: int) -> Tensor:
     """Coarse colour of each colour, int64 `(K,)`; zeros for a palette that is still to come, and these with it."""
+    if palette.stride > 1:
+        raise UserError(
+            "model.init_args.palette: VQ tokens have no coarse colours; use Autoregressive, or a .npy palette"
+        )
     return torch.zeros(palette.k, dtype=torch.int64) if palette.is_blank else group_colors(palette, count)

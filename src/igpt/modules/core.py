@@ -20,7 +20,7 @@ from igpt.model import (
     inverse_order,
     pooling,
 )
-from igpt.palette import CellColors, ColorCounts, Palette, cells_of
+from igpt.palette import CellColors, ColorCounts, Palette, VQTokens, cells_of
 from igpt.system import Progress, UserError
 
 GREY = 128  # shown where a picture is still to be completed
@@ -35,9 +35,9 @@ class PixelModel(pl.LightningModule, ABC):
     causal: bool
     mask_seed = 0  # of what the objective hides; BERT takes it as an argument
     has_palette = True  # a byte model has none, and no attribute `palette`
-    palette: Palette
+    palette: Palette | VQTokens
     palette_path: str | None
-    config: TransformerConfig  # of pictures: `n_positions` pixels of `vocab_size` colours
+    config: TransformerConfig  # of pictures: `n_positions` tokens, of pixels in `vocab_size` colours or of VQ
     transformer: PixelTransformer
     order: Order
     pixel_order: Tensor
@@ -53,13 +53,24 @@ class PixelModel(pl.LightningModule, ABC):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the images that this model knows."""
+        """Rows and columns of tokens: of the images that this model knows, but with VQ tokens."""
         return self.config.shape
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a token's side: 1, but of VQ tokens."""
+        return self.palette.stride if self.has_palette else 1
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Rows and columns of the images that this model knows."""
+        rows, columns = self.shape
+        return rows * self.stride, columns * self.stride
 
     @property
     def resolution(self) -> Resolution:
         """Side of the images that this model knows; their rows and columns where they are not square."""
-        rows, columns = self.shape
+        rows, columns = self.pixels
         return rows if rows == columns else (rows, columns)
 
     @property
@@ -174,6 +185,8 @@ class PixelModel(pl.LightningModule, ABC):
             keep: share of the sequence that is kept, in whole rows (of a slice, where the order has slices); at least
                 one is kept and one drawn. 1 / s^2 of subscale keeps the small picture.
         """
+        if region is not None and self.stride > 1:
+            raise UserError("--mask: VQ tokens stand for many pixels each, and no region is drawn of them; use --keep")
         if region is not None:
             return region.flatten().to(self.device)[self.pixel_order]
         row = self.shape[1] // STRIDES.get(self.order, 1)
@@ -206,9 +219,14 @@ class PixelModel(pl.LightningModule, ABC):
         repeated = tokens.repeat_interleave(num, 0)
         drawn = self.fill(repeated, unknown.expand(len(repeated), -1), options)
         quantised = self.decode(self.to_raster(tokens))
-        shown = quantised.flatten(2).index_fill(2, self.pixel_order[unknown], GREY).view_as(quantised)
+        hidden = torch.zeros_like(unknown).index_fill(0, self.pixel_order[unknown], True).unflatten(0, self.shape)
+        shown = quantised.masked_fill(self.by_pixel(hidden), GREY)
         completions = self.decode(drawn).unflatten(0, (-1, num))
         return torch.cat([shown[:, None], completions, quantised[:, None]], dim=1), drawn.unflatten(0, (-1, num))
+
+    def by_pixel(self, values: Tensor) -> Tensor:
+        """Values of tokens `(..., rows, columns)` for each of their pixels."""
+        return values.repeat_interleave(self.stride, -2).repeat_interleave(self.stride, -1)
 
     def to_raster(self, sequence: Tensor) -> Tensor:
         """Tokens `(..., T)` from the model's order back to raster order."""
@@ -223,6 +241,7 @@ class PixelModel(pl.LightningModule, ABC):
                 for images, _ in loader:
                     counts.add(images)
                     progress.add(len(images))
+        assert isinstance(self.palette, Palette)
         return cells_of(self.palette, train, val)
 
     def check_ready(self) -> None:
@@ -235,10 +254,11 @@ class PixelModel(pl.LightningModule, ABC):
         """Raise a UserError if there are no colours to encode with."""
         if self.has_palette and not self.palette.has_table and self.palette.is_blank:
             name = self.palette_path or "palettes/NAME.npy"
+            how = "--kind vq " if self.stride > 1 else ""
             missing = f"palette file {name} does not exist" if self.palette_path else "no palette is given"
             raise UserError(
                 f"model.init_args.palette: {missing}; build it with "
-                f"'igpt palette --data DATA --colors {self.palette.k} --out {name}' (or 'make palette')"
+                f"'igpt palette {how}--data DATA --colors {self.palette.k} --out {name}' (or 'make palette')"
             )
 
     def check_colors(self, data: ImageDataModule) -> None:
@@ -252,6 +272,14 @@ class PixelModel(pl.LightningModule, ABC):
 
     def check_resolution(self, shape: tuple[int, int]) -> None:
         """Raise a UserError if images of so many rows and columns are not what the network was shaped for."""
+        if self.stride > 1 and shape != self.pixels:
+            (rows, columns), own = shape, "x".join(map(str, self.pixels))
+            raise UserError(
+                f"data.init_args.resolution: the images are {rows}x{columns} but the model's VQ tokens are of {own} "
+                f"pixels, {self.config.n_positions} of {self.stride}x{self.stride} each; set one to match"
+            )
+        if self.stride > 1:
+            return
         n_positions, (rows, columns) = self.config.n_positions, shape
         if rows * columns != n_positions or shape != self.shape:
             known = "x".join(map(str, self.shape))

@@ -28,7 +28,7 @@ from igpt.model import (
 )
 from igpt.modules.base import TRAIN, Batch, PixelModule, step_of
 from igpt.modules.core import PixelModel
-from igpt.palette import Palette
+from igpt.palette import Palette, VQTokens, blank_tokens, open_tokens
 from igpt.system import UserError, find_palette, last_line
 from igpt.training import Optimizer, Recipe, Schedule, apply_fsdp, is_main_process, written
 
@@ -38,8 +38,9 @@ class GenerativeModule(PixelModule, PixelModel):
 
     Args:
         transformer: shape of the network, in configs also `{preset: L}` for that of iGPT-L; `n_positions` is the
-            number of pixels, `vocab_size` the palette's size, and a config may leave out both.
-        palette: `.npy` file of colours; a checkpoint carries its own, so None is right when one is loaded.
+            number of tokens, `vocab_size` the palette's size, and a config may leave out both.
+        palette: `.npy` file of colours, or `.safetensors` file of VQ tokens (docs/vq.md); a checkpoint carries its
+            own, so None is right when one is loaded.
         learning_rate: peak learning rate.
         betas: of Adam; the paper's are (0.9, 0.95).
         weight_decay: of Adam, or decoupled of Muon's matrices; the paper uses none.
@@ -126,8 +127,10 @@ class GenerativeModule(PixelModule, PixelModel):
     def at_resolution(self, resolution: Resolution) -> "GenerativeModule":
         """The same model for pictures of another shape, on its device.(see `PixelModel`)."""
         rows, columns = shape = shape_of(resolution)
-        if shape == self.shape:
+        if shape == self.pixels:
             return self
+        if self.stride > 1:
+            raise UserError(f"--resolution {resolution}: VQ tokens are drawn at the model's own; leave it out")
         if self.config.positions is None or not self.offsets_hold:
             raise UserError(
                 f"--resolution {resolution}: this model knows positions of {'x'.join(map(str, self.shape))} pictures "
@@ -205,7 +208,8 @@ class GenerativeModule(PixelModule, PixelModel):
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data; the colours travel in the state dict, not by file name."""
-        known = {"transformer": self.config, "palette": None, "start_from": None} | asdict(self.recipe)
+        sizes = self.palette.written if self.has_palette else None
+        known = {"transformer": self.config, "palette": sizes, "start_from": None} | asdict(self.recipe)
         spec = spec_of(self, known | dict.fromkeys(("compile", "recompute"), False))
         return spec | {"init_args": written(spec["init_args"])}
 
@@ -245,15 +249,15 @@ def keyed_dropout(module: PixelModule, batch_idx: int) -> Iterator[None]:
 def colors_of(path: str | None) -> int:
     """Colours of a palette file; the paper's 512 where none is there yet."""
     file = find_palette(path) if path else None
-    return Palette.load(file).k if file and file.exists() else 512
+    return open_tokens(file).k if file and file.exists() else 512
 
 
-def open_palette(path: str | None, vocab_size: int) -> Palette:
+def open_palette(path: str | None, vocab_size: int) -> Palette | VQTokens:
     """The palette of a file; blank where no file is named, or none is there yet (checkpoints bring their own)."""
     file = None if path is None else find_palette(path)
     if file is None or not file.exists():
-        return Palette.blank(vocab_size)
-    palette = Palette.load(file)
+        return blank_tokens(path, vocab_size)
+    palette = open_tokens(file)
     if palette.k != vocab_size:
         raise UserError(
             f"palette file {path} has {palette.k} colours but transformer.vocab_size is {vocab_size}; make them equal"

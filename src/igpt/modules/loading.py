@@ -13,7 +13,6 @@ from igpt.checkpoints import CHECKPOINT_KEY, build, check_finite, checksum_of, r
 from igpt.data import ImageDataModule
 from igpt.model import TransformerConfig
 from igpt.modules.base import PixelModule, RecipeModule, step_of
-from igpt.palette import check_colors
 from igpt.system import UserError, allowed_imports, last_line, load_plugins, packages
 
 FAMILIES = "igpt.families."  # where networks are that are no transformers
@@ -116,7 +115,7 @@ def read_module(path: str | Path) -> tuple[RecipeModule, dict[str, Any]]:
         module.load_state_dict(state)
         if isinstance(module, PixelModule):
             if module.core.has_palette:
-                check_colors(module.core.palette.colors, "its palette")
+                module.core.palette.check("its palette")
             check_order(module.core.pixel_order)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error

@@ -35,6 +35,8 @@ class Palette(nn.Module):
     """
 
     colors: Tensor
+    stride = 1  # pixels of a token's side
+    written = None  # a config names no sizes of colours; see `VQTokens`
 
     def __init__(self, colors: Tensor) -> None:
         super().__init__()
@@ -99,6 +101,10 @@ class Palette(nn.Module):
         """Write the released format: float32 `(k, 3)` in [-1, 1]."""
         with atomic_path(path) as temporary:
             np.save(temporary, self.colors.detach().cpu().numpy().astype(np.float32))
+
+    def check(self, name: str) -> None:
+        """Raise a UserError that begins with `name` unless the colours are a palette."""
+        check_colors(self.colors, name)
 
     def rgb(self) -> Tensor:
         """The colours as uint8 `(k, 3)`."""

@@ -192,7 +192,10 @@ def read_header(path: Path) -> dict[str, Any]:
     header: dict[str, Any] = content[CHECKPOINT_KEY]
     return header | {
         "steps": content.get("global_step"),
-        "parameters": sum(value.numel() for name, value in state.items() if not name.endswith(NOT_TRAINED)) or None,
+        "parameters": sum(
+            value.numel() for name, value in state.items() if not (name.endswith(NOT_TRAINED) or "palette." in name)
+        )
+        or None,
         "palette": next((value for name, value in state.items() if name.endswith("palette.colors")), None),
     }
 

@@ -59,6 +59,8 @@ def check_rgb(model: RecipeModule, data: ImageDataModule) -> None:
         raise UserError(f"--rgb: {kind} gives images no exact likelihood, as only AR does; leave --rgb out")
     if not model.has_palette:
         raise UserError(f"--rgb: {kind} predicts RGB values itself and tells bits_per_dim anyway; leave --rgb out")
+    if model.stride > 1:
+        raise UserError("--rgb: VQ tokens give colours no likelihood; leave --rgb out")
     if data.palette_sha256 is not None:
         raise UserError(
             f"--rgb: the images of {type(data).__name__} have the colours of a palette alone; leave --rgb out, or name "

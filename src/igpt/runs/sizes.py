@@ -5,6 +5,7 @@ from typing import Any
 from igpt.checkpoints import build
 from igpt.data import ImageDataModule, shape_of
 from igpt.modules import ByteAutoregressive, colors_of
+from igpt.palette import stride_of
 from igpt.system import allowed_imports, packages
 
 
@@ -22,7 +23,8 @@ def infer_sizes(config: Any) -> None:
     core = described.get("init_args") or {}
     shape = core.get("transformer")
     if shape and not shape.n_positions:
-        rows, columns = shape_of(config.data.init_args.get("resolution") or _data(config).resolution)
+        sides = shape_of(config.data.init_args.get("resolution") or _data(config).resolution)
+        rows, columns = (side // stride_of(core.get("palette")) for side in sides)
         shape.n_positions = rows * columns
         if rows != columns and shape.get("grid") is None:
             shape.grid = (rows, columns)

@@ -2,39 +2,73 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from igpt.commands.before.vq import check_vq_files, make_vq
 from igpt.data import ImageDataModule, grid, spread
-from igpt.palette import ColorCounts, Palette, fit_palette, palette_quality
+from igpt.palette import ColorCounts, Palette, VQRecipe, VQShape, fit_palette, palette_quality, quantizer_of
 from igpt.system import Progress, UserError, atomic_path, check_own
 from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
+STEPS = 1500  # that a VQ-VAE is trained
 GREYISH = 0.1  # saturation below which a colour has no hue to speak of
 
 
-def palette(data: ImageDataModule, out: str, colors: int = 512, seed: int = 0) -> None:
+def palette(
+    data: ImageDataModule,
+    out: str,
+    colors: int = 512,
+    seed: int = 0,
+    kind: Literal["colours", "vq"] = "colours",
+    steps: int | None = None,
+) -> None:
     """Build a colour palette by k-means over the training pixels of any data module (paper, section 3.2).
 
     Writes NAME.npy (float32 (k, 3) in [-1, 1], the released format), NAME.json (quality) and NAME.png (the colours,
     and pictures before and after).
 
+    With kind vq it trains VQ tokens instead, each for 4x4 pixels (docs/vq.md), and writes NAME.safetensors and, beside
+    it, the same two.
+
     Args:
         data: whose training images to use, such as Digits, SamplePhotos, CIFAR10 or a plug-in's class.
-        out: file to write, ending in .npy.
-        colors: number of colours, k; 512 in the paper.
-        seed: of the clustering; the same seed gives the same file.
+        out: file to write, ending in .npy; of kind vq in .safetensors.
+        colors: number of colours, k; 512 in the paper. Of kind vq, of codes.
+        seed: of the clustering, or of the training; the same seed gives the same file.
+        kind: colours, or vq: a small convolutional VQ-VAE, which needs igpt[families].
+        steps: of 16 images that a VQ-VAE is trained (1500 if left out).
     """
+    if kind == "vq":
+        return vq_palette(data, Path(out), colors, seed, STEPS if steps is None else steps)
+    if steps is not None:
+        raise UserError(f"--steps {steps} is for --kind vq; leave it out")
     if Path(out).suffix != ".npy":
         raise UserError(f"--out {out} must end in .npy")
     check_seed(seed)
     check_files(Path(out))
     data.prepare_data()
     make_palette(data, Path(out), colors, seed)
+    return None
+
+
+def vq_palette(data: ImageDataModule, target: Path, codes: int, seed: int, steps: int) -> None:
+    """VQ tokens in place of colours; a UserError for what does not fit."""
+    if target.suffix != ".safetensors":
+        raise UserError(f"--out {target} must end in .safetensors, of --kind vq")
+    if steps < 1:
+        raise UserError(f"--steps {steps} must be at least 1")
+    check_seed(seed)
+    shape, recipe = VQShape(codes=codes), VQRecipe(steps, seed=seed)
+    check_vq_files(target)
+    quantizer_of(shape)  # says what is not installed before the images are read
+    data.prepare_data()
+    make_vq(data, target, shape, recipe)
 
 
 def make_palette(data: ImageDataModule, target: Path, colors: int, seed: int = 0, at_most: bool = False) -> Palette:

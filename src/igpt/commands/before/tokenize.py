@@ -52,6 +52,8 @@ def tokenize(
         raise UserError("--engine dask needs the address of its scheduler: --scheduler tcp://HOST:8786")
     if engine == "local" and scheduler is not None:
         raise UserError(f"--scheduler {scheduler} is for --engine dask; give both or neither")
+    if palette.endswith(".safetensors"):
+        raise UserError(f"--palette {palette}: shards are of colours; VQ tokens are made while a model trains")
     colors = Palette.load(palette)
     data.num_workers = data.num_workers or (workers if workers > 1 else 0)  # for looking at the images beforehand
     data.prepare_data()

@@ -1,0 +1,72 @@
+"""VQ tokens through the verbs, from images to a probe, and what they cannot do."""
+
+import json
+import re
+
+import pytest
+
+from igpt.cli import main
+from igpt.modules import load
+
+CONFIG = """
+model:
+  class_path: igpt.modules.Autoregressive
+  init_args:
+    transformer: {n_layers: 1, d_model: 16, n_heads: 2}
+    palette: q.safetensors
+data:
+  class_path: igpt_datamodules.SamplePhotos
+  init_args: {resolution: 16, batch_size: 16, stride: 64}
+trainer: {max_steps: 2, precision: 32-true, enable_progress_bar: false, log_every_n_steps: 1, accelerator: cpu}
+samples: {num: 1, completions: 1}
+"""
+CKPT = "runs/tiny/checkpoints/last.ckpt"
+PALETTE = "palette --kind vq --data SamplePhotos --data.resolution 16 --data.stride 64 --colors 16 --steps 3 --out"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pytest.importorskip("vector_quantize_pytorch")
+    folder = tmp_path_factory.mktemp("vq")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "c.yaml").write_text(CONFIG)
+        assert main([*PALETTE.split(), "q.safetensors"]) == 0
+        assert main(["fit", "--config", "c.yaml", "--name", "tiny"]) == 0
+        (folder / "q.safetensors").unlink()  # the checkpoint stands alone
+    return folder
+
+
+def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    report = json.loads((run / "q.json").read_text())
+    core = load(run / "runs/tiny/checkpoints/last.ckpt").module.core
+    assert (core.shape, core.pixels, core.config.vocab_size) == ((4, 4), (16, 16), 16)
+    assert core.palette.sha256 == report["sha256"]
+    assert (
+        main(["sample", "--ckpt", "runs/tiny", "--rows", "2", "--num", "1", "--out", "s.png", "--accelerator", "cpu"])
+        == 0
+    )
+    assert main(["test", "--config", "c.yaml", "--ckpt_path", CKPT, "--name", "t"]) == 0
+    assert "bits of VQ tokens" in capsys.readouterr().out
+    assert main(["probe", "--ckpt", "runs/tiny", "--method", "knn", "--out", "p", "--accelerator", "cpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sample --ckpt runs/tiny --rows 1 --mask q.png --out m.png --accelerator cpu", "VQ tokens"),
+        ("sample --ckpt runs/tiny --resolution 32 --out m.png --accelerator cpu", "VQ tokens"),
+        ("export --ckpt runs/tiny --format huggingface --out h", "VQ tokens"),
+        ("tokenize --data SamplePhotos --palette q.safetensors --out t", "VQ tokens"),
+        (f"{PALETTE} x.npy", "safetensors"),
+        ("palette --data SamplePhotos --steps 3 --out x.npy", "--kind vq"),
+        ("fit --config c.yaml --data.init_args.resolution 18 --name no", "VQ tokens|palette"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, monkeypatch, capsys, command, said):
+    monkeypatch.chdir(run)
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1, error
+    assert re.search(said, error[0]), error
