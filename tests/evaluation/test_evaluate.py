@@ -18,7 +18,8 @@ def test_a_folder_of_too_few_pictures(capsys, tmp_path, count):
         save_picture(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / f"{number}.png")
     source = ["--source", "torchvision:resnet18", "--weights", "random", "--data", "Digits"]
     line = refused(capsys, "--samples", tmp_path, *source)
-    assert f"holds {count} pictures" in line and "\n" not in line
+    assert f"holds {count} pictures" in line
+    assert "\n" not in line
 
 
 def test_pictures_of_another_size(capsys, tmp_path):
@@ -26,7 +27,8 @@ def test_pictures_of_another_size(capsys, tmp_path):
         save_picture(torch.zeros(3, 9, 9, dtype=torch.uint8), tmp_path / f"{number}.png")
     line = refused(capsys, "--samples", tmp_path, "--source", "torchvision:resnet18", "--weights", "random",
                    "--data", "Digits")  # fmt: skip
-    assert "is 9x9" in line and "\n" not in line
+    assert "is 9x9" in line
+    assert "\n" not in line
 
 
 def test_no_source_and_no_subject(capsys, tmp_path):
