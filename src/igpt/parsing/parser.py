@@ -80,7 +80,7 @@ class CommandParser(LightningArgumentParser):
         words = ["--help" if word == ALL else word for word in words]
         values = super().parse_args(expand_words(with_configs_found(words)), *args[1:], **kwargs)
         for part in (values, *(value for value in vars(values).values() if isinstance(value, Namespace))):
-            for name in GROUPS:
+            for name in GROUPS if "trainer" in part else ():  # `igpt evaluate --samples` is no group
                 if name in part and not isinstance(part[name], Namespace):
                     self.error(f"--{name} is {part[name]!r}, not a mapping of options to values")
             seed = part.get("seed_everything")
