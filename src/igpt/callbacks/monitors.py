@@ -12,6 +12,7 @@ from torch import Tensor
 from igpt.data import enlarge, grid
 from igpt.model import forward_operations
 from igpt.modules import PixelModule
+from igpt.palette import Palette
 from igpt.system import bf16_peak
 from igpt.training import at_log_point
 
@@ -102,8 +103,9 @@ class RunSummary(pl.Callback):
         """Write config and palette once."""
         for writer in writers(trainer):
             writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-            if isinstance(pl_module, PixelModule) and pl_module.core.has_palette and pl_module.core.stride == 1:
-                writer.add_image("palette", palette_picture(pl_module.core.palette.rgb().cpu()), trainer.global_step)
+            palette = getattr(pl_module.core, "palette", None) if isinstance(pl_module, PixelModule) else None
+            if isinstance(palette, Palette):  # VQ codes have no colours of their own
+                writer.add_image("palette", palette_picture(palette.rgb().cpu()), trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line of this run in TensorBoard's table of hyperparameters."""

@@ -46,9 +46,11 @@ def open_space(source: str, weights: str | None = None, layer: str | None = None
         UserError: there is no such source or layer.
     """
     loaded = open_subject(source, **({} if weights is None else {"weights": weights}))
-    module = loaded.module.eval()
-    names = list(module.source.layers) if isinstance(loaded, LoadedSource) else None
-    names = names or [str(number) for number in range(module.core.n_layers + 1)]
+    loaded.module.eval()
+    if isinstance(loaded, LoadedSource):
+        names = list(loaded.module.source.layers)
+    else:
+        names = [str(number) for number in range(loaded.module.core.n_layers + 1)]
     if layer is None:
         return Space(source, loaded, len(names) - 1, names[-1])
     number = names.index(layer) if layer in names else int(layer) if layer.isdecimal() else -1

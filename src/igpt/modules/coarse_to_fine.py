@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.model import Order, SamplingOptions, TransformerConfig, pixel_nll, sample
 from igpt.modules.autoregressive import Autoregressive
-from igpt.palette import Palette, group_colors
+from igpt.palette import Palette, VQTokens, group_colors
 from igpt.system import UserError
 from igpt.training import Optimizer, Schedule
 
@@ -115,9 +115,9 @@ class CoarseToFine(Autoregressive):
             raise UserError(f"its groups of colours are not {self.coarse} that have a colour each")
 
 
-def groups_of(palette: Palette, count: int) -> Tensor:
+def groups_of(palette: Palette | VQTokens, count: int) -> Tensor:
     """Coarse colour of each colour, int64 `(K,)`; zeros for a palette that is still to come, and these with it."""
-    if palette.stride > 1:
+    if isinstance(palette, VQTokens):
         raise UserError(
             "model.init_args.palette: VQ tokens have no coarse colours; use Autoregressive, or a .npy palette"
         )

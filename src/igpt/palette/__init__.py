@@ -17,6 +17,6 @@ from igpt.palette.vq_training import VQQuality, VQRecipe, fit_vq, quantizer_of
 __all__ = [
     "CellColors", "ColorCounts", "Palette", "VQQuality", "VQRecipe", "VQShape", "VQTokens", "blank_tokens",
     "cell_sizes", "cells_of", "check_colors", "faiss_behind_torch",
-    "fit_palette", "fit_vq", "group_colors", "open_tokens",
-    "palette_quality", "quantizer_of", "sha256_of_colors", "stride_of",
+    "fit_palette", "fit_vq", "group_colors",
+    "open_tokens", "palette_quality", "quantizer_of", "sha256_of_colors", "stride_of",
 ]  # fmt: skip

@@ -73,7 +73,7 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape."""
-        out: Tensor = x + super().forward(x)
+        out: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
         return out
 
 

@@ -73,7 +73,7 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
 def commands(runs: list[Run]) -> list[Commands]:
     """The command lines that made each run and its figures, in the order in which they are found, each once."""
     found = [(run.name, [*run.commands, *(score.command for score in run.scores), *(p.command for p in run.probes),
-              *([run.evaluation.command] if run.evaluation else [])])
+              *([run.judged.command] if run.judged else [])])
              for run in runs]  # fmt: skip
     return [Commands(name, kept) for name, lines in found if (kept := list(dict.fromkeys(filter(None, lines))))]
 

@@ -289,7 +289,7 @@ def gather(folder: str, say: Say = warn) -> Run:
         probes=[probes[step] for step in sorted(probes)],
         aside=read_probes(path, say, aside=True),
         scores=scores,
-        evaluation=read_evaluation(path / "evaluate" / "evaluate.json", say),
+        judged=read_evaluation(path / "evaluate" / "evaluate.json", say),
         pictures={name: drawn for name in SHOWN if (drawn := attempt(read_picture, path / f"{name}.png", REDRAW, say))},
         commands=read_commands(path, say),
         steps_saved=sorted(saved_steps(path / "checkpoints")),

@@ -290,7 +290,7 @@ class Run:
     probes: list[Probe] = field(default_factory=list)  # one a checkpoint, by step
     aside: list[Probe] = field(default_factory=list)  # moved aside by later ones; no figures of the run
     scores: list[Score] = field(default_factory=list)
-    evaluation: Evaluation | None = None  # of samples
+    judged: Evaluation | None = None  # its samples
     pictures: dict[str, Picture] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     steps_saved: list[int] = field(default_factory=list)  # of checkpoint files

@@ -252,7 +252,7 @@ def minutes(run: Run) -> str | None:
 @table
 def evaluations(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Samples as `igpt evaluate` judged them, above what they are to be compared with."""
-    for run, judged in ((run, run.evaluation) for run in runs if run.evaluation):
+    for run, judged in ((run, run.judged) for run in runs if run.judged):
         space = f"{judged.space.get('source')}, {judged.space.get('layer_name')}"
         for name, one in judged.figures.items():
             kernel = f"{one.kernel:.4g} ± {one.kernel_error:.2g}"

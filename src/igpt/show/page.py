@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -43,7 +43,7 @@ def build(desk: Desk) -> gr.Blocks:
             layers_tab(desk, picture)
         with gr.Tab("Palette"):
             palette_tab(desk, picture)
-    return page
+    return cast(gr.Blocks, page)
 
 
 def headline(desk: Desk) -> str:

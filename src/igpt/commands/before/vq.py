@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from igpt.data import ImageDataModule, enlarge, grid, rng_of, save_picture, spread
+from igpt.data import ImageDataModule, Split, enlarge, grid, rng_of, save_picture, spread
 from igpt.palette import VQQuality, VQRecipe, VQShape, VQTokens, fit_vq, stride_of
 from igpt.system import Progress, UserError, atomic_path, check_own
 
@@ -56,7 +56,7 @@ def make_vq(data: ImageDataModule, target: Path, shape: VQShape, recipe: VQRecip
     return tokens
 
 
-def quality(tokens: VQTokens, data: ImageDataModule, split: str) -> dict[str, float | int | None]:
+def quality(tokens: VQTokens, data: ImageDataModule, split: Split) -> dict[str, float | int | None]:
     """`VQQuality.figures` over a split, or MEASURED of its images."""
     images, found = data.images(split), VQQuality(tokens)
     places = range(0, len(images), max(1, -(-len(images) // MEASURED)))

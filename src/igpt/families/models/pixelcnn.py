@@ -116,7 +116,8 @@ class PixelCNN(FamilyModule):
     def logits(self, values: Tensor) -> Tensor:
         """Of each value given those before it, `(B, levels, 3, H, W)`."""
         logits: Tensor = self.head(F.silu(self.stacked(values)[-1])).float()
-        return logits.unflatten(1, (3, self.levels)).transpose(1, 2)
+        split: Tensor = logits.unflatten(1, (3, self.levels)).transpose(1, 2)
+        return split
 
     def log_p(self, images: Tensor) -> Tensor:
         """Log p `(B,)` of the bytes of images, exact."""
