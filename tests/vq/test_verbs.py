@@ -47,7 +47,22 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
         main(["sample", "--ckpt", "runs/tiny", "--rows", "2", "--num", "1", "--out", "s.png", "--accelerator", "cpu"])
         == 0
     )
-    assert main(["test", "--config", "c.yaml", "--ckpt_path", CKPT, "--name", "t"]) == 0
+    assert (
+        main(
+            [
+                "test",
+                "--config",
+                "c.yaml",
+                "--ckpt_path",
+                CKPT,
+                "--model.init_args.transformer.vocab_size",
+                "16",
+                "--name",
+                "t",
+            ]
+        )
+        == 0
+    )
     assert "bits of VQ tokens" in capsys.readouterr().out
     assert main(["probe", "--ckpt", "runs/tiny", "--method", "knn", "--out", "p", "--accelerator", "cpu"]) == 0
 
