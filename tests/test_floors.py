@@ -108,9 +108,10 @@ def test_no_two_files_import_each_other():
 
 
 def test_the_house_can_be_drawn_from_memory():
-    assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 28
+    # 23 rooms and 99 arrows before four rooms that each serve one verb beside the method (docs/architecture.md).
+    assert len(FLOOR) + len(("datamodules", "benchmarks")) <= 27
     # 90 before other families of models: their room needs what `modules` needs, and three rooms look into it.
-    assert len(arrows()) <= 125
+    assert len(arrows()) <= 118
     assert len(list(ROOT.glob("*.py"))) <= 8
     folders = {path.parent for path in files()}
     assert {
