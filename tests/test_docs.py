@@ -87,6 +87,10 @@ def toy(words: list[str]) -> list[str]:
             word.removeprefix("--") for word in (*SMALL, *QUICK, "--samples.num=0", "--trainer.val_check_interval=1")
         ]
         return [*words[1:], "--rates", "0.01,0.003", "--overrides", *small]
+    if verb == "palette" and "vq" in words:
+        return [*words[1:], "--steps", "2"]
+    if verb == "evaluate":
+        return [*words[1:], "--num", "10", "--reference", "32"]
     if verb == "scale":
         return [*words[1:], "--dry-run", "--speed", "1e9"]
     if verb == "show":  # it runs until somebody ends it: tests/show starts it

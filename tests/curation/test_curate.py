@@ -9,6 +9,7 @@ import pytest
 
 from igpt.curation.blocks import Blocks
 from igpt_datamodules import WebImages
+from tests.datamodules.pictures import class_tree
 
 
 def options(web, out, *more):
@@ -128,3 +129,14 @@ def test_bad_input_is_one_line(web, igpt, tmp_path):
     refused(options(web, out), "m.json")
     assert out.read_text() == "mine"
     refused(["check", "--data", "WebImages", "--data.root", web / "web", "--data.manifest", out], "manifest")
+
+
+def test_images_that_are_all_test_images_are_all_dropped(tmp_path, igpt):
+    class_tree(tmp_path / "ref" / "train", {"a": 12, "b": 12})
+    class_tree(tmp_path / "ref" / "test", {"a": 4, "b": 4})
+    class_tree(tmp_path / "web", {"here": 12})  # of the same picture
+    code, out, err = igpt(*options(tmp_path, tmp_path / "m.json"))
+    assert code == 0, err
+    assert "kept 0 of 12" in out + err
+    rows = json.loads((tmp_path / "m.json").read_text())
+    assert {row["reason"].split(" ")[0] for row in rows} == {"overlaps"}

@@ -76,6 +76,8 @@ def same_pictures(
         rows: numbers of the images to look for, `(n,)`.
         those: of the others to look among, `(m,)`.
     """
+    if not len(rows) or not len(those):
+        return np.empty(0, PAIRS)
     itself = images is others
     index = cache(lambda: Neighbours(others.coarse, those))  # only if a block is not there yet
 
