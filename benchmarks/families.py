@@ -65,9 +65,16 @@ GROUNDS = {
 # Options that bring each family to about the parameters of AR (0.67 million); what is not named is as in its config.
 SIZES: dict[str, Command] = {
     "flow": ["--model.init_args.hidden", "190"],
+    "glow": ["--model.init_args.hidden", "190"],
+    "mae": ["--model.init_args.width", "96", "--model.init_args.depth", "6"],
+    "moco": ["--model.init_args.width", "15"],
+    "pixelcnn": ["--model.init_args.width", "81"],
     "simclr": ["--model.init_args.width", "15"],
     "vae": ["--model.init_args.width", "56"],
 }
+# Parts of names in state dicts that no optimizer moves: buffers, and MoCo's copies of its network.
+NOT_TRAINED = {"palette", "running_mean", "running_var", "num_batches_tracked", "queue", "place", "followers", "begun"}
+NOT_TRAINED |= {"P", "sign_S", "eye", "data_dep_init_done"}
 
 
 def families() -> list[str]:
@@ -138,8 +145,7 @@ def parameters_of(folder: Path) -> int:
     import torch
 
     content = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
-    buffers = ("palette", "running_", "num_batches_tracked", "queue", "momentum")
-    return sum(t.numel() for name, t in content["state_dict"].items() if not any(part in name for part in buffers))
+    return sum(t.numel() for name, t in content["state_dict"].items() if not NOT_TRAINED & set(name.split(".")))
 
 
 def seconds_of(folder: Path) -> float:
