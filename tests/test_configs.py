@@ -14,7 +14,7 @@ from igpt.families import open_checkpoint
 from igpt.model.transformer import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, Joint, PixelModule
 from igpt.modules.loading import load
-from igpt.palette.palette import Palette
+from igpt.palette import Palette, VQShape, VQTokens
 from igpt.parsing import config_name
 from igpt.runs.folders import run_dir
 from igpt.runs.trainer import TrainerCLI, run
@@ -41,6 +41,16 @@ def pretrained(config: Path, folder: Path) -> list[str]:
     path = folder / "pretrained.ckpt"
     torch.save({"state_dict": module.state_dict(), "igpt": {"format": 1, "model": module.spec(), "data": None}}, path)
     return ["--model.init_args.pretrained", str(path)]
+
+
+def tiny_tokens(palette: str, content: dict) -> str:
+    """The palette, or VQ tokens of as many codes where the config is of those."""
+    if not content["model"]["init_args"].get("palette", "").endswith(".safetensors"):
+        return palette
+    tokens = VQTokens(VQShape(codes=COLORS, width=8, latent=4, blocks=1))
+    tokens.codebook.copy_(torch.randn(COLORS, 4, generator=torch.Generator().manual_seed(0)))
+    tokens.save(Path("try.safetensors"))
+    return "try.safetensors"
 
 
 def test_a_config_is_named_with_its_folder_in_configs():
@@ -119,7 +129,7 @@ def test_a_config_parses_and_builds_on_the_meta_device(config, tmp_path, monkeyp
         cli = run("fit", ["--config", str(config), *options], Unrun)
     assert isinstance(cli.model, PixelModule)
     assert isinstance(cli.datamodule, ImageDataModule)
-    assert cli.model.core.config.n_positions == cli.datamodule.resolution**2
+    assert cli.model.core.pixels == (cli.datamodule.resolution,) * 2
     assert cli.config.fit.trainer.max_steps > 0
 
 
@@ -159,7 +169,7 @@ def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
             prefix += "generative.init_args."
         shrunk = [word for name, value in TINY.items() for word in (f"{prefix}transformer.{name}", value)]
         if not content["model"]["class_path"].endswith("ByteAutoregressive"):
-            shrunk += [f"{prefix}palette", "try.npy"]
+            shrunk += [f"{prefix}palette", tiny_tokens("try.npy", content)]
     if "labels_per_class" in content["data"]["init_args"].get("split", {}):
         shrunk += ["--data.init_args.split.labels_per_class", 3]
     code, _, err = igpt(
