@@ -164,6 +164,7 @@ def write(grounds: list[str], names: list[str], seeds: list[int]) -> None:
     parts = [f"# Families side by side\n\nWritten by {made} What each column is: [docs/families.md](../families.md)."]
     for ground in (GROUNDS[name] for name in grounds):
         parts.append(f"## {ground.title}\n\n" + "\n".join(table(ground, names, seeds)))
+    PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 

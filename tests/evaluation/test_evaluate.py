@@ -1,10 +1,14 @@
 """`igpt evaluate` refuses in one line what it cannot judge."""
 
+import json
+
 import pytest
 import torch
+from PIL import Image
 
 from igpt.cli import main
 from igpt.data import save_picture
+from igpt_datamodules import Digits
 
 
 def refused(capsys, *words):
@@ -29,6 +33,27 @@ def test_pictures_of_another_size(capsys, tmp_path):
                    "--data", "Digits")  # fmt: skip
     assert "is 9x9" in line
     assert "\n" not in line
+
+
+def test_copies_of_training_images_are_flagged_and_the_figures_stand_beside_their_controls(igpt, tmp_path):
+    train = Digits().images("train")
+    for number in range(12):
+        pixels = train[100 * number][0]
+        save_picture(pixels if number % 2 else 255 - pixels, tmp_path / f"{number:02}.png")
+    out = tmp_path / "judged"
+    code, said, err = igpt("evaluate", "--samples", tmp_path, "--data", "Digits", "--source", "torchvision:resnet18",
+                           "--weights", "random", "--out", out)  # fmt: skip
+    assert code == 0, err
+    record = json.loads((out / "evaluate.json").read_text())
+    assert set(range(1, 12, 2)) <= set(
+        record["copies"]["flagged"]
+    )  # the others are negatives, whose copies are not there
+    assert 0 not in record["copies"]["flagged"]
+    figures = record["figures"]
+    assert figures["noise"]["frechet"] > figures["shuffled pixels"]["frechet"] > figures["test (floor)"]["frechet"]
+    assert figures["test (floor)"]["copies"] <= 0.05
+    assert [name for name in figures if name not in said] == []
+    assert Image.open(out / "nearest.png").size[0] > 0
 
 
 def test_no_source_and_no_subject(capsys, tmp_path):

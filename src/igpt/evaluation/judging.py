@@ -55,11 +55,12 @@ class Judge:
         """What counts as a near-copy."""
         return copy_rule(nearest(self.held_out, self.training)[1])
 
-    def figures(self, features: Tensor) -> Figures:
-        """The figures of one set."""
+    def figures(self, features: Tensor, distances: Tensor | None = None) -> Figures:
+        """The figures of one set; `distances` to its nearest training images, where they are known already."""
         kernel = kernel_distance(features, self.training, self.seed)
         near = neighbourhoods(self.training, features, self.k, self.radii)
-        copies = self.rule.flagged(nearest(features, self.training)[1]).double().mean()
+        distances = nearest(features, self.training)[1] if distances is None else distances
+        copies = self.rule.flagged(distances).double().mean()
         return Figures(len(features), frechet_distance(features, self.training), *kernel, *near, float(copies))
 
 

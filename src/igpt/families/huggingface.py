@@ -10,10 +10,9 @@ from torch import Tensor
 
 from igpt.checkpoints import check_finite
 from igpt.families.contract import FeatureSource
-from igpt.families.extras import library
 from igpt.families.pretrained import SEED
 from igpt.families.views import normed, sized
-from igpt.system import UserError, last_line
+from igpt.system import UserError, last_line, library
 
 MODES = {2: "bilinear", 3: "bicubic"}  # of resizing, by PIL's numbers
 SPARE = ("pooler.", "mask_token")  # weights that hidden states do not need

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from igpt.families.contract import FeatureSource
-from igpt.families.extras import library
 from igpt.families.pretrained import RANDOM, SEED, load_weights
 from igpt.families.views import normed, sized
-from igpt.system import UserError
+from igpt.system import UserError, library
 
 
 class TimmSource(FeatureSource):

@@ -5,7 +5,7 @@ Shapes: B images, R rows and columns of pixels, G = R / 4 of tokens, T = G * G i
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -227,7 +227,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     return (codebook.square().sum(1) - 2 * (vectors @ codebook.T)).argmin(-1)
 
 
-def in_chunks(function: "torch.nn.Module | object", batch: Tensor) -> Tensor:
+def in_chunks(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """`function` of a batch, of exactly CHUNK at once: the last part is filled up, and what that gave is dropped."""
     if not len(batch):
         batch = batch.new_zeros(1, *batch.shape[1:])
@@ -236,5 +236,5 @@ def in_chunks(function: "torch.nn.Module | object", batch: Tensor) -> Tensor:
     with torch.autocast(batch.device.type, enabled=False):
         for part in batch.split(CHUNK):
             filled = torch.cat([part, part[:1].expand(CHUNK - len(part), *part.shape[1:])])
-            parts.append(function(filled)[: len(part)])  # type: ignore[operator]
+            parts.append(function(filled)[: len(part)])
     return torch.cat(parts)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.palette.vq import VQShape, VQTokens, decoder_of, encoder_of
-from igpt.system import UserError, with_progress
+from igpt.system import library, with_progress
 
 FLAT = 0.5  # share of the steps at the full rate, before it falls to zero
 
@@ -25,20 +25,14 @@ class VQRecipe:
         seed: of weights and codes.
     """
 
-    steps: int = 2000
+    steps: int = 1500
     learning_rate: float = 0.002
     seed: int = 0
 
 
 def quantizer_of(shape: VQShape) -> Any:
     """The codebook of vector-quantize-pytorch; a UserError names the extra where that is not installed."""
-    try:
-        from vector_quantize_pytorch import VectorQuantize
-    except ImportError as error:
-        raise UserError(
-            "--kind vq needs vector-quantize-pytorch; install igpt[families]: pip install 'igpt[families]'"
-        ) from error
-    return VectorQuantize(
+    return library("vector_quantize_pytorch", "families", "--kind vq").VectorQuantize(
         dim=shape.latent, codebook_size=shape.codes, decay=0.95, kmeans_init=True, kmeans_iters=10,
         threshold_ema_dead_code=1, commitment_weight=0.25,
     )  # fmt: skip

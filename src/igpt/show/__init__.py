@@ -1,5 +1,5 @@
 """A page in the browser around one model: complete a picture, see what surprises the model, walk through its layers."""
 
-from igpt.show.serving import MISSING, check_place, serve
+from igpt.show.serving import check_place, serve
 
-__all__ = ["MISSING", "check_place", "serve"]
+__all__ = ["check_place", "serve"]

@@ -20,7 +20,7 @@ MONO = ("ui-monospace", "Consolas", "monospace")
 
 def check_place(host: str, port: int) -> None:
     """Raise a UserError where gradio is missing or nothing can listen at this address."""
-    if find_spec("gradio") is None:
+    if find_spec("gradio") is None:  # imported later: it reads its environment, which `serve` sets first
         raise UserError(MISSING)
     if not 1 <= port <= 65535:
         raise UserError(f"--port {port} must lie between 1 and 65535")

@@ -4,7 +4,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from igpt.system.errors import UserError
 
@@ -65,3 +67,21 @@ def split_allowed(words: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UserError(f"{ALLOW} {name!r} is no module that can be allowed; give its name, such as my_package")
         names.append(name)
     return rest, names
+
+
+def library(name: str, extra: str, what: str) -> Any:
+    """A module of an optional library.
+
+    Args:
+        name: of the module, such as timm.
+        extra: of igpt, with which it is installed.
+        what: needs it, an option or a class.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise UserError(f"{what} needs {package}; install it with: pip install 'igpt[{extra}]'") from error

@@ -81,8 +81,8 @@ def evaluate(
     features = {name: space.features(images) for name, images in sets.items()}
     known = space.features(training)
     judge = Judge(known, features["test (floor)"], NEIGHBOURS, seed)
-    found = {name: judge.figures(one) for name, one in features.items()}
     order, distances = nearest(features["samples"], known)
+    found = {name: judge.figures(one, distances if name == "samples" else None) for name, one in features.items()}
     flagged = judge.rule.flagged(distances)
     about = {
         "command": command_line(), "checkpoint": ckpt, "checkpoint_sha256": subject.sha256 if subject else None,

@@ -16,7 +16,6 @@ from igpt.system import Progress, UserError, atomic_path, check_own
 from igpt.training import check_seed
 
 SHOWN = 8  # images in the before/after picture
-STEPS = 1500  # that a VQ-VAE is trained
 GREYISH = 0.1  # saturation below which a colour has no hue to speak of
 
 
@@ -45,7 +44,7 @@ def palette(
         steps: of 16 images that a VQ-VAE is trained (1500 if left out).
     """
     if kind == "vq":
-        return vq_palette(data, Path(out), colors, seed, STEPS if steps is None else steps)
+        return vq_palette(data, Path(out), colors, seed, VQRecipe.steps if steps is None else steps)
     if steps is not None:
         raise UserError(f"--steps {steps} is for --kind vq; leave it out")
     if Path(out).suffix != ".npy":

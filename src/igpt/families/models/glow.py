@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from igpt.data import Resolution
-from igpt.families.extras import library
 from igpt.families.models.flow import Flow
 from igpt.modules import Batch
+from igpt.system import library
 
 
 class GlowStep(nn.Module):

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution
-from igpt.families.extras import library
 from igpt.families.models.module import FamilyModule
-from igpt.system import UserError
+from igpt.system import UserError, library
 from igpt.training import Recipe
 
 
