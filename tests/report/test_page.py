@@ -379,3 +379,21 @@ def test_without_other_families_nothing_is_said_of_them():
     runs = [run("ar", accuracies=PEAK), run("bert", "BERT", PEAK)]
     assert figures.depth_curves(runs) is None
     assert "Families" not in [section.title for section in sections(runs)]
+
+
+def test_samples_that_were_judged_stand_beside_their_floor(tmp_path):
+    pretrained(tmp_path / "one", "AR", 0.9)
+    judged = {"images": 359, "frechet": 23.16, "kernel": 0.5, "kernel_error": 0.25, "precision": 0.5, "recall": 0.75,
+              "density": 0.5, "coverage": 0.25, "copies": 0.05}  # fmt: skip
+    record = {"figures": {"samples": judged, "test (floor)": {**judged, "frechet": 4.5}}, "training_images": 1294,
+              "space": {"source": "runs/simclr", "layer_name": "layer4"},
+              "command": "igpt evaluate --ckpt one"}  # fmt: skip
+    (tmp_path / "one" / "evaluate").mkdir()
+    (tmp_path / "one" / "evaluate" / "evaluate.json").write_text(json.dumps(record))
+    found = gather(str(tmp_path / "one"))
+    rows = tables.evaluations([found]).rows
+    assert [row[:4] for row in rows] == [["one", "samples", "359", "23.16"], ["one", "test (floor)", "359", "4.5"]]
+    assert rows[0][-2:] == ["5.0 %", "runs/simclr, layer4"]
+    text = page("t", "s", sections([found]))
+    assert "Samples beside training images" in text
+    assert "igpt evaluate --ckpt one" in text

@@ -80,7 +80,7 @@ __all__ = [
     "clock", "complain", "compute_of", "cpu_kind", "dataclasses_in", "digest_of", "fall_back_to_cpu", "final_name",
     "find_config", "find_palette", "free_memory", "has_onednn", "in_one_line", "in_turn", "keep_freed_memory",
     "last_line", "library", "lies_in", "link_last", "load_plugins", "lose_output", "move_aside", "names_in",
-    "only_writer", "open_closed_streams", "packages", "parameters", "partial_path", "percent", "reader", "registered", "remove",
-    "remove_folder", "remove_own", "remove_partial", "replacing", "same_file", "sha256_of", "shipped",
+    "only_writer", "open_closed_streams", "packages", "parameters", "partial_path", "percent", "reader", "registered",
+    "remove", "remove_folder", "remove_own", "remove_partial", "replacing", "same_file", "sha256_of", "shipped",
     "shipped_configs", "split_allowed", "sync", "take_place", "wait_briefly", "with_configs_found", "with_progress",
 ]  # fmt: skip
