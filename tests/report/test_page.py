@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image as Pil
 
 from igpt.report import figures, tables
@@ -361,7 +362,7 @@ def test_every_test_of_a_fine_tuned_run_has_its_evaluation_beside_it():
     assert {row["Folded"] for row in rows} == {"no"}
 
 
-def test_runs_of_other_families_stand_beside_igpts_own_by_relative_depth():
+def test_runs_of_other_families_stand_beside_igpts_own_by_relative_depth(monkeypatch):
     speed = Events({"train/images_per_second": [Point(100, 100.0), Point(200, 400.0)]})
     scores = [Score("test", {"test/bits_per_dim": 3.25}, "last.ckpt", 500)]
     vae = run("vae", "VAE", (0.5, 0.9, 0.8), network=None, parameters=1234, scores=scores, events=speed)
@@ -371,7 +372,12 @@ def test_runs_of_other_families_stand_beside_igpts_own_by_relative_depth():
     assert (other["Best layer"], other["Test accuracy"], other["Raw pixels"]) == ("1 of 0..2", "90.0 %", "95.0 %")
     assert other["Minutes"] == f"{500 * 64 * (1 / 100 + 1 / 400) / 2 / 60:.1f}"  # half of the images at either speed
     assert (ar["Run"], ar["Bits per dimension"]) == ("ar", "—")  # of tokens: another quantity
-    assert "vae is best at 0.50 of its depth" in figures.depth_curves(runs).alt
+    drawn = Figure().subplots()
+    monkeypatch.setattr(figures, "chart", lambda name, draw, parts: (draw(drawn), parts)[1])
+    assert "vae is best at 0.50 of its depth" in figures.depth_curves(runs)[1]
+    depths = [line.get_xdata().tolist() for line in drawn.lines if line.get_marker() != "None"]
+    assert depths == [pytest.approx([layer / 6 for layer in range(7)]), [0, 0.5, 1]]
+    monkeypatch.undo()
     assert "Families" in [section.title for section in sections(runs)]
 
 

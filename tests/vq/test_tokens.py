@@ -102,3 +102,13 @@ def test_training_lowers_the_error_and_repeats_itself():
     (before, _), (after, name) = error(2), error(60)
     assert after < before / 2
     assert error(60)[1] == name
+
+
+@pytest.mark.parametrize("count", [1, 16, 19])
+def test_encoder_and_decoder_always_see_sixteen_at_once(tokens, count):
+    sizes = []
+    for part in (tokens.encoder, tokens.decoder):
+        part.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    found = tokens.encode(pictures(count))
+    assert len(tokens.decode(found, (4, 6))) == len(found) == count
+    assert set(sizes) == {16}
