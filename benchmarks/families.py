@@ -50,7 +50,7 @@ GROUNDS = {
         made_by=["--data", "Digits", "--colors", "17"],
         configs={"ar": "configs/digits_ar.yaml", "bert": "configs/digits/bert.yaml"},
         resolution=8,
-        steps={},
+        steps={"bert": 500},
     ),
     "mnist": Ground(
         title="MNIST, 5,000 images of 12x12",
@@ -59,7 +59,7 @@ GROUNDS = {
         made_by=["--data", "Mnist5k", "--data.resolution", "12", "--colors", "8"],
         configs={"ar": "configs/mnist/ar.yaml", "bert": "configs/mnist/bert.yaml"},
         resolution=12,
-        steps={"": 500},
+        steps={"": 300},
     ),
 }
 # Options that bring each family to about the parameters of AR (0.67 million); what is not named is as in its config.

@@ -8,7 +8,7 @@ def test_my_network():
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -79,8 +79,8 @@ def check_source(make: Callable[[], FeatureSource], resolution: int = 32) -> Non
 
     Layers have names, each once, and give `(B, D)` floating numbers that are finite, in the order they are asked for;
     an image's features are the same whatever stands beside it, at every call, and in every source that `make` builds;
-    images stay as they are; `spec()` is plain data; a likelihood is one number an image, at most that of certainty; and
-    samples are images, the same for the same seed.
+    images stay as they are; tokens are `(B, T, D)` of the same kind; `spec()` is plain data; a likelihood is one number
+    an image, at most that of certainty; and samples are images, the same for the same seed.
 
     Args:
         resolution: side of the images for a source that takes any.
@@ -104,6 +104,8 @@ def check_source(make: Callable[[], FeatureSource], resolution: int = 32) -> Non
         assert _near(part[:1], one), f"features() of {name!r} must not hang on what else is in the batch"
         assert torch.equal(part, same), f"features() of {name!r} must be the same in every source of this kind"
     assert json.dumps(source.spec()) == json.dumps(again.spec()), "spec() must be the same plain data every time"
+    if source.offers("tokens"):
+        _check_tokens(source, images, layers)
     if source.offers("log_likelihood"):
         _check_likelihood(source.log_likelihood(images), len(images))
     if source.offers("sample"):
@@ -112,6 +114,14 @@ def check_source(make: Callable[[], FeatureSource], resolution: int = 32) -> Non
 
 def _near(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4)
+
+
+def _check_tokens(source: FeatureSource, images: Tensor, layers: Sequence[str]) -> None:
+    with torch.no_grad():
+        found = checked_features(source, images, layers, "tokens")
+        turned = checked_features(source, images.flip(0), layers[::-1], "tokens")
+    for name, part, other in zip(layers, found, turned[::-1], strict=True):
+        assert _near(part, other.flip(0)), f"tokens() of {name!r} must not hang on the order of images and layers"
 
 
 def _check_likelihood(nats: Tensor, images: int) -> None:

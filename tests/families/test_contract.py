@@ -1,11 +1,15 @@
 """The contract of a source: what keeps it, what the contract test finds, and igpt's own checkpoints as sources."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from igpt.families import FeatureSource, open_source
+from igpt.families import FeatureSource, ProbedSource, open_source
+from igpt.model import FeatureOptions
 from igpt.modules import load
+from igpt.probing.methods import METHODS
 from igpt.system import UserError
 from igpt.testing import check_source
 
@@ -72,9 +76,15 @@ class SamplesAnew(Means):
         return torch.randint(0, 256, (num, 3, 32, 32), dtype=torch.uint8)
 
 
+class TokensInOrder(Means):
+    def tokens(self, images, layers):
+        return [part.unsqueeze(1) for part in self.features(images, sorted(layers))]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
+        (TokensInOrder, "tokens.* must not hang on the order"),
         (InBatch, "must not hang on what else is in the batch"),
         (InOrder, "order of images and layers"),
         (Drawn, "must not hang"),
@@ -89,6 +99,22 @@ class SamplesAnew(Means):
 def test_the_contract_test_says_what_is_broken(kind, words):
     with pytest.raises(AssertionError, match=words):
         check_source(kind)
+
+
+class FlatTokens(Means):
+    def tokens(self, images, layers):
+        return self.features(images, layers)
+
+
+def test_tokens_without_positions_are_one_line():
+    with pytest.raises(UserError, match=r"tokens\(\) of layer 'means' are float32 \(3, 3\), not floating \(3, T, D\)"):
+        check_source(FlatTokens)
+
+
+def test_the_attentive_probe_of_a_source_without_tokens_is_refused():
+    options = SimpleNamespace(concat=None, features=FeatureOptions())
+    with pytest.raises(UserError, match="--method attentive reads tokens, and Means gives one vector an image"):
+        METHODS["attentive"].check(options, ProbedSource(Means()))
 
 
 def test_a_checkpoint_of_ar_is_a_source_with_a_likelihood_and_samples(digits_run):

@@ -134,7 +134,6 @@ def test_sgd_on_stored_features_is_that_on_images(tmp_path):
         (["--grid", 2], "--grid 2 is for igpt's own networks"),
         (["--compile", "true"], "--compile is for igpt's own networks"),
         (["--masks", 2], "--masks 2 is for igpt's own networks"),
-        (["--method", "attentive"], "--method attentive reads tokens"),
         (["--save"], "--save keeps a probe for 'igpt classify'"),
         (["--layers", "40"], "40"),
         (["--ckpt", "x.ckpt"], "x.ckpt"),

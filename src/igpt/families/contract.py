@@ -17,7 +17,7 @@ class FeatureSource(nn.Module, ABC):
     """A frozen network, or any function of images, with named layers.
 
     A layer's features are one vector an image; layers may differ in width. The same image must get the same features
-    whatever stands beside it in a batch. `log_likelihood` and `sample` are for those that have them.
+    whatever stands beside it in a batch. `tokens`, `log_likelihood` and `sample` are for those that have them.
     """
 
     layers: tuple[str, ...] = ()  # names, from the input to the output
@@ -29,6 +29,10 @@ class FeatureSource(nn.Module, ABC):
     @abstractmethod
     def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Features `(B, D_l)` of each of the layers, in the order asked for, of images uint8 `(B, 3, R, R)`."""
+
+    def tokens(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """Each position of each of the layers, `(B, T_l, D_l)`, for the attentive probe; see `MapSource`."""
+        raise NotImplementedError
 
     def log_likelihood(self, images: Tensor) -> Tensor:
         """Natural logarithm of the probability of each image's bytes, `(B,)`, or a lower bound of it."""
@@ -43,26 +47,30 @@ class FeatureSource(nn.Module, ABC):
         return spec_of(self)
 
     def offers(self, method: str) -> bool:
-        """Whether it has an optional method, "log_likelihood" or "sample"."""
+        """Whether it has an optional method: "tokens", "log_likelihood" or "sample"."""
         return getattr(type(self), method) is not getattr(FeatureSource, method)
 
 
-def checked_features(source: FeatureSource, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-    """Features of the layers, once they are what the contract says.
+def checked_features(
+    source: FeatureSource, images: Tensor, layers: Sequence[str], method: str = "features"
+) -> list[Tensor]:
+    """Features of the layers, or their "tokens", once they are what the contract says.
 
     Raises:
         UserError: names the source and what is wrong with what it gave.
     """
-    found: Any = source.features(images, layers)
+    found: Any = getattr(source, method)(images, layers)
     if not isinstance(found, list | tuple) or len(found) != len(layers):
         count = f"{len(found)} of them" if isinstance(found, list | tuple) else type(found).__name__
-        raise broken(source, f"features() gave {count}, not a list of {len(layers)} tensors, one a layer")
+        raise broken(source, f"{method}() gave {count}, not a list of {len(layers)} tensors, one a layer")
+    sizes = "D" if method == "features" else "T, D"
     for name, part in zip(layers, found, strict=True):
         given = f"{str(part.dtype)[6:]} {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
-        if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(images) or not part.is_floating_point():
-            raise broken(source, f"features() of layer {name!r} are {given}, not floating ({len(images)}, D)")
+        fits = isinstance(part, Tensor) and part.ndim == (2 if method == "features" else 3) and len(part) == len(images)
+        if not fits or not part.is_floating_point():
+            raise broken(source, f"{method}() of layer {name!r} are {given}, not floating ({len(images)}, {sizes})")
         if not torch.isfinite(part).all():
-            raise broken(source, f"features() of layer {name!r} are infinite or no numbers")
+            raise broken(source, f"{method}() of layer {name!r} are infinite or no numbers")
     return list(found)
 
 

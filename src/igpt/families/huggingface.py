@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igpt.checkpoints import check_finite
-from igpt.families.contract import FeatureSource
+from igpt.families.maps import MapSource
 from igpt.families.pretrained import SEED
 from igpt.families.views import normed, sized
 from igpt.system import UserError, last_line, library
@@ -18,7 +18,7 @@ MODES = {2: "bilinear", 3: "bicubic"}  # of resizing, by PIL's numbers
 SPARE = ("pooler.", "mask_token")  # weights that hidden states do not need
 
 
-class HuggingFaceSource(FeatureSource):
+class HuggingFaceSource(MapSource):
     """The hidden states of a vision model of a local folder, each the mean over positions, or over all tokens.
 
     Nothing is downloaded, and no code of the folder is run: weights are read from safetensors. Size and colours are
@@ -62,11 +62,10 @@ class HuggingFaceSource(FeatureSource):
         pictures = normed(sized(images, self.side, self.mode), mean, deviation, self.scale)
         return list(self.network(pixel_values=pictures, output_hidden_states=True).hidden_states)
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         found = self.states(images)
-        chosen = [found[int(name)].float() for name in layers]
-        return [one.mean(1) if one.ndim == 3 else one.mean((2, 3)) for one in chosen]
+        return [found[int(name)] for name in layers]
 
 
 def read_json(path: Path, option: str) -> dict[str, Any] | None:

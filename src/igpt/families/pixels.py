@@ -29,6 +29,11 @@ class PixelSource(FeatureSource):
         core = self.module.core
         return list(core.features(core.encode(images.to(core.device)), [int(layer) for layer in layers]))
 
+    def tokens(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `FeatureSource`; a position is a pixel."""
+        core, numbers = self.module.core, [int(layer) for layer in layers]
+        return list(core.features(core.encode(images.to(core.device)), numbers, pooled=False))
+
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> Tensor:
         """Of tokens in nats, `(B,)`, exact; a UserError for BERT."""

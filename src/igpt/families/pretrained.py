@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from igpt.checkpoints import check_finite
-from igpt.families.contract import FeatureSource
+from igpt.families.maps import MapSource
 from igpt.system import UserError, last_line
 
 RANDOM = "random"  # in place of a file: the weights that the network begins with
@@ -24,7 +24,7 @@ MEAN, DEVIATION = (
 RESNET = {"stem": "maxpool", "stage1": "layer1", "stage2": "layer2", "stage3": "layer3", "stage4": "layer4"}
 
 
-class TorchVisionSource(FeatureSource):
+class TorchVisionSource(MapSource):
     """Features behind every stage of a convolutional classifier of torchvision, each the mean over positions.
 
     Stages are those of a ResNet, or the parts of `features` of another network. Pictures keep their size: the stem of a
@@ -57,8 +57,8 @@ class TorchVisionSource(FeatureSource):
         if weights != RANDOM:
             load_weights(self.network, weights)
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         found: dict[str, Tensor] = {}
         parts = {name: self.network.get_submodule(self.stages[name]) for name in layers}
         hooks = [part.register_forward_hook(partial(keep, found, name)) for name, part in parts.items()]
@@ -87,8 +87,8 @@ def stages_of(network: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def keep(found: dict[str, Tensor], name: str, part: nn.Module, given: Any, maps: Tensor) -> None:
-    """A hook: keep the means of maps `(B, D, H, W)` over positions."""
-    found[name] = maps.float().mean((2, 3))
+    """A hook: keep maps `(B, D, H, W)`, as they are now: what follows may write into them."""
+    found[name] = maps.float().clone()
 
 
 def load_weights(network: nn.Module, path: str) -> None:

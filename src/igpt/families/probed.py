@@ -27,6 +27,7 @@ class ProbedSource(pl.LightningModule):
         super().__init__()
         self.source = source
         self.measured: list[int] = []
+        self.token_shapes: list[tuple[int, int]] = []  # of a source that has tokens
         self.feature_layers: list[int] | None = None
         self.feature_options = FeatureOptions()
 
@@ -56,10 +57,11 @@ class ProbedSource(pl.LightningModule):
         if known is not None and shape_of(known) != shape:
             sides, given = ("x".join(map(str, sides)) for sides in (shape_of(known), shape))
             raise UserError(f"--data: the images are {given}, but {self.name} takes {sides}; set --data.resolution")
-        grey = torch.full((1, 3, *shape), 128, dtype=torch.uint8, device=self.device)
+        grey, layers = torch.full((1, 3, *shape), 128, dtype=torch.uint8, device=self.device), self.source.layers
         try:
             with torch.no_grad():
-                found = checked_features(self.source.eval(), grey, self.source.layers)
+                found = checked_features(self.source.eval(), grey, layers)
+                tokens = checked_features(self.source, grey, layers, "tokens") if self.has_tokens else []
         except (
             RuntimeError,
             ValueError,
@@ -70,9 +72,19 @@ class ProbedSource(pl.LightningModule):
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(f"--source: {self.name} fails on images of {shape[0]}x{shape[1]}: {reason}") from error
         self.measured = [part.shape[1] for part in found]
+        self.token_shapes = [(part.shape[1], part.shape[2]) for part in tokens]
 
     def check_colors(self, data: ImageDataModule) -> None:
         """Do nothing: no palette has to fit."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its layers' positions can be had one by one."""
+        return self.source.offers("tokens")
+
+    def token_shape(self, layer: int) -> tuple[int, int]:
+        """T and D of the tokens of a layer; `check_resolution` has measured them."""
+        return self.token_shapes[layer]
 
     @property
     def name(self) -> str:
@@ -95,8 +107,14 @@ class ProbedSource(pl.LightningModule):
         rng: torch.Generator | None = None,
         pooled: bool = True,
     ) -> Tensor:
-        """Features `(len(layers), B, W)`, W being the widest layer's; narrower ones end in zeros."""
-        found = checked_features(self.source, images, [self.source.layers[layer] for layer in layers])
+        """Features `(len(layers), B, W)`, W being the widest layer's; narrower ones end in zeros.
+
+        `pooled=False` gives tokens, `(len(layers), B, T, D)`, of layers that are alike in both.
+        """
+        names = [self.source.layers[layer] for layer in layers]
+        if not pooled:
+            return torch.stack(checked_features(self.source, images, names, "tokens"))
+        found = checked_features(self.source, images, names)
         width = max(part.shape[1] for part in found)
         return torch.stack([F.pad(part.float(), (0, width - part.shape[1])) for part in found])
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igpt.families.contract import FeatureSource
+from igpt.families.maps import MapSource
 from igpt.families.pretrained import RANDOM, SEED, load_weights
 from igpt.families.views import normed, sized
 from igpt.system import UserError, library
 
 
-class TimmSource(FeatureSource):
+class TimmSource(MapSource):
     """Features behind every stage of a network of timm, or every block of a transformer, each the mean over positions.
 
     They are those of timm's `forward_intermediates`, without class tokens. Colours are normed as the network's
@@ -47,13 +47,13 @@ class TimmSource(FeatureSource):
         if weights != RANDOM:
             load_weights(self.network, str(Path(weights)))
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         pictures = normed(sized(images, self.side), *self.colors)
         wanted = sorted({self.layers.index(name) for name in layers})
         maps = self.network.forward_intermediates(pictures, indices=wanted, intermediates_only=True)
         found = dict(zip(wanted, maps, strict=True))
-        return [found[self.layers.index(name)].float().mean((2, 3)) for name in layers]
+        return [found[self.layers.index(name)] for name in layers]
 
 
 def stages_of(network: nn.Module, option: str) -> list[dict[str, Any]]:

@@ -86,6 +86,10 @@ class PixelModel(pl.LightningModule, ABC):
         """Numbers in the feature vector of each of the layers."""
         return [self.transformer.config.d_model * how.grid**2] * len(layers)
 
+    def token_shape(self, layer: int) -> tuple[int, int]:
+        """T and D of the tokens of a layer; all layers are alike."""
+        return self.transformer.config.n_positions, self.transformer.config.d_model
+
     @abstractmethod
     def at_resolution(self, resolution: Resolution) -> "PixelModel":
         """The same model for pictures of another shape, on its device.

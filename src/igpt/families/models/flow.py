@@ -129,10 +129,10 @@ class Flow(FamilyModule):
         loss = -self.log_density(images, self.uniform(tuple(images.shape), rng))[0].mean() / math.prod(self.shape)
         return {"loss": loss, "bits_per_dim": loss / 3 / NATS_PER_BIT}
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`; bytes stand in the middle of their bins."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`; bytes stand in the middle of their bins."""
         _, seen = self.log_density(images, torch.full((), 0.5, device=self.device))
-        return [seen[self.layers.index(name)].mean((2, 3)) for name in layers]
+        return [seen[self.layers.index(name)] for name in layers]
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor, draws: int = 16, seed: int = 0) -> Tensor:

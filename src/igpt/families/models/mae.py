@@ -107,13 +107,13 @@ class MAE(FamilyModule):
         errors = (self.predicted(patches, order).float() - wanted).square().mean(2)
         return {"loss": errors.gather(1, order[:, self.seen :]).mean()}
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         x = self.embed(self.patches(images)) + self.positions
         found = [x]
         for block in self.blocks:
             found.append(block(found[-1]))
-        return [found[self.layers.index(name)].float().mean(1) for name in layers]
+        return [found[self.layers.index(name)] for name in layers]
 
 
 def waves(grid: tuple[int, int], width: int) -> Tensor:

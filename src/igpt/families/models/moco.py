@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution
+from igpt.families.maps import mean_of
 from igpt.families.models.simclr import SimCLR
 from igpt.system import UserError
 
@@ -93,7 +94,7 @@ class MoCo(SimCLR):
         network, head = self.followers
         for part in network.values():  # type: ignore[operator]
             views = part(views)
-        found: Tensor = F.normalize(head(views.float().mean((2, 3))).float(), dim=1)
+        found: Tensor = F.normalize(head(mean_of(views)).float(), dim=1)
         return found
 
     @torch.no_grad()
@@ -110,7 +111,7 @@ class MoCo(SimCLR):
         In training the copy moves before, and the queue behind it.
         """
         one, other = self.view(images, rng), self.view(images, rng)
-        queries = self.head(self.stages(one)[-1])
+        queries = self.head(mean_of(self.stages(one)[-1]))
         if self.training:
             self.follow()
         keys, queue = self.keys(other), self.queue.clone()

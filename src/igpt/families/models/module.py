@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.checkpoints import spec_of
 from igpt.data import Resolution, rng_of, shape_of
-from igpt.families.contract import FeatureSource
+from igpt.families.maps import MapSource
 from igpt.modules import TRAIN, Batch, RecipeModule
 from igpt.system import UserError
 from igpt.training import Recipe
@@ -17,7 +17,7 @@ from igpt.training import Recipe
 VALUES = 256  # of a channel
 
 
-class FamilyModule(RecipeModule, FeatureSource):
+class FamilyModule(RecipeModule, MapSource):
     """A source of features that is trained on images uint8 `(B, 3, R, R)`, without a palette.
 
     All randomness comes from generators that are keyed by step and batch, so that a resumed run repeats it.

@@ -130,10 +130,10 @@ class PixelCNN(FamilyModule):
         loss = -self.log_p(images).mean() / math.prod(self.shape)
         return {"loss": loss, "bits_per_dim": loss / 3 / NATS_PER_BIT}
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         found = self.stacked(images.to(self.device).long() * self.levels // VALUES)
-        return [found[self.layers.index(name)].float().mean((2, 3)) for name in layers]
+        return [found[self.layers.index(name)] for name in layers]
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> Tensor:

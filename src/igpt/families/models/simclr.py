@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.data import Resolution
+from igpt.families.maps import mean_of
 from igpt.families.models.module import FamilyModule
 from igpt.system import UserError
 from igpt.training import Recipe
@@ -76,11 +77,11 @@ class SimCLR(FamilyModule):
         self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, projection))
 
     def stages(self, pictures: Tensor) -> list[Tensor]:
-        """Means over positions behind the stem and each stage, of pictures `(B, 3, R, R)` in -1..1."""
+        """Maps behind the stem and each stage, of pictures `(B, 3, R, R)` in -1..1."""
         found, maps = [], pictures
         for part in self.network.values():
             maps = part(maps)
-            found.append(maps.float().mean((2, 3)))
+            found.append(maps)
         return found
 
     def view(self, images: Tensor, rng: torch.Generator) -> Tensor:
@@ -101,11 +102,11 @@ class SimCLR(FamilyModule):
     def losses(self, images: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """NT-Xent in nats a view, and the share of views whose nearest is their twin, the chance being 1 / (2B - 1)."""
         both = torch.cat([self.view(images, rng), self.view(images, rng)])
-        one, other = self.head(self.stages(both)[-1]).chunk(2)
+        one, other = self.head(mean_of(self.stages(both)[-1])).chunk(2)
         return {"loss": nt_xent(one, other, self.temperature), "twins": twins_found(one.detach(), other.detach())}
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
         found = self.stages(images.to(self.device).float() / 127.5 - 1)
         return [found[STAGES.index(name)] for name in layers]
 

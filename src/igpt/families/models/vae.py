@@ -120,10 +120,10 @@ class VAE(FamilyModule):
         parts = {"reconstruction": rebuilt / pixels, "divergence": apart.sum() / pixels}
         return {"loss": loss, **parts, "bits_per_dim": (rebuilt + apart.sum()) / pixels / 3 / NATS_PER_BIT}
 
-    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """See `FeatureSource`."""
-        maps, mean, _ = self.encode(images)
-        known = dict(zip(self.layers, [*(part.mean((2, 3)) for part in maps), mean], strict=True))
+    def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """See `MapSource`."""
+        found, mean, _ = self.encode(images)
+        known = dict(zip(self.layers, [*found, mean], strict=True))
         return [known[name] for name in layers]
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from igpt.data import ImageDataModule
-from igpt.model import FeatureOptions
-from igpt.modules import PixelModule
+from igpt.families import ProbedSource
 from igpt.probing.methods.attentive import EPOCHS, QUERIES, STEPS, AttentiveProbes, AttentiveRecipe, queries_of
 from igpt.probing.methods.batches import FrozenFeatures, accuracy_of, fits, frozen
 from igpt.probing.methods.sgd import best_rates
@@ -74,7 +72,7 @@ class InMemory:
 
 @torch.no_grad()
 def attentive_probe(
-    module: PixelModule,
+    module: Probed,
     data: ImageDataModule,
     recipe: AttentiveRecipe,
     folder: Path,
@@ -87,7 +85,7 @@ def attentive_probe(
     The state is written to `folder`/attentive.ckpt after epochs; the same call resumes from there, bit for bit.
 
     Args:
-        module: frozen.
+        module: frozen; the layers of one call have tokens of one number and width.
         compute: where all runs, and in which precision the network; the probes are always float32.
         changing: the tokens of an image differ from epoch to epoch, and cannot be kept.
         keep: whether so many bytes of tokens are kept in memory; the network runs again in every epoch otherwise.
@@ -103,7 +101,7 @@ def attentive_probe(
     header = header_of(CLASS_PATH, module, data, recipe, compute.precision, "images")
     parts = {"state_dict": dict, "steps": int, "epochs_done": int}
     file, dtype = Unfinished(Path(folder) / FILE, header, parts), getattr(torch, recipe.dtype)
-    width, length = module.core.transformer.config.d_model, module.core.transformer.config.n_positions
+    length, width = module.core.token_shape(recipe.layers[0])
     shape = len(recipe.layers), len(source.images["train"]), length, width
     probes = AttentiveProbes(recipe, width, torch.zeros((), device=compute.device))
     with frozen(module, compute):
@@ -138,15 +136,30 @@ def run_epochs(probes: AttentiveProbes, tokens: Streamed | InMemory, file: Unfin
 
 
 def by_attention(task: ProbeTask, groups: list[Group]) -> list[LayerResult]:
-    """A head of every layer and rate in one training."""
-    options, layers = task.options, [layer for (layer,) in groups]
-    recipe = AttentiveRecipe(
-        layers, options.features, task.classes, epochs=epochs_of(task), standardise=options.standardise,
-        dtype=options.stored_as,
-    )  # fmt: skip
-    folder, module = state_folder("attentive", task, groups), task.loaded.module
-    assert isinstance(module, PixelModule)  # `check` has looked
-    return attentive_probe(module, task.data, recipe, folder, task.compute, task.changing)
+    """A head of every layer and rate, of layers that are alike in one training."""
+    options, results = task.options, []
+    for alike in trainings(task, groups):
+        recipe = AttentiveRecipe(
+            [layer for (layer,) in alike], options.features, task.classes, epochs=epochs_of(task),
+            standardise=options.standardise, dtype=options.stored_as,
+        )  # fmt: skip
+        folder = state_folder("attentive", task, alike)
+        results += attentive_probe(task.loaded.module, task.data, recipe, folder, task.compute, task.changing)
+    return sorted(results, key=lambda result: result.layer)
+
+
+def trainings(task: ProbeTask, groups: list[Group]) -> list[list[Group]]:
+    """The layers in parts of one number and width of tokens, which is all at once for igpt's own networks."""
+    parts: dict[tuple[int, int], list[Group]] = {}
+    for group in groups:
+        parts.setdefault(task.loaded.module.core.token_shape(group[0]), []).append(group)
+    return list(parts.values())
+
+
+def forget_all(task: ProbeTask, groups: list[Group]) -> None:
+    """Remove the states of these trainings, and nothing else."""
+    for alike in trainings(task, groups):
+        forget("attentive", task, alike)
 
 
 def epochs_of(task: ProbeTask) -> int:
@@ -156,15 +169,18 @@ def epochs_of(task: ProbeTask) -> int:
 
 def settings(task: ProbeTask) -> dict[str, Any]:
     """Epochs, queries, and whether tokens were computed anew."""
-    queries = queries_of(task.loaded.module.core.widths([0], FeatureOptions())[0], QUERIES)
+    core = task.loaded.module.core
+    queries = [queries_of(core.token_shape(layer)[1], QUERIES) for layer in task.layers]
     tokens = "anew in every epoch" if task.changing else "the same in every epoch"
-    return {"epochs": epochs_of(task), "queries": queries, "tokens": tokens}
+    return {"epochs": epochs_of(task), "queries": queries if len(set(queries)) > 1 else queries[0], "tokens": tokens}
 
 
 def check(options: ProbeOptions, module: Probed) -> None:
     """Raise a UserError for what is defined for mean features alone."""
-    if not isinstance(module, PixelModule):
-        raise UserError("--method attentive reads tokens, and a source gives one vector an image; leave attentive out")
+    if isinstance(module, ProbedSource) and not module.has_tokens:
+        raise UserError(
+            f"--method attentive reads tokens, and {module.name} gives one vector an image; leave attentive out"
+        )
     if options.concat is not None:
         raise UserError("--concat: the attentive probe reads one layer; leave --concat or --method attentive out")
     if options.features.grid > 1:
@@ -178,7 +194,7 @@ ATTENTIVE = ProbeMethod(
     "cosine; rate of best validation accuracy; not refitted",
     by_attention,
     settings=settings,
-    forget=partial(forget, "attentive"),
+    forget=forget_all,
     stored=lambda task: False,
     check=check,
     in_all=False,
