@@ -104,7 +104,10 @@ def chain(ground: Ground, family: str, seed: int) -> list[Command]:
 
 
 def table(ground: Ground, names: list[str], seeds: list[int]) -> list[str]:
-    """A row a family: means over seeds, with standard deviations, of what the runs' own records say."""
+    """A row a family: means over seeds, with standard deviations, of what the runs' own records say.
+
+    Minutes are the median, which one run beside other work does not move.
+    """
     rows = [
         "| family | parameters | bits/dim | best layer | test accuracy | minutes |",
         "|---|---:|---:|---|---:|---:|",
@@ -124,7 +127,7 @@ def table(ground: Ground, names: list[str], seeds: list[int]) -> list[str]:
             raw.append(100 * probe["raw_pixels"]["test_accuracy"])
         bits = "—" if None in found["bits"] else spread(found["bits"], 3)
         layers = ", ".join(sorted(set(found["layer"])))
-        accuracy, minutes = spread(found["accuracy"], 1), statistics.fmean(found["minutes"])
+        accuracy, minutes = spread(found["accuracy"], 1), statistics.median(found["minutes"])
         rows.append(f"| {name} | {found['parameters'][0]:,} | {bits} | {layers} | {accuracy} % | {minutes:.1f} |")
     return [*rows, f"| raw pixels | | | | {statistics.fmean(raw):.1f} % | |"]
 

@@ -215,11 +215,13 @@ def objectives(runs: list[Run]) -> Image | None:
         return None
 
     def draw(axes: Any) -> None:
+        color = dict(zip(sides, cycle(COLORS), strict=False))
         for place, (_, of) in enumerate(bars):
+            apart = min(0.26, 0.9 / len(of))
             for index, side in enumerate(side for side in sides if side in of):
-                x = place + 0.26 * (index - (len(of) - 1) / 2)
-                style = {"color": COLORS[sides.index(side)], "label": plain(side), "alpha": 0.9, "ecolor": INK}
-                bar = axes.bar([x], [fmean(of[side])], width=0.24, yerr=std(of[side]), capsize=3, **style)
+                x = place + apart * (index - (len(of) - 1) / 2)
+                style = {"color": color[side], "label": plain(side), "alpha": 0.9, "ecolor": INK}
+                bar = axes.bar([x], [fmean(of[side])], width=0.92 * apart, yerr=std(of[side]), capsize=3, **style)
                 axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=8.5)
         names = ["\n".join(map(plain, name.split("\n"))) for name, _ in bars]
         axes.set(xticks=range(len(bars)), xticklabels=names, ylim=(0, 112), yticks=range(0, 101, 20))
