@@ -4,7 +4,7 @@
 
 AR, BERT and every family of `igpt.families`, each of about as many parameters, on scikit-learn's digits and on 5,000
 digits of MNIST at 12x12. For each seed: training, test, and an L-BFGS probe of all layers; at the end `igpt report`,
-and the tables of docs/results/families.md. What has been done is not done again, so a run that was stopped goes on.
+and the tables of docs/families.md. What has been done is not done again, so a run that was stopped goes on.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from pathlib import Path
 
 from reproduce import REPO, Command, igpt, run_chain, words
 
-PAGE = REPO / "docs" / "results" / "families.md"
+PAGE = REPO / "docs" / "families.md"
+BEGIN, END = "<!-- tables: make compare-families -->", "<!-- end of tables -->"
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,12 @@ def write(grounds: list[str], names: list[str], seeds: list[int]) -> None:
     machine = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     options = f"--data {' '.join(grounds)} --seeds {len(seeds)}"
     made = f"`python benchmarks/families.py {options}`, {datetime.now(UTC):%d %B %Y}, {machine}, a core a run."
-    parts = [f"# Families side by side\n\nWritten by {made} What each column is: [docs/families.md](../families.md)."]
+    parts = [f"Written by {made}"]
     for ground in (GROUNDS[name] for name in grounds):
-        parts.append(f"## {ground.title}\n\n" + "\n".join(table(ground, names, seeds)))
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n\n".join(parts) + "\n")
+        parts.append(f"### {ground.title}\n\n" + "\n".join(table(ground, names, seeds)))
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(before + "\n\n".join([BEGIN, *parts, END]) + after)
 
 
 def main() -> None:
