@@ -146,13 +146,18 @@ def gpu_cells(gpu: dict[str, Any]) -> list[list[str]]:
     cells = [["work", "batch", "rate", "of the peak", "GiB"]]
     peak = gpu.get("ceilings", {}).get("bf16 operations/s")
     for name, row in gpu.items():
-        shown = [f"{row[unit]:,.4g} {unit}" for unit in GPU_UNITS if unit in row] or [
+        shown = [f"{figure(row[unit])} {unit}" for unit in GPU_UNITS if unit in row] or [
             row.get("failed") or row["left out"]
         ]
         share = f"{100 * row['operations/s'] / peak:.0f} %" if peak and "operations/s" in row else ""
         memory = f"{row['GiB']:.1f}" if row.get("GiB") else ""
         cells.append([name, str(row.get("batch", row.get("images", ""))), ", ".join(shown), share, memory])
     return cells
+
+
+def figure(value: float) -> str:
+    """Four digits, and thousands written out."""
+    return f"{value:,.0f}" if 1e3 <= value < 1e9 else f"{value:.4g}"
 
 
 def growth_cells(growth: dict[str, Any]) -> list[list[str]]:
