@@ -12,6 +12,7 @@ import igpt.commands.after.scale_runs as command
 from igpt.cli import main
 from tests.conftest import REPO
 
+VERBS = ("fit", "probe", "evaluate")
 SMALL = ["--budgets", "2", "--sizes", "4", "--smallest", "1e9", "--largest", "2e9", "--ratios", "5", "200"]
 WIDTH = "model.init_args.transformer.d_model"
 HEADS = ["--overrides", "[model.init_args.transformer.n_heads=24]"]
@@ -27,7 +28,7 @@ class StandIn:
     def __init__(self, breaks_at=None):
         self.breaks_at, self.done = breaks_at, []
 
-    def __call__(self, words, log):
+    def __call__(self, words, log, place=None, threads=None):
         log.write_text("working\n")
         folder = Path(option(words, "runs_dir")) / option(words, "name") if words[0] == "fit" else Path(words[2])
         if [words[0], folder.name] == self.breaks_at:
@@ -39,6 +40,12 @@ class StandIn:
             record = {"methods": {"lbfgs": {"best_layer": 1, "layers": rows}}}
             (folder / "probe").mkdir()
             (folder / "probe" / "probe.json").write_text(json.dumps(record))
+            return 0
+        if words[0] == "evaluate":
+            space = {"source": option(words, "source"), "layer": 0, "layer_name": "pixels"}
+            record = {"space": space, "figures": {"samples": {"images": 359, "frechet": 7.0 + len(self.done)}}}
+            (folder / "evaluate").mkdir(exist_ok=True)
+            (folder / "evaluate" / "evaluate.json").write_text(json.dumps(record))
             return 0
         steps, width = (
             int(option(words, "trainer.max_steps")),
@@ -75,14 +82,15 @@ def test_a_study_trains_probes_and_records_every_run_once(igpt, stand_in):
     assert code == 0, err
     found = json.loads(Path("s/scale.json").read_text())
     names = [run["name"] for run in found["planned"]]
-    assert stand_in.done == [[verb, name] for name in names for verb in ("fit", "probe")]
+    assert stand_in.done == [[verb, name] for name in names for verb in VERBS]
     assert len(names) == len(set(names)) == 8
+    assert [one["distance"] for one in found["results"]] == [7.0 + 3 * (n + 1) for n in range(8)]
     assert [one["test_accuracy"] for one in found["results"]] == [0.5] * 8
-    assert {"loss", "accuracy"} == set(found["fits"])
+    assert {"loss", "accuracy", "distance"} == set(found["fits"])
     assert Path("s/scale.png").read_bytes().startswith(b"\x89PNG")
     assert Path("s/scale.md").read_text() in out
     assert scale(igpt)[0] == 0
-    assert len(stand_in.done) == 16  # nothing was repeated
+    assert len(stand_in.done) == 24  # nothing was repeated
 
 
 def test_a_study_that_was_cut_off_goes_on_with_the_run_that_was(igpt, stand_in):
@@ -91,8 +99,22 @@ def test_a_study_that_was_cut_off_goes_on_with_the_run_that_was(igpt, stand_in):
     record = json.loads(Path("s/scale.json").read_text())
     assert [one["name"] for one in record["results"]] == ["c1_d4", "c1_d8"]
     assert scale(igpt)[0] == 0
-    assert len(stand_in.done) == 16
-    assert [one for one in stand_in.done if one[1] == "c1_d12"] == [["fit", "c1_d12"], ["probe", "c1_d12"]]
+    assert len(stand_in.done) == 24
+    assert [one for one in stand_in.done if one[1] == "c1_d12"] == [[verb, "c1_d12"] for verb in VERBS]
+
+
+def test_samples_of_a_study_that_is_done_are_judged_afterwards_and_no_run_is_repeated(igpt, stand_in):
+    assert scale(igpt, "--num", "0")[0] == 0
+    assert {"loss", "accuracy"} == set(json.loads(Path("s/scale.json").read_text())["fits"])
+    for source, more in (("pixels", []), ("torchvision:resnet18", ["--weights", "random"])):
+        before = len(stand_in.done)
+        code, _, err = scale(igpt, "--source", source, *more)
+        assert code == 0, err
+        assert {verb for verb, _ in stand_in.done[before:]} == {"evaluate"}
+        assert len(stand_in.done) == before + 8
+        found = json.loads(Path("s/scale.json").read_text())
+        assert found["samples"]["source"] == source
+        assert found["results"][0]["distance"] == 7.0 + before + 1
 
 
 def test_another_study_in_the_folder_is_left_alone(igpt, stand_in):
@@ -111,7 +133,7 @@ def test_another_study_in_the_folder_is_left_alone(igpt, stand_in):
 
 
 def test_the_page_says_where_no_law_can_be_claimed(igpt, stand_in, monkeypatch):
-    def falling(words, log):
+    def falling(words, log, *_):
         code = StandIn()(words, log)
         if words[0] == "fit":
             path = Path(option(words, "runs_dir")) / option(words, "name") / "result.json"
@@ -145,7 +167,7 @@ def test_the_commands_are_those_of_the_study_and_what_gathers_them_finds_the_run
         for words in line.split(" && "):
             stand_in(shlex.split(words)[1:], Path("log"))
     assert igpt(*shlex.split(last)[1:])[0] == 0
-    assert len(stand_in.done) == 16
+    assert len(stand_in.done) == 24
     assert "fits" in json.loads(Path("s/scale.json").read_text())
 
 
@@ -167,6 +189,10 @@ def test_the_rate_can_fall_with_width(igpt, there):
         (["--smallest", "1e3"], "--smallest: a budget of 1e+03 operations allows only 0 sizes one step"),
         (["--smallest", "3e9"], "--smallest 3e+09 --largest 2e+09: give two numbers above 0"),
         (["--ratios", "200", "5"], "--ratios [200.0, 5.0]: give the fewest and the most"),
+        (["--num", "3"], "--num 3: give at least 10 samples a run, or 0 for none"),
+        (["--source", "nowhere"], "--source nowhere: there is no source of that name"),
+        (["--workers", "0"], "--workers 0 must be at least 1"),
+        (["--engine", "dask"], "--engine dask needs the address of its scheduler"),
         (["--speed", "0"], "--speed 0.0 must be above 0"),
         (["--overrides", "[model.class_path=igpt.modules.ByteAutoregressive]"], "is of ByteAutoregressive"),
         (["--overrides", "[data.init_args.batch_size=null]"], "has no data.init_args.batch_size"),
@@ -197,7 +223,7 @@ def test_a_config_of_bert_is_planned_with_the_operations_of_bert(igpt, there):
 
 @pytest.mark.slow
 def test_real_trainings_end_at_their_steps_and_are_fitted(igpt, there, monkeypatch):
-    def here(words, log):  # in this process, which has torch already
+    def here(words, log, *_):  # in this process, which has torch already
         code = main(words)
         log.write_text("")
         return code
@@ -212,4 +238,5 @@ def test_real_trainings_end_at_their_steps_and_are_fitted(igpt, there, monkeypat
         assert made["model"]["init_args"]["transformer"]["d_model"] == run["d_model"]
         assert 0.5 < result["val_loss"] < 3
         assert 0 <= result["test_accuracy"] <= 1
+        assert result["distance"] > 0
         assert not Path("s", run["name"], "probe", "features").exists()

@@ -238,11 +238,16 @@ def fit(config: Path, log: Path) -> int:
     return attached(["fit", "--config", str(config)], log)
 
 
-def attached(words: list[str], log: Path) -> int:
-    """Run `igpt WORDS` as a process that ends with this one; its output goes to `log`. Returns its exit code."""
+def attached(words: list[str], log: Path, place: Path | None = None, threads: int | None = None) -> int:
+    """Run `igpt WORDS` as a process that ends with this one; its output goes to `log`. Returns its exit code.
+
+    It starts in the folder `place`, or this one's, with so many threads, or as many as the machine gives it.
+    """
     command = [sys.executable, "-m", "igpt", "--attached", *words]
     environment = {**os.environ, "PYTHONUTF8": "1"}  # so that its words are read here as they were written
-    with log.open("wb") as file, Popen(command, env=environment, stdin=PIPE, stdout=file, stderr=STDOUT) as process:
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    streams: dict[str, Any] = {"stdin": PIPE, "stderr": STDOUT, "cwd": place, "env": environment}
+    with log.open("wb") as file, Popen(command, stdout=file, **streams) as process:
         return process.wait()
 
 

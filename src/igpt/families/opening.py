@@ -14,6 +14,7 @@ from igpt.modules import Loaded, PixelModule, as_loaded, read_module, step_of
 from igpt.system import SOURCES, UserError, registered
 
 SHIPPED = {  # imported when they are asked for
+    "pixels": "igpt.families.pixels:RawPixels",
     "torchvision": "igpt.families.pretrained:TorchVisionSource",
     "timm": "igpt.families.timm:TimmSource",
     "huggingface": "igpt.families.huggingface:HuggingFaceSource",

@@ -1,15 +1,18 @@
-"""igpt's own networks, AR and BERT, as a FeatureSource."""
+"""Sources without a network of another family: igpt's own AR and BERT, and the raw pixels."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from igpt.families.contract import FeatureSource
 from igpt.model import SamplingOptions
 from igpt.modules import PixelModule
 from igpt.system import UserError
+
+LARGEST = 16  # pixels a side of RawPixels: 768 features, of which a covariance can still be told
 
 
 class PixelSource(FeatureSource):
@@ -54,3 +57,18 @@ class PixelSource(FeatureSource):
     def spec(self) -> dict[str, Any]:
         """The module's."""
         return self.module.spec()
+
+
+class RawPixels(FeatureSource):
+    """The pixels themselves, from 0 to 1, of pictures shrunk to at most 16 pixels a side by means of their pixels.
+
+    What to compare pictures by where there is no encoder: it sees colours and where they are, and no shapes.
+    """
+
+    layers = ("pixels",)
+
+    def features(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """`(B, 3 * rows * columns)` for each of the layers."""
+        rows, columns = (min(side, LARGEST) for side in images.shape[2:])
+        pixels = F.adaptive_avg_pool2d(images.float() / 255, (rows, columns)).flatten(1)
+        return [pixels for _ in layers]

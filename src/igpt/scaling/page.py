@@ -6,21 +6,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igpt.scaling.fits import Law, StudyFit
+from igpt.scaling.bootstrap import Array
+from igpt.scaling.fits import Law, StudyFit, fit_study
 from igpt.scaling.plan import Planned
 
 INK = "#333d4b"
+LEAST = 1e-12  # of what is taken the logarithm of
 COLORS = ("#2b6cb0", "#c2571a", "#2f855a", "#a0307c", "#6546b8", "#0e7c94", "#8a6a12", "#5b6675")
 
 
 class Measure(NamedTuple):
-    """One thing that was measured of every run: its name, unit, a value a run, the fit, and how numbers are shown."""
+    """One thing that was measured of every run: its name, unit, a value a run, the fit, and how numbers are shown.
+
+    With `logarithm` the fit is of the values' logarithms, as suits what spans multiples.
+    """
 
     name: str
     axis: str
     values: Sequence[float]
     fit: StudyFit
     shown: str  # a format, such as ".4f"
+    logarithm: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        axis: str,
+        runs: Sequence[Array],
+        values: Sequence[float],
+        shown: str,
+        maximise: bool = False,
+        logarithm: bool = False,
+    ) -> "Measure":
+        """Fit the values of runs, given as their budgets, parameters and tokens, `(n,)` each."""
+        budgets, parameters, tokens = runs
+        seen = np.log(np.maximum(values, LEAST)) if logarithm else np.array(values, float)
+        return cls(name, axis, values, fit_study(budgets, parameters, tokens, seen, maximise), shown, logarithm)
+
+    def back(self, fitted: Any) -> Any:
+        """A value of the fitted curve, in the measure's unit."""
+        return np.exp(fitted) if self.logarithm else fitted
 
 
 def draw(target: Path, runs: Sequence[Planned], measures: Sequence[Measure]) -> None:
@@ -43,10 +69,17 @@ def curves(axes: Any, runs: Sequence[Planned], measure: Measure) -> None:
         sizes, values = zip(*points, strict=True)
         x = np.linspace(np.log(min(sizes)), np.log(max(sizes)), 100)
         axes.plot(sizes, values, "o", color=color, label=f"C = {best.budget:.2g}")
-        axes.plot(np.exp(x), np.polyval(best.curve[::-1], x), "-", color=color, linewidth=1.2)
+        axes.plot(np.exp(x), measure.back(np.polyval(best.curve[::-1], x)), "-", color=color, linewidth=1.2)
         if best.edge is None:
-            axes.plot(best.parameters, best.value, "*", color=color, markersize=14, markeredgecolor=INK)
-    axes.set(xscale="log", xlabel="parameters", ylabel=measure.axis, title=f"{measure.name} against parameters")
+            axes.plot(best.parameters, measure.back(best.value), "*", color=color, markersize=14, markeredgecolor=INK)
+    height = "log" if measure.logarithm else "linear"
+    axes.set(
+        xscale="log",
+        yscale=height,
+        xlabel="parameters",
+        ylabel=measure.axis,
+        title=f"{measure.name} against parameters",
+    )
     axes.legend(fontsize=9)
 
 
@@ -97,6 +130,8 @@ def page(config: str, runs: Sequence[Planned], measures: Sequence[Measure], pict
     parts.append(f"![Measures against parameters, and the best size against compute]({picture})\n")
     for measure in measures:
         parts += [f"## {measure.name}\n", optima_table(measure), *(f"{line}\n" for line in words(measure))]
+    if len(measures) > 1:
+        parts += ["## What each wants\n", wants(measures), *(f"{line}\n" for line in compared(measures))]
     pairs = zip(*(measure.values for measure in measures), strict=True)
     head = ["run", "parameters", "steps", "tokens", *(measure.name.lower() for measure in measures)]
     rows = [
@@ -115,7 +150,7 @@ def optima_table(measure: Measure) -> str:
         interval = "-" if span is None else f"{span[0]:,.0f} to {span[1]:,.0f}"
         size = best.edge or f"{best.parameters:,.0f}"
         ratio = "-" if best.edge else f"{best.tokens / best.parameters:.3g}"
-        tokens, value = "-" if best.edge else f"{best.tokens:,.0f}", format(best.value, measure.shown)
+        tokens, value = "-" if best.edge else f"{best.tokens:,.0f}", format(measure.back(best.value), measure.shown)
         rows.append([f"{best.budget:.3g}", size, interval, tokens, ratio, "-" if best.edge else value])
     return markdown(["budget", "best parameters", "95 % interval", "tokens", "tokens/parameter", "value there"], rows)
 
@@ -133,6 +168,49 @@ def words(measure: Measure) -> list[str]:
         f"Best parameters grow as {exponent(fit.parameters)}, tokens as {exponent(fit.tokens)}. The intervals are of "
         f"the noise about the parabolas, with {fit.freedom} degrees of freedom; one seed was trained."
     ]
+
+
+def wants(measures: Sequence[Measure]) -> str:
+    """How each measure would have the size grow, and the best size at the largest budget."""
+    rows = []
+    for measure in measures:
+        fit, last = measure.fit, measure.fit.optima[-1]
+        grown = [exponent(law) if law else "no law" for law in (fit.parameters, fit.tokens)]
+        ratio = f"C^{fit.tokens.exponent - fit.parameters.exponent:.2f}" if fit.parameters and fit.tokens else "-"
+        size = last.edge or f"{last.parameters:,.0f}"
+        rows.append(
+            [measure.name.lower(), *grown, ratio, size, "-" if last.edge else f"{last.tokens / last.parameters:.3g}"]
+        )
+    head = [
+        "best by",
+        "parameters",
+        "tokens",
+        "tokens/parameter",
+        "parameters at the largest budget",
+        "tokens/parameter there",
+    ]
+    return markdown(head, rows)
+
+
+def compared(measures: Sequence[Measure]) -> list[str]:
+    """Whether the growth that each measure wants differs from that of the loss, by their intervals."""
+    first, *others = measures
+    if first.fit.parameters is None:
+        return [f"The {first.name.lower()} has no law to compare with."]
+    lines = []
+    for other in others:
+        law = other.fit.parameters
+        if law is None:
+            lines.append(f"The {other.name.lower()} has no law: whether it wants other growth is not known.")
+            continue
+        spans, more = (first.fit.parameters.interval, law.interval), law.exponent - first.fit.parameters.exponent
+        apart = all(spans) and (spans[0][0] > spans[1][1] or spans[1][0] > spans[0][1])  # type: ignore[index]
+        known = "their intervals lie apart" if apart else "by their intervals they cannot be told apart"
+        lines.append(
+            f"The {other.name.lower()} wants parameters to grow {'faster' if more > 0 else 'slower'} than the "
+            f"{first.name.lower()} does, by {abs(more):.2f} in the exponent; {known}."
+        )
+    return lines
 
 
 def exponent(law: Law) -> str:

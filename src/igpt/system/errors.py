@@ -13,6 +13,10 @@ class UserErrors(UserError):  # noqa: N818  the plural of UserError
     def __init__(self, problems: list[UserError]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
 
+    def __reduce__(self) -> tuple[type["UserErrors"], tuple[list[UserError]]]:
+        """As it was made, so that it comes whole from another process."""
+        return UserErrors, ([UserError(line) for line in str(self).split("\n")],)
+
 
 def last_line(error: BaseException) -> str:
     """The last line of an error's text, where torch says what is wrong; its class where there is no text."""

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class Job:
     out: str  # folder of the shards, which every worker must see
     variants: int  # random variants of each image of an augmenting split, besides how evaluation sees it
     seed: int  # of the variants
+
+    def sent(self) -> "Job":
+        """The same to be pickled: its palette without the table of nearest colours, which takes 32 MiB."""
+        return replace(self, palette=Palette(self.palette.colors))
 
     def views(self, images: LabelledImages) -> int:
         """How many arrays of tokens each image of a split gets."""

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from igpt.commands.tune import read_settings
 from igpt.data import shape_of
+from igpt.evaluation import open_space
 from igpt.model import TransformerConfig
 from igpt.modules import colors_of
 from igpt.parsing import RECIPES, check_config, config_name
@@ -17,6 +18,34 @@ from igpt.system import UserError, find_config
 CAUSAL = {"Autoregressive": True, "BERT": False}  # the classes that can be scaled
 STEP = 4.0  # between budgets, where only one of their ends is given
 RATIOS = (5.0, 500.0)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How the samples of each run are judged, as options of `igpt evaluate`; `num` 0 is not at all."""
+
+    source: str = "pixels"
+    weights: str | None = None
+    layer: str | None = None
+    num: int | None = None
+
+    def check(self) -> None:
+        """Raise a UserError for a number that cannot be judged, or a source that is not there."""
+        if self.num is not None and self.num != 0 and self.num < 10:
+            raise UserError(f"--num {self.num}: give at least 10 samples a run, or 0 for none")
+        if self.num != 0:
+            open_space(self.source, self.weights, self.layer)
+
+    def words(self) -> list[str]:
+        """As options."""
+        return [word for name, value in asdict(self).items() if value is not None for word in (f"--{name}", str(value))]
+
+    def fits(self, found: dict[str, Any]) -> bool:
+        """Whether an evaluate.json is of these samples."""
+        space = found["space"]
+        counted = self.num in (None, found["figures"]["samples"]["images"])
+        layers = (None, space["layer_name"], str(space["layer"]))
+        return bool(space["source"] == self.source and counted and self.layer in layers)
 
 
 @dataclass(frozen=True)
@@ -31,6 +60,7 @@ class Study:
     batch: int
     causal: bool
     probe: bool
+    samples: Samples
     runs: tuple[Planned, ...] = ()
     rate: str = "fixed"
 
@@ -70,7 +100,7 @@ class Study:
         return smallest, largest
 
     def words(self, run: Planned) -> list[list[str]]:
-        """The commands of a run: to train it, and to probe it."""
+        """The commands of a run: to train it, to probe it, and to judge its samples."""
         shape = {name: getattr(run, name) for name in ("n_layers", "d_model", "n_heads")}
         options = {f"model.init_args.transformer.{name}": value for name, value in shape.items()}
         options |= {"model.init_args.warmup_steps": run.warmup, "trainer.max_steps": run.steps}
@@ -82,10 +112,12 @@ class Study:
         fit = ["fit", "--config", self.config, *(f"--{override}" for override in self.overrides)]
         fit += ["--name", run.name, "--runs_dir", str(self.folder)]
         fit += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return [fit, ["probe", "--ckpt", str(self.folder / run.name)]] if self.probe else [fit]
+        found, made = [fit], ["--ckpt", str(self.folder / run.name)]
+        found += [["probe", *made]] if self.probe else []
+        return [*found, ["evaluate", *made, *self.samples.words()]] if self.samples.num != 0 else found
 
 
-def studied(config: str, out: str | None, overrides: Sequence[str], probe: bool) -> Study:
+def studied(config: str, out: str | None, overrides: Sequence[str], probe: bool, samples: Samples) -> Study:
     """Read a config, and what of it the plan needs."""
     source = Path(find_config(config))
     check_config(source)
@@ -103,7 +135,7 @@ def studied(config: str, out: str | None, overrides: Sequence[str], probe: bool)
         raise UserError(f"--config {config} has no data.init_args.batch_size; give one, since a step costs as much")
     batch = math.prod(count for count in counts if isinstance(count, int) and count > 0)
     folder = Path(out) if out else Path(settings.get("runs_dir", "runs")) / f"scale_{config_name(source)}"
-    return Study(config, folder, settings, tuple(overrides), base, batch, CAUSAL[kind], probe)
+    return Study(config, folder, settings, tuple(overrides), base, batch, CAUSAL[kind], probe, samples)
 
 
 def base_of(recipe: dict[str, Any], arguments: dict[str, Any], data: dict[str, Any]) -> TransformerConfig:

@@ -9,7 +9,7 @@ from typing import Literal
 from igpt.data import NAME, SPLITS, ImageDataModule, Index
 from igpt.palette import Palette
 from igpt.system import UserError, only_writer
-from igpt.tokenization import Job, run_here, run_on_dask, write_shards
+from igpt.tokenization import Job, check_engine, run_here, run_on_dask, write_shards
 
 
 def tokenize(
@@ -48,10 +48,7 @@ def tokenize(
         raise UserError("--variants and --seed must be at least 0, --workers and --shard_images at least 1")
     if not 0 <= max_bad_share <= 1:
         raise UserError(f"--max_bad_share {max_bad_share} must lie from 0 to 1")
-    if engine == "dask" and scheduler is None:
-        raise UserError("--engine dask needs the address of its scheduler: --scheduler tcp://HOST:8786")
-    if engine == "local" and scheduler is not None:
-        raise UserError(f"--scheduler {scheduler} is for --engine dask; give both or neither")
+    check_engine(engine, scheduler)
     if palette.endswith(".safetensors"):
         raise UserError(f"--palette {palette}: shards are of colours; VQ tokens are made while a model trains")
     colors = Palette.load(palette)
@@ -60,7 +57,9 @@ def tokenize(
     if variants and not data.images("train").augments:
         raise UserError(f"--variants {variants}: {type(data).__name__} does not augment its images; leave it out")
     job = Job(data, colors, str(Path(out).absolute()), variants, seed)
-    run = partial(run_on_dask, job, scheduler=scheduler) if scheduler else partial(run_here, job, workers=workers)
+    run = (
+        partial(run_on_dask, job.sent(), scheduler=scheduler) if scheduler else partial(run_here, job, workers=workers)
+    )
     started = time.perf_counter()
     with only_writer(job.out, "name another --out"):
         index = write_shards(job, shard_images, max_bad_share, run)
