@@ -31,7 +31,7 @@ def read(module: str) -> tuple[ast.Module, str] | None:
 
 
 def parsed(file: Path) -> ast.Module:
-    """A file of source as a tree, which is not to be changed: one that was parsed before, unless the file is another."""
+    """A file of source as a tree, which is not to be changed: the one of before, unless the file is another since."""
     state = file.stat()
     return _parsed(file, state.st_mtime_ns, state.st_size)
 
