@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -27,6 +26,7 @@ from igpt.checkpoints.format import (
 from igpt.system.errors import UserError
 from igpt.system.files import link_last, remove_partial
 from igpt.training.saving import WholeCheckpoints
+from tests import forked
 
 HEADER = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
 
@@ -242,21 +242,6 @@ def test_what_a_killed_writer_left_is_removed_and_that_of_a_living_one_stays(tmp
     assert names(tmp_path) == sorted(kept)
 
 
-FULL = """
-import resource, sys
-from igpt.cli import main
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def full_disk(limit, *arguments):
-    """`igpt` where no file can grow beyond `limit` bytes."""
-    command = [sys.executable, "-W", "ignore", "-c", FULL, str(limit), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(digits_run, igpt, tmp_path):
     arguments = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--samples.num", 0,
                  "--samples.completions", 0, "--trainer.limit_val_batches", 0, "--trainer.max_steps"]  # fmt: skip
@@ -264,10 +249,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(digits_run, igpt
     assert code == 0, err
     folder = tmp_path / "mini" / "checkpoints"
     before = names(folder)
-    done = full_disk(100_000, *arguments, 30, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 10)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("igpt") and "goes on with" not in line]
-    assert len(lines) == 4, done.stderr  # steps 10 and 20, where it goes on, and the end, where it cannot
+    words = [*arguments, 30, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 10]
+    process = forked.igpt(*words, largest=100_000)
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("igpt") and "goes on with" not in line]
+    assert len(lines) == 4, err  # steps 10 and 20, where it goes on, and the end, where it cannot
     for line, step in zip(lines, (10, 20, 30, 30), strict=True):
         assert f"step=00000{step}.ckpt" in line
     assert "File too large" in lines[0]
@@ -288,22 +275,15 @@ def test_a_checkpoint_whose_checksum_cannot_be_written_is_not_written_either(tmp
     assert names(tmp_path) == [path.name]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-import torch
-from igpt.checkpoints.format import CHECKPOINT_KEY, write_checkpoint
-from igpt.system.files import link_last, remove_partial
-folder, first = Path(sys.argv[1]), int(sys.argv[2])
-remove_partial(folder)
-for step in range(first, first + 10_000):
-    target = folder / f"step={step:07d}.ckpt"
-    weights = {"w": torch.full((3_000_000,), float(step))}
-    header = {"model": {"class_path": "igpt.modules.Autoregressive", "init_args": {}}}
-    write_checkpoint({CHECKPOINT_KEY: header, "state_dict": weights}, target)
-    link_last(target, folder / "last.ckpt")
-    (folder / f"step={step - 2:07d}.ckpt").unlink(missing_ok=True)
-"""
+def write_for_ever(folder, first):
+    """Checkpoints of 12 MB one after the other, from a step on; the two newest stay."""
+    remove_partial(folder)
+    for step in range(first, first + 10_000):
+        target = folder / f"step={step:07d}.ckpt"
+        weights = {"w": torch.full((3_000_000,), float(step))}
+        write_checkpoint({CHECKPOINT_KEY: HEADER, "state_dict": weights}, target)
+        link_last(target, folder / "last.ckpt")
+        (folder / f"step={step - 2:07d}.ckpt").unlink(missing_ok=True)
 
 
 def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path):
@@ -311,7 +291,7 @@ def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path
     rng = random.Random(1)
     for kill in range(4):
         first = 100 * kill + 1
-        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(first)]) as process:
+        with forked.Forked(write_for_ever, tmp_path, first) as process:
             while not (tmp_path / f"step={first + 1:07d}.ckpt").exists():
                 assert process.poll() is None
                 time.sleep(0.002)
@@ -327,14 +307,14 @@ def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path
 @pytest.mark.slow
 def test_twenty_kills_of_a_run_while_it_writes_leave_twenty_times_a_last_to_go_on_from(digits_run, igpt, tmp_path):
     folder, rng = tmp_path / "mini" / "checkpoints", random.Random(time.time_ns())
-    command = [sys.executable, "-m", "igpt", "fit", "--config", digits_run.config, "--runs_dir", tmp_path,
-               "--ckpt_path", "last", "--trainer.max_steps", 100_000, "--checkpoint.every_n_train_steps", 1,
-               "--checkpoint.keep", 3, "--trainer.limit_val_batches", 0]  # fmt: skip
-    code, _, err = igpt(*command[3:], "--trainer.max_steps", 2)
+    words = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--ckpt_path", "last",
+             "--trainer.max_steps", 100_000, "--checkpoint.every_n_train_steps", 1, "--checkpoint.keep", 3,
+             "--trainer.limit_val_batches", 0]  # fmt: skip
+    code, _, err = igpt(*words, "--trainer.max_steps", 2)
     assert code == 0, err
     caught, step = 0, 2
     for kill in range(20):
-        with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with forked.igpt(*words) as process:
             while not list(folder.glob(f".step=*.{process.pid}.partial.ckpt")):
                 assert process.poll() is None
                 time.sleep(0.0005)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from igpt.cli import VERBS
+from igpt.commands.precheck import check_names
 from tests.conftest import REPO
 from tests.datamodules.conftest import cifar_files, cifar_root  # noqa: F401
 from tests.datamodules.pictures import class_tree, picture
@@ -121,9 +122,28 @@ def world(tmp_path, monkeypatch, cifar_files):  # noqa: F811
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPO).as_posix())
+def name_of(page: Path) -> str:
+    return page.relative_to(REPO).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_option_of_a_page_is_there(page, monkeypatch):
+    monkeypatch.chdir(REPO)
+    for words in commands(page):
+        if words[0] == "igpt" and words[1] in VERBS and not (elsewhere(words) or incomplete(words)):
+            given = re.sub(
+                r"--(ckpt|ckpt_path)[ =]\S+", r"--\1 last", shlex.join(words[2:])
+            )  # there once it is trained
+            given = re.sub(r"--config[ =](?!configs/|\w+( |$))\S+", "", given)
+            check_names(words[1], shlex.split(given), words[1] in ("fit", "validate", "test", "predict"))
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=() if page == PAGES[0] else pytest.mark.slow) for page in PAGES], ids=name_of
+)
 @pytest.mark.usefixtures("cifar_root")
 def test_every_command_of_a_page_works(page, world, igpt):
+    """Slow but for README: the options of other pages are looked at above, and their verbs have tests of their own."""
     asked = [words for words in commands(page) if not (elsewhere(words) or incomplete(words))]
     if any("runs/digits_bert" in " ".join(words) for words in asked):
         asked.insert(0, ["igpt", "fit", "--config", "configs/digits/bert.yaml"])

@@ -88,7 +88,23 @@ def verbs(tmp_path_factory):
     return home, printed
 
 
+def test_a_palette_training_and_samples_run_to_their_ends(tmp_path):
+    fit = ["--config", config(tmp_path), "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    commands = [
+        ["palette", "--data", "Digits", "--colors", "17", "--out", "töne.npy"],
+        ["fit", *fit, "--data.init_args.num_workers", "0", "--trainer.callbacks", "null", "--samples.num", "0",
+         "--samples.completions", "0"],
+        ["sample", "--ckpt", "runs/größe", "--num", "1", "--out", "bilder/größe.png"],
+    ]  # fmt: skip
+    code, printed = elsewhere(VERBS, tmp_path, input=json.dumps(commands))
+    assert code == 0, printed
+    assert "Traceback" not in printed, printed
+    assert (tmp_path / "bilder/größe.png").is_file()
+
+
+@pytest.mark.slow
 def test_every_verb_runs_to_its_end(verbs):
+    """Slow: the three verbs above stand for the others."""
     home, printed = verbs
     assert "Traceback" not in printed, printed
     written = {"töne.npy", "surprise.npy", "shards/index.json", "exported/README.md", "report.html", "report.md"}

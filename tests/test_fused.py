@@ -77,7 +77,7 @@ def block_and_input():
     return Block(TransformerConfig(2, 24, 3, 20, 7)), draw(2, 20, 24)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [None, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])  # compiled once more
 def test_a_compiled_block_is_one_graph_with_the_same_gradients(dtype):
     block, h = block_and_input()
     compiled = torch.compile(block, fullgraph=True)

@@ -212,8 +212,9 @@ def test_merging_cells_keeps_total_weight_and_mean(side):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_counting_and_clustering_11_million_different_colors_stays_under_1_gib(tmp_path):
-    """The whole process, Lightning and torch included, on 20 million pixels of noise.
+    """The whole process, Lightning and torch included, on 20 million pixels of noise. Slow: the bounds of memory.
 
     VmHWM, since `ru_maxrss` begins with what the process that started it holds.
     """

@@ -61,6 +61,7 @@ def logits(path):
         return module.core.transformer(tokens(), causal=module.core.causal)
 
 
+QUICK = ["ddp", pytest.param("sharded", marks=pytest.mark.slow)]  # slow: another run of two processes
 SHARING = [(kind, strategy) for strategy in ("ddp", "sharded") for kind in KINDS]
 
 
@@ -111,7 +112,7 @@ def test_two_processes_test_each_image_once_and_find_what_one_finds(home, fitted
     assert one == pytest.approx(two, abs=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+@pytest.mark.parametrize("strategy", QUICK)
 def test_the_validations_of_their_training_count_each_image_once(fitted, strategy):
     """AR hides nothing, so that nothing hangs on the size of the batches: 9 of 16 images for two, 5 of 32 for one."""
     one, two = (losses(fitted("AR", how), "val/loss") for how in (None, strategy))
@@ -120,7 +121,7 @@ def test_the_validations_of_their_training_count_each_image_once(fitted, strateg
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "sharded"])
+@pytest.mark.parametrize("strategy", QUICK)
 def test_their_checkpoint_is_one_file_that_one_process_loads(fitted, strategy):
     path = fitted("AR", strategy) / "checkpoints" / "last.ckpt"
     assert path.is_file()

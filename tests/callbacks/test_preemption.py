@@ -3,15 +3,13 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from igpt.checkpoints.format import read_checkpoint
-from tests.conftest import REPO
+from tests import forked
 from tests.stopping import stop
 
 
@@ -58,9 +56,7 @@ def test_a_signal_in_a_validation_does_not_wait_for_its_end(digits_run, igpt, tm
 def process(digits_run, tmp_path):
     """A real `igpt fit` that hangs in the batch after step 3, until it is killed."""
     options = arguments(digits_run, tmp_path, "--checkpoint.every_n_train_steps", 2, *stop(3, "hang"))
-    command = [sys.executable, "-m", "igpt", *map(str, options)]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=found) as process:
+    with forked.igpt(*options) as process:
         while not (tmp_path / "mini" / "hangs").exists():
             assert process.poll() is None
             time.sleep(0.05)
@@ -76,7 +72,7 @@ def test_a_second_signal_ends_at_once_and_an_echo_of_the_first_does_not(process,
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 143
-    assert "second signal" in process.stderr.read()
+    assert "second signal" in process.communicate()[1]
     assert read_checkpoint(tmp_path / "mini" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 

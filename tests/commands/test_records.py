@@ -13,7 +13,8 @@ import yaml
 
 import igpt as api
 from igpt.report.reading import read_scores
-from igpt.runs.records import confusion, plain_metrics
+from igpt.runs.records import add_command, add_score, confusion, plain_metrics
+from tests.forked import Forked
 from tests.reference import numpy_igpt
 
 
@@ -168,19 +169,15 @@ def test_a_confusion_of_more_classes_than_anybody_reads_is_not_kept():
     assert confusion(torch.eye(101), []) is None
 
 
-ADD = """
-import sys
-from pathlib import Path
-from igpt.runs.records import add_command, add_score
-for number in range(25):
-    add_score(Path(sys.argv[1]), {"verb": "test", "number": number})
-    add_command(Path(sys.argv[1]), f"igpt test {number}")
-"""
+def add_25(folder):
+    for number in range(25):
+        add_score(folder, {"verb": "test", "number": number})
+        add_command(folder, f"igpt test {number}")
 
 
 def test_of_four_processes_that_add_at_once_every_entry_arrives(tmp_path):
-    running = [subprocess.Popen([sys.executable, "-c", ADD, tmp_path]) for _ in range(4)]
-    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    running = [Forked(add_25, tmp_path) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
     assert len(scores(tmp_path)) == 100
     assert len((tmp_path / "commands.txt").read_text().splitlines()) == 100
 

@@ -1,8 +1,6 @@
 """Where a run saves, who may write there, and what becomes of what was there before."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 import yaml
 
 from igpt.system.locks import only_writer, reader
+from tests import forked
 
 FEW = ("--samples.num", 0, "--samples.completions", 0, "--trainer.limit_val_batches", 0)
 
@@ -77,9 +76,7 @@ def test_evaluations_say_that_they_read_a_run_as_long_as_they_do(fit, tmp_path, 
     words = ["--config", run / "config.yaml", "--runs_dir", tmp_path, "--ckpt_path", "last"]
     words = words if verb == "test" else ["--ckpt", run / "checkpoints" / "last.ckpt"]
     seen = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "igpt", verb, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
+    with forked.igpt(verb, *words) as process:
         while process.poll() is None:
             seen += tmp_path.glob(".mini.*.reader.lock")
             time.sleep(0.005)
@@ -89,16 +86,12 @@ def test_evaluations_say_that_they_read_a_run_as_long_as_they_do(fit, tmp_path, 
 
 
 def test_of_two_trainings_started_at_once_one_trains_and_one_says_why_not(digits_run, tmp_path):
-    command = [sys.executable, "-m", "igpt", "fit", "--config", digits_run.config, "--runs_dir", tmp_path,
-               *FEW, "--trainer.max_steps", 600]  # fmt: skip
-    started = [
-        subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    words = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, *FEW, "--trainer.max_steps", 200]
+    started = [forked.igpt(*words) for _ in range(2)]
+    errors = [process.communicate()[1] for process in started]
     assert sorted(process.returncode for process in started) == [0, 2], errors
     assert any("another igpt writes to" in text for text in errors)
-    assert steps(tmp_path / "mini" / "checkpoints")[-1] == 600
+    assert steps(tmp_path / "mini" / "checkpoints")[-1] == 200
     assert not (tmp_path / "mini.1").exists()
 
 
@@ -267,27 +260,16 @@ def test_going_on_from_further_back_keeps_what_it_writes(fit, tmp_path):
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
-FULL = """
-import resource, sys
-from igpt.cli import main
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 def test_an_older_file_of_the_last_step_does_not_hide_that_the_end_was_not_written(fit, digits_run, tmp_path):
     assert fit("--checkpoint.every_n_train_steps", 2, steps=4)[0] == 0
     folder = tmp_path / "mini" / "checkpoints"
     whole = (folder / "step=0000004.ckpt").read_bytes()
-    command = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, *FEW, "--trainer.max_steps", 4,
-               "--ckpt_path", folder / "step=0000002.ckpt"]  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FULL, "30000", *map(str, command)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2, result.stderr
-    assert "the end of the training could not be written" in result.stderr
+    words = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, *FEW, "--trainer.max_steps", 4,
+             "--ckpt_path", folder / "step=0000002.ckpt"]  # fmt: skip
+    process = forked.igpt(*words, largest=30_000)
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert "the end of the training could not be written" in err
     assert (folder / "step=0000004.ckpt").read_bytes() == whole
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from igpt.tokenization.output import index_of
 from igpt.tokenization.tasks import UNFINISHED, Job, plan_of, tasks_of
 from igpt_datamodules import Digits, ImageFolder, TokenShards
 from igpt_datamodules.files import Stored
+from tests import forked
 from tests.conftest import REPO
 from tests.datamodules.pictures import encoded, picture
 
@@ -119,9 +119,7 @@ def runs(pid):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, igpt, tmp_path):
     out = tmp_path / "killed"
     options = ["--out", str(out), "--shard_images", "20", "--workers", "2"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "igpt", *map(str, DIGITS), *options], stdout=subprocess.DEVNULL
-    ) as run:
+    with forked.igpt(*DIGITS, *options) as run:
         deadline = time.monotonic() + 120
         while len(list(out.glob(".unfinished/train-*.json"))) < 10 and time.monotonic() < deadline:
             time.sleep(0.001)

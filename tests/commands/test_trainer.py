@@ -95,9 +95,11 @@ def test_going_on_with_ckpt_path_last_continues_the_steps(digits_run, igpt, tmp_
     assert names == ["last.ckpt", "step=0000005.ckpt", "step=0000008.ckpt"]
 
 
-def test_bf16_and_compiled_blocks_train_and_keep_the_state_dict(digits_run, igpt, tmp_path):
+@pytest.mark.parametrize("compile", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_bf16_and_compiled_blocks_train_and_keep_the_state_dict(digits_run, igpt, tmp_path, compile):
+    """Compiled is slow: a compiled block and its gradients are in tests/test_fused.py."""
     code, _, err = igpt("fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--trainer.max_steps", 3,
-                        "--trainer.precision", "bf16-mixed", "--model.init_args.compile", "true")  # fmt: skip
+                        "--trainer.precision", "bf16-mixed", "--model.init_args.compile", compile)  # fmt: skip
     assert code == 0, err
     compiled = torch.load(tmp_path / "mini" / "checkpoints" / "last.ckpt", weights_only=True)
     plain = torch.load(digits_run.checkpoint, weights_only=True)

@@ -1,7 +1,6 @@
 """`igpt tune`: with a stand-in for training where only its order matters, and with the real one."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,16 +12,9 @@ import yaml
 
 import igpt.commands.tune as command
 from igpt.system import only_writer
+from tests.forked import Forked
 
 LOSSES = {0.01: None, 0.003: 1.5, 0.001: 1.4, 0.0003: 1.6, 0.0001: 1.2}
-SCRIPT = """
-import sys
-from pathlib import Path
-import igpt.commands.tune as command
-from tests.commands.test_tune import StandIn
-command.fit = StandIn(hang_at=0.001)
-command.tune(sys.argv[1], out=sys.argv[2])
-"""
 
 
 class StandIn:
@@ -43,6 +35,11 @@ class StandIn:
         stopped = None if LOSSES[rate] else "the training loss became nan by step 3"
         report.write_text(json.dumps({"val_loss": LOSSES[rate], "val_step": 9, "steps": 9, "stopped": stopped}))
         return 76 if stopped else 0  # as `igpt fit`
+
+
+def tune_that_hangs(config, out):
+    command.fit = StandIn(hang_at=0.001)
+    command.tune(config, out=out)
 
 
 @pytest.fixture
@@ -113,8 +110,7 @@ def test_when_every_rate_fails_no_config_is_written(stand_in, config, igpt):
 
 
 def test_killed_and_started_again_it_goes_on_with_the_rate_that_was_cut_off(stand_in, config, igpt):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, "mini.yaml", "t"], env=environment)
+    process = Forked(tune_that_hangs, "mini.yaml", "t")
     try:
         wait_for(Path("t/lr_0.001.log").exists)
     finally:

@@ -189,6 +189,7 @@ def register_heif_opener():
 """
 
 
+@pytest.mark.slow  # an interpreter of its own; what is said where there is no plug-in is above
 def test_a_plug_in_that_is_installed_is_found(tmp_path):
     (tmp_path / "pillow_heif.py").write_text(PLUGIN)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12) + pictures.encoded(pictures.picture(0), "PNG"))

@@ -10,14 +10,9 @@ import pytest
 
 from igpt.cli import main
 from igpt.system.files import atomic_path, final_name
+from tests import forked
 
 IGPT = [sys.executable, "-m", "igpt"]
-FULL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-from igpt.cli import main
-sys.exit(main())
-"""
 
 
 def ended(command, shell, **how):
@@ -159,12 +154,12 @@ def test_a_current_folder_that_was_removed_is_said(tmp_path, capsys, monkeypatch
 def test_a_full_disk_is_one_line_that_names_what_was_to_be_written(digits_run, tmp_path, verb, options, word):
     """Each is a process of its own, since its limit of 2,000 bytes a file cannot be lifted. Slow: like another."""
     given = {"CKPT": digits_run.checkpoint, "CONFIG": digits_run.config}
-    command = [sys.executable, "-W", "ignore", "-c", FULL, verb, *(given.get(option, option) for option in options)]
-    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("igpt")]
-    assert done.returncode == 2, done.stderr
-    assert len(lines) == 1, done.stderr
+    process = forked.igpt(verb, *(given.get(option, option) for option in options), cwd=tmp_path, largest=2000)
+    _, err = process.communicate()
+    lines = [line for line in err.splitlines() if line.startswith("igpt")]
+    assert process.returncode == 2, err
+    assert len(lines) == 1, err
     assert word in lines[0]
-    assert f".{os.getpid()}" not in lines[0]
+    assert f".{process.pid}" not in lines[0]
     assert "partial" not in lines[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err

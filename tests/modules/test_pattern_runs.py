@@ -45,7 +45,7 @@ def made(digits_run, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["patterns", pytest.param("hashed", marks=pytest.mark.slow), "turning"])
 def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(made, igpt, name):
     folder = made(name)
     middle = folder / "checkpoints" / "step=0000002.ckpt"

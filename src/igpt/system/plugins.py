@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -16,6 +17,12 @@ ALLOW, ALLOWED = "--allow-imports", "IGPT_ALLOW_IMPORTS"  # the option, and the 
 
 def registered(group: str = GROUP) -> list[EntryPoint]:
     """All entry points of a group; built-in data modules are among them: they have no privileged path."""
+    return list(_registered(group, tuple(sys.path)))
+
+
+@lru_cache(maxsize=8)
+def _registered(group: str, path: tuple[str, ...]) -> list[EntryPoint]:
+    """Read once for each search path: that reads a file of every package that is installed."""
     return sorted(entry_points(group=group), key=lambda point: point.name)
 
 

@@ -1,7 +1,8 @@
 """What classes and functions take, read from their source files: nothing is imported, which for torch takes seconds."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
@@ -21,15 +22,27 @@ def read(module: str) -> tuple[ast.Module, str] | None:
         return None
     for folder in map(Path, spec.submodule_search_locations or ()):
         if (file := folder.joinpath(*rest, "__init__.py")).is_file():
-            return ast.parse(file.read_bytes()), module
+            return parsed(file), module
         if rest and (file := folder.joinpath(*rest).with_suffix(".py")).is_file():
-            return ast.parse(file.read_bytes()), module.rpartition(".")[0]
+            return parsed(file), module.rpartition(".")[0]
     if rest or not str(spec.origin).endswith(".py"):
         return None
-    return ast.parse(Path(str(spec.origin)).read_bytes()), ""
+    return parsed(Path(str(spec.origin))), ""
 
 
-def imported(tree: ast.Module, package: str) -> dict[str, str]:
+def parsed(file: Path) -> ast.Module:
+    """A file of source as a tree, which is not to be changed: the one of before, unless the file is another since."""
+    state = file.stat()
+    return _parsed(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _parsed(file: Path, changed: int, size: int) -> ast.Module:
+    return ast.parse(file.read_bytes())
+
+
+@lru_cache(maxsize=256)
+def imported(tree: ast.Module, package: str) -> Mapping[str, str]:
     """Full paths of the names that a module imports."""
     found = dict[str, str]()
     for node in ast.walk(tree):
