@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import igpt.commands.after.scale_runs as command
 from tests.commands.test_scale import scale, stand_in, there  # noqa: F401
+from tests.commands.test_tokenize_dask import cluster  # noqa: F401
 
 
 def test_runs_in_two_processes_are_those_of_one_and_share_the_cores_out(igpt, stand_in, monkeypatch):  # noqa: F811
@@ -35,8 +39,8 @@ def test_runs_on_dask_are_those_of_one_process(igpt, stand_in):  # noqa: F811
     shutil.rmtree("s")
     distributed = pytest.importorskip("distributed")
     options = {"threads_per_worker": 1, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(2, **options) as cluster:
-        words = ["--num", "0", "--engine", "dask", "--scheduler", cluster.scheduler_address]
+    with distributed.LocalCluster(2, **options) as local:
+        words = ["--num", "0", "--engine", "dask", "--scheduler", local.scheduler_address]
         code, _, err = scale(igpt, *words)
     assert code == 0, err
     assert json.loads(Path("s/scale.json").read_text()) == here
@@ -51,6 +55,30 @@ def test_a_run_on_dask_that_refuses_says_so_in_one_line(igpt, stand_in, monkeypa
     monkeypatch.setattr(command, "attached", refusing)
     distributed = pytest.importorskip("distributed")
     options = {"threads_per_worker": 1, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(1, **options) as cluster:
-        code, _, err = scale(igpt, "--engine", "dask", "--scheduler", cluster.scheduler_address)
+    with distributed.LocalCluster(1, **options) as local:
+        code, _, err = scale(igpt, "--engine", "dask", "--scheduler", local.scheduler_address)
     assert (code, err.splitlines()) == (2, ["igpt scale: --data: no such file; give another"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_worker_half_way_does_all_runs(cluster, igpt, there):  # noqa: F811
+    address, workers = cluster
+
+    def kill_one():
+        while len(list(Path("s").glob("*/result.json"))) < 3:
+            time.sleep(0.05)
+        workers[0].send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    options = ["--smallest", "4e8", "--largest", "6e8", "--ratios", "2", "60", "--probe", "false", "--num", "0"]
+    code, out, err = scale(igpt, *options, "--engine", "dask", "--scheduler", address)
+    killer.join(10)
+    assert code == 0, err
+    assert workers[0].wait(10) == -signal.SIGKILL
+    assert "8 of 8 runs" in out
+    found = json.loads(Path("s/scale.json").read_text())
+    for run, result in zip(found["planned"], found["results"], strict=True):
+        assert json.loads(Path("s", run["name"], "result.json").read_text())["steps"] == run["steps"]
+        assert result["name"] == run["name"]

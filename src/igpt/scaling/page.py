@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from igpt.scaling.bootstrap import Array
-from igpt.scaling.fits import Law, StudyFit, fit_study
+from igpt.scaling.fits import Law, Optimum, StudyFit, fit_study
 from igpt.scaling.plan import Planned
 
 INK = "#333d4b"
@@ -149,10 +149,16 @@ def optima_table(measure: Measure) -> str:
         span = best.parameters_interval
         interval = "-" if span is None else f"{span[0]:,.0f} to {span[1]:,.0f}"
         size = best.edge or f"{best.parameters:,.0f}"
-        ratio = "-" if best.edge else f"{best.tokens / best.parameters:.3g}"
+        ratio = "-" if best.edge else ratio_of(best)
         tokens, value = "-" if best.edge else f"{best.tokens:,.0f}", format(measure.back(best.value), measure.shown)
         rows.append([f"{best.budget:.3g}", size, interval, tokens, ratio, "-" if best.edge else value])
     return markdown(["budget", "best parameters", "95 % interval", "tokens", "tokens/parameter", "value there"], rows)
+
+
+def ratio_of(best: Optimum) -> str:
+    """Tokens a parameter, to three digits at least."""
+    ratio = best.tokens / best.parameters
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def words(measure: Measure) -> list[str]:
@@ -178,9 +184,7 @@ def wants(measures: Sequence[Measure]) -> str:
         grown = [exponent(law) if law else "no law" for law in (fit.parameters, fit.tokens)]
         ratio = f"C^{fit.tokens.exponent - fit.parameters.exponent:.2f}" if fit.parameters and fit.tokens else "-"
         size = last.edge or f"{last.parameters:,.0f}"
-        rows.append(
-            [measure.name.lower(), *grown, ratio, size, "-" if last.edge else f"{last.tokens / last.parameters:.3g}"]
-        )
+        rows.append([measure.name.lower(), *grown, ratio, size, "-" if last.edge else ratio_of(last)])
     head = [
         "best by",
         "parameters",
