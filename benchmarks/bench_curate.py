@@ -29,7 +29,7 @@ from igpt.data import NO_LABEL, ImageDataModule, LabelledImages
 
 SIDE, BYTES = 32, 3 * 32 * 32
 BLOCK, MEMES, TESTS = 4096, 10, 1000
-COPIES, CROWD = 0.1, 0.01  # shares of the pictures that are copies
+CROWD = 0.01  # share of the pictures that are copies of the ten
 REPORT = "import resource, sys\nfrom igpt.cli import main\ncode = main(sys.argv[1:])\n"
 REPORT += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\nsys.exit(code)"
 
@@ -89,7 +89,7 @@ def changed(picture: Tensor, kind: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def write_pictures(target: Path, count: int) -> np.ndarray:
+def write_pictures(target: Path, count: int, copies: float) -> np.ndarray:
     """Write the pictures; of each the number of what it is a copy of, or its own, `(count,)`."""
     rng, torch_rng = np.random.default_rng(0), torch.Generator().manual_seed(0)
     memes = fresh(MEMES, torch_rng)
@@ -100,7 +100,7 @@ def write_pictures(target: Path, count: int) -> np.ndarray:
             size = len(pictures)
             of = rng.integers(0, max(1, size // 2), size)  # copies are of the first half, and stand in the second
             draw = rng.random(size)
-            for place in np.flatnonzero((draw < CROWD) | (np.arange(size) >= size // 2) & (draw < CROWD + 2 * COPIES)):
+            for place in np.flatnonzero((draw < CROWD) | (np.arange(size) >= size // 2) & (draw < CROWD + 2 * copies)):
                 crowd = draw[place] < CROWD
                 meme, kind = int(rng.integers(MEMES)), int(rng.integers(3))
                 pictures[place] = changed(memes[meme] if crowd else pictures[of[place]], kind, rng)
@@ -109,11 +109,12 @@ def write_pictures(target: Path, count: int) -> np.ndarray:
     return origin
 
 
-def curate(folder: Path) -> int:
+def curate(folder: Path, candidates: int) -> int:
     """Run the command; the most bytes that it held."""
     command = [sys.executable, "-c", REPORT, "curate", "--data", "bench_curate.Pictures", "--workers", "0"]
     command += ["--data.file", str(folder / "web.bin"), "--reference", "bench_curate.Pictures"]
     command += ["--reference.file", str(folder / "reference.bin"), "--out", str(folder / "kept.csv")]
+    command += ["--candidates", str(candidates)]
     here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": here, "IGPT_ALLOW_IMPORTS": "bench_curate", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -160,14 +161,16 @@ def scores(manifest: Path, origin: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--copies", type=float, default=0.1)
     parser.add_argument("--folder", type=Path, help="to keep pictures and blocks in; a temporary one if left out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        origin = write_pictures(folder / "web.bin", options.images)
+        origin = write_pictures(folder / "web.bin", options.images, options.copies)
         (folder / "reference.bin").write_bytes(fresh(5000 + TESTS, torch.Generator().manual_seed(1)).numpy().tobytes())
-        peak = curate(folder)
+        peak = curate(folder, options.candidates)
         recall, precision = scores(folder / "kept.csv", origin)
         taken = seconds(folder / "kept.work")
     found = {"images": options.images, "peak_gib": round(peak / 2**30, 3), "seconds": taken}

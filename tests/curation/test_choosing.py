@@ -51,8 +51,8 @@ def test_a_shifted_or_enlarged_picture_is_one_and_noise_is_another():
     one = torch.nn.functional.adaptive_avg_pool2d(big, 16).round().to(torch.uint8)
     part = torch.nn.functional.adaptive_avg_pool2d(big[..., 3:, :65], 16).round().to(torch.uint8)
     assert differences(one, one).max() == 0
-    assert differences(one, part).max() < 0.35
-    assert differences(part, one).max() < 0.35
+    assert differences(one, part).max() < 0.37
+    assert differences(part, one).max() < 0.37
     assert differences(one, one.flip(0)).min() > 0.5
 
 

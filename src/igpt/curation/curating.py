@@ -83,15 +83,17 @@ def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions
     equal = np.zeros(len(rows), PAIRS)
     equal["one"], equal["other"] = rows, rows[first_of_each(images.digests()[rows])]
     found.mark(DUPLICATE, equal[equal["one"] != equal["other"]])
+    some = np.flatnonzero(found.state == KEPT)
     for turn in range(ROUNDS):
-        rows = np.flatnonzero(found.state == KEPT)
-        pairs = same_pictures(images, rows, images, rows, f"pairs{turn}", options, blocks)
+        left = np.flatnonzero(found.state == KEPT)
+        pairs = same_pictures(images, some, images, left, f"pairs{turn}", options, blocks)
         found.mark(DUPLICATE, duplicates(pairs, found.state != KEPT))
-        if not crowded(pairs, found, options):
+        some = crowded(pairs, found, options)
+        if not len(some):
             return
 
 
-def crowded(pairs: Array, found: Curation, options: CurationOptions) -> bool:
-    """Whether all candidates of a kept image were the same picture, so that there may be more of it."""
+def crowded(pairs: Array, found: Curation, options: CurationOptions) -> NDArray[np.int64]:
+    """Numbers of the kept images whose candidates were all the same picture, so that there may be more of it."""
     same = np.bincount(pairs["one"], minlength=len(found.state))
-    return bool((same[found.state == KEPT] >= options.candidates).any())
+    return np.flatnonzero((found.state == KEPT) & (same >= options.candidates))

@@ -66,7 +66,8 @@ def differences(first: Tensor, second: Tensor) -> Tensor:
     allowed = torch.minimum(slope(one), slope(other)) + NOISE
     best = residual(one, other)
     far = residual(F.avg_pool2d(one, 2), F.avg_pool2d(other, 2)) > COARSELY * allowed
-    for near in (~far).nonzero()[:, 0].split(AT_ONCE):
+    near_ones = (~far).nonzero()[:, 0]
+    for near in near_ones.split(AT_ONCE) if len(near_ones) else ():
         a, b = one[near], other[near]
         best[near] = torch.stack([best[near], aligned(a, b), aligned(b, a)]).amin(0)
     return best / allowed
@@ -75,8 +76,9 @@ def differences(first: Tensor, second: Tensor) -> Tensor:
 def aligned(whole: Tensor, part: Tensor) -> Tensor:
     """The least residual of each picture `part` and a part of `whole`, both `(B, 3, S, S)`; `(B,)`."""
     different, which = torch.unique_consecutive(whole, dim=0, return_inverse=True)  # one against all its candidates
-    parts = (different.flatten(2) @ windows()).view(len(different), 3, -1, part[0, 0].numel())
-    return (parts[which] - part.flatten(2)[:, :, None]).square_().mean((1, 3)).amin(1)
+    parts = (different.flatten(2) @ windows()).view(len(different), 3, -1, SIDE * SIDE)
+    least: Tensor = (parts[which] - part.flatten(2)[:, :, None]).square_().mean((1, 3)).amin(1)
+    return least
 
 
 @cache
