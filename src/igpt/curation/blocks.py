@@ -1,6 +1,7 @@
 """A work folder of blocks: each is computed once, written whole, and made again when what it came from has changed."""
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,18 @@ def load(array: Path) -> Array:
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
     mapped: Array = np.load(array, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
     return mapped
+
+
+def let_go(array: Array) -> None:
+    """Take the pages of a mapped array out of this process's memory; what is asked for again is mapped again.
+
+    They stay in the system's cache while there is room. Without this a process that reads all blocks holds them all.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -1,14 +1,15 @@
 """What is dropped and why: pure functions of distances."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.curation.blocks import Array
 from igpt.curation.options import KEEP, CurationOptions
 
-Pair = tuple[int, int, float]  # the later image, the earlier one, and their difference
+PAIRS = np.dtype([("one", "<i4"), ("other", "<i4"), ("difference", "<f4")])  # 12 bytes: a million images have millions
+AT_ONCE = 65_536  # pairs that are gone through together
 
 
 def first_of_each(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -17,25 +18,29 @@ def first_of_each(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.asarray(first[which], dtype=np.int64)
 
 
-def duplicates(pairs: Iterable[Pair], out: Sequence[bool] | NDArray[np.bool_]) -> dict[int, tuple[int, float]]:
-    """Of each image that repeats an earlier one that is kept: which, and their difference.
+def duplicates(pairs: Array, out: NDArray[np.bool_]) -> Array:
+    """The pairs by which images go that repeat an earlier one which stays, one pair an image, `one` being that image.
 
     Images are gone through in order, so that each dropped one has a partner that stays, and resemblance is not passed
-    on along a chain.
+    on along a chain. Of several partners it is the nearest, or the earliest of these. Pairs are sorted as arrays and
+    gone through in parts: as Python's numbers, those of a million images would take gigabytes.
 
     Args:
-        pairs: of images that are one picture.
+        pairs: of images that are one picture, `PAIRS` `(P,)`, in any order and direction.
         out: those that are dropped for other reasons, and stand for none, `(N,)`.
     """
-    earlier: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for one, other, difference in pairs:
-        earlier[max(one, other)].append((difference, min(one, other)))
-    dropped: dict[int, tuple[int, float]] = {}
-    for image in sorted(earlier):
-        partners = [pair for pair in earlier[image] if pair[1] not in dropped and not out[pair[1]]]
-        if partners and not out[image]:
-            difference, partner = min(partners)
-            dropped[image] = partner, difference
+    later, earlier = np.maximum(pairs["one"], pairs["other"]), np.minimum(pairs["one"], pairs["other"])
+    order = np.lexsort((earlier, pairs["difference"], later))
+    gone, chosen = bytearray(out.tobytes()), array("q")
+    for start in range(0, len(order), AT_ONCE):
+        rows = order[start : start + AT_ONCE]
+        for row, image, partner in zip(rows.tolist(), later[rows].tolist(), earlier[rows].tolist(), strict=True):
+            if not gone[image] and not gone[partner]:
+                gone[image] = 1
+                chosen.append(row)
+    rows = np.array(chosen, dtype=np.int64)
+    dropped = pairs[rows]
+    dropped["one"], dropped["other"] = later[rows], earlier[rows]
     return dropped
 
 

@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from igpt.curation.blocks import Array, Blocks, spans
+from igpt.curation.blocks import Array, Blocks, let_go, spans
+from igpt.curation.choosing import PAIRS
 from igpt.curation.embedding import Embedding, Ints
 from igpt.curation.neighbours import Neighbours
 from igpt.curation.options import CurationOptions
 from igpt.curation.pixels import differences
 from igpt.system import Progress
 
-PAIRS = np.dtype([("one", "<i8"), ("other", "<i8"), ("difference", "<f4")])
 NEAREST = np.dtype([("reference", "<i8"), ("distance", "<f4")])
 AGAIN = 8  # candidates whose exact distances decide which image of the reference is nearest
 AT_ONCE = 1024  # pairs that are aligned together
+METHOD = 2  # of telling pictures apart: blocks of another one are made again
 ROUNDS = 4  # of looking among what is left, where all candidates of an image were the same picture
 
 
@@ -60,6 +61,7 @@ def moments(reference: Embedding) -> tuple[NDArray[np.float32], NDArray[np.float
     total = square = np.zeros(1)
     for part in reference.parts:
         values = part["feature"].astype(np.float64)
+        let_go(part)
         total, square = total + values.sum(0), square + np.square(values).sum(0)
     mean = total / len(reference)
     deviation = np.sqrt(np.maximum(square / len(reference) - mean**2, 0))
@@ -95,7 +97,7 @@ def same_pictures(
         pairs["one"], pairs["other"], pairs["difference"] = one, other, apart
         return pairs[apart <= options.threshold]
 
-    key = [images.digest, others.digest, options.threshold, options.candidates, checksum_of_rows(those)]
+    key = [METHOD, images.digest, others.digest, options.threshold, options.candidates, checksum_of_rows(those)]
     with torch.no_grad():
         return in_blocks(name, rows, key, images.block, blocks, found)
 
@@ -104,14 +106,14 @@ def in_blocks(
     name: str, rows: Ints, key: list[object], size: int, blocks: Blocks, found: Callable[[Ints], Array]
 ) -> Array:
     """What `found` gives for all rows, a block at a time."""
-    parts = []
+    parts, key = [], [*key, checksum_of_rows(rows)]
     with Progress(len(rows), f"images: {name}") as progress:
         for number, (start, end) in enumerate(spans(len(rows), size)):
 
             def make(some: Ints = rows[start:end]) -> tuple[Array, None]:
                 return found(some), None
 
-            parts.append(blocks.get(f"{name}-{number:05d}", [*key, checksum_of_rows(rows)], make)[0])
+            parts.append(blocks.get(f"{name}-{number:05d}", key, make)[0])
             progress.add(end - start)
     return np.concatenate(parts)
 

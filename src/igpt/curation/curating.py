@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.curation.blocks import Array, Blocks
-from igpt.curation.choosing import duplicates, far, first_of_each
+from igpt.curation.choosing import PAIRS, duplicates, far, first_of_each
 from igpt.curation.comparing import ROUNDS, nearest, same_pictures, usable
 from igpt.curation.embedding import Embedding
 from igpt.curation.options import CurationOptions
@@ -24,6 +24,17 @@ class Curation:
     difference: NDArray[np.float32]  # to it; else no number
     reference: NDArray[np.int64]  # the nearest image of the reference; -1 without one
     distance: NDArray[np.float32]  # to it; no number without one
+
+    @classmethod
+    def of(cls, count: int) -> "Curation":
+        """All of so many images kept, none compared with anything yet."""
+        none, unknown = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
+        return cls(np.zeros(count, np.int8), none, unknown, none.copy(), unknown.copy())
+
+    def mark(self, state: int, pairs: Array) -> None:
+        """Note why the images `one` of these pairs are dropped, each in one pair."""
+        images = pairs["one"]
+        self.state[images], self.partner[images], self.difference[images] = state, pairs["other"], pairs["difference"]
 
     def counts(self) -> dict[str, int]:
         """How many images are in each state."""
@@ -43,20 +54,10 @@ def curate_images(
         reference: what is to be near; None keeps what is far.
         tests: what must not be in the images; None looks for none.
     """
-    count = len(images)
-    found = Curation(
-        np.zeros(count, np.int8),
-        np.full(count, -1, np.int64),
-        np.full(count, np.nan, np.float32),
-        np.full(count, -1, np.int64),
-        np.full(count, np.nan, np.float32),
-    )
+    found = Curation.of(len(images))
     found.state[list(images.reasons)] = UNREADABLE
-    rows = np.flatnonzero(found.state == KEPT)
     if tests is not None:
-        pairs = same_pictures(images, rows, tests, usable(tests), "overlap", options, blocks)
-        for pair in pairs[np.argsort(pairs["difference"], kind="stable")[::-1]]:  # the nearest comes last, and stays
-            mark(found, int(pair["one"]), OVERLAP, int(pair["other"]), float(pair["difference"]))
+        drop_overlap(images, tests, found, options, blocks)
     drop_duplicates(images, found, options, blocks)
     if reference is not None:
         near = nearest(images, reference, blocks)
@@ -65,28 +66,34 @@ def curate_images(
     return found
 
 
+def drop_overlap(
+    images: Embedding, tests: Embedding, found: Curation, options: CurationOptions, blocks: Blocks
+) -> None:
+    """Mark what is a picture of the test images, with the most similar of these."""
+    rows = np.flatnonzero(found.state == KEPT)
+    pairs = same_pictures(images, rows, tests, usable(tests), "overlap", options, blocks)
+    pairs = pairs[np.lexsort((pairs["difference"], pairs["one"]))]
+    _, first = np.unique(pairs["one"], return_index=True)
+    found.mark(OVERLAP, pairs[first])
+
+
 def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions, blocks: Blocks) -> None:
     """Mark what repeats an earlier image: equal thumbnails first, then near ones, among what is left of each round."""
     rows = np.flatnonzero(found.state == KEPT)
-    first = rows[first_of_each(images.digests()[rows])]
-    for image, earlier in zip(rows.tolist(), first.tolist(), strict=True):
-        if image != earlier:
-            mark(found, image, DUPLICATE, earlier, 0.0)
+    equal = np.zeros(len(rows), PAIRS)
+    equal["one"], equal["other"] = rows, rows[first_of_each(images.digests()[rows])]
+    found.mark(DUPLICATE, equal[equal["one"] != equal["other"]])
+    some = np.flatnonzero(found.state == KEPT)
     for turn in range(ROUNDS):
-        rows = np.flatnonzero(found.state == KEPT)
-        pairs = same_pictures(images, rows, images, rows, f"pairs{turn}", options, blocks)
-        for image, (partner, difference) in duplicates(pairs.tolist(), found.state != KEPT).items():
-            mark(found, image, DUPLICATE, partner, difference)
-        if not crowded(pairs, found, options):
+        left = np.flatnonzero(found.state == KEPT)
+        pairs = same_pictures(images, some, images, left, f"pairs{turn}", options, blocks)
+        found.mark(DUPLICATE, duplicates(pairs, found.state != KEPT))
+        some = crowded(pairs, found, options)
+        if not len(some):
             return
 
 
-def crowded(pairs: Array, found: Curation, options: CurationOptions) -> bool:
-    """Whether all candidates of a kept image were the same picture, so that there may be more of it."""
+def crowded(pairs: Array, found: Curation, options: CurationOptions) -> NDArray[np.int64]:
+    """Numbers of the kept images whose candidates were all the same picture, so that there may be more of it."""
     same = np.bincount(pairs["one"], minlength=len(found.state))
-    return bool((same[found.state == KEPT] >= options.candidates).any())
-
-
-def mark(found: Curation, image: int, state: int, partner: int, difference: float) -> None:
-    """Note why an image is dropped."""
-    found.state[image], found.partner[image], found.difference[image] = state, partner, difference
+    return np.flatnonzero((found.state == KEPT) & (same >= options.candidates))

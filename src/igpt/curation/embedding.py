@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.curation.blocks import Array, Blocks, spans
+from igpt.curation.blocks import Array, Blocks, let_go, spans
 from igpt.curation.pixels import SIDE, coarse, thumbnails
 from igpt.curation.pool import Pool
 from igpt.families import FeatureSource, checked_features
@@ -45,8 +45,12 @@ class Embedding:
 
     def digests(self) -> NDArray[np.uint64]:
         """64 bits of each thumbnail, `(N,)`: equal for equal ones."""
-        every = (hashlib.blake2b(one.tobytes(), digest_size=8).digest() for part in self.parts for one in part["thumb"])
-        return np.frombuffer(b"".join(every), dtype="<u8")
+        found = bytearray()
+        for part in self.parts:
+            for one in part["thumb"]:
+                found += hashlib.blake2b(one.tobytes(), digest_size=8).digest()
+            let_go(part)
+        return np.frombuffer(found, dtype="<u8")
 
     def _take(self, field: str, rows: Ints) -> Array:
         taken = np.empty((len(rows), *self.parts[0].dtype[field].shape), self.parts[0].dtype[field].base)
@@ -54,6 +58,7 @@ class Embedding:
         for place in np.unique(places).tolist():
             mine = places == place
             taken[mine] = self.parts[place][field][rows[mine] % self.block]
+            let_go(self.parts[place])
         return taken
 
 

@@ -11,7 +11,7 @@ from igpt.palette import faiss_behind_torch
 Floats = NDArray[np.float32]
 FLAT = 100_000  # vectors up to which all are compared with all
 PIECES, BITS = 32, 8  # bytes of a compressed vector
-LISTS, PER_LIST, PROBED = 1024, 40, 32
+LISTS, PER_LIST, PROBED = 1024, 40, 8
 Vectors = Callable[[NDArray[np.int64]], Floats]  # those of some numbers
 AT_ONCE = 4096  # vectors that are read at a time
 

@@ -14,7 +14,7 @@ class CurationOptions:
     Args:
         keep: share, of the images that are no duplicates, to keep: those nearest to the reference.
         within: largest distance to the reference, in place of `keep`.
-        threshold: squared residual of two aligned pictures over their variance, up to which they are one picture.
+        threshold: squared residual of two aligned pictures over their squared slope, up to which they are one picture.
         candidates: nearest images that are compared with each.
         block: images that are embedded, and written, at a time.
 
@@ -24,7 +24,7 @@ class CurationOptions:
 
     keep: float | None = None
     within: float | None = None
-    threshold: float = 0.25
+    threshold: float = 0.37
     candidates: int = 16
     block: int = 4096
 
@@ -36,6 +36,6 @@ class CurationOptions:
         if self.within is not None and not self.within >= 0:
             raise UserError(f"--within {self.within} must be at least 0")
         if not 0 <= self.threshold < 1:
-            raise UserError(f"--threshold {self.threshold} must lie from 0 to 1; 0.25 was measured")
+            raise UserError(f"--threshold {self.threshold} must lie from 0 to 1; 0.37 was measured")
         if self.block < 1 or self.candidates < 1:
             raise UserError("--block and --candidates must be at least 1")

@@ -89,12 +89,12 @@ class Pool(Dataset[tuple[Tensor, str]]):
             torch.utils.data.Subset(self, indices),
             batch_size=AT_ONCE,
             num_workers=workers,
-            collate_fn=list,
+            collate_fn=stacked,
             worker_init_fn=begin_worker,
             generator=torch.Generator(),
         )
-        found = [item for batch in loader for item in batch]
-        return torch.stack([image for image, _ in found]), [reason for _, reason in found]
+        images, reasons = zip(*loader, strict=True)
+        return torch.cat(images), [reason for some in reasons for reason in some]
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Changes with the files of these images: their names, sizes and times; without files with the data."""
@@ -114,6 +114,11 @@ class Pool(Dataset[tuple[Tensor, str]]):
         stored = vars(images).get("stored")
         one = stored[place] if stored is not None else None
         return one if hasattr(one, "file") and hasattr(one, "member") else None
+
+
+def stacked(items: list[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
+    """Images and reasons of a batch."""
+    return torch.stack([image for image, _ in items]), [reason for _, reason in items]
 
 
 def stamp(stored: Any) -> list[Any]:

@@ -36,7 +36,7 @@ def curate(
     source: str | None = None,
     weights: str | None = None,
     layer: str | None = None,
-    threshold: float = 0.25,
+    threshold: float = 0.37,
     candidates: int = 16,
     block: int = 4096,
     workers: int | None = None,
