@@ -47,3 +47,11 @@ def test_a_measure_without_a_law_is_compared_with_nothing():
 def test_a_distance_is_shown_in_its_own_unit_and_fitted_by_its_logarithm():
     _, other = section(0.5, True)
     assert [other.back(best.value) for best in other.fit.optima] == pytest.approx([np.e] * 4, rel=0.01)
+
+
+def test_without_intervals_nothing_is_said_of_a_difference():
+    few = [at for at in range(20) if at % 5 in (1, 2, 3)]  # a parabola goes through any three points
+    columns, values = [column[few] for column in COLUMNS], bowl(0.5)[few]
+    made = [Measure.of(name, "nats", columns, list(values), ".4f") for name in ("Loss", "Accuracy")]
+    text = page("c.yaml", [RUNS[at] for at in few], made, "scale.png")
+    assert "without an interval of both nothing says whether that is noise" in text

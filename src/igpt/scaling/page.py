@@ -210,6 +210,7 @@ def compared(measures: Sequence[Measure]) -> list[str]:
         spans, more = (first.fit.parameters.interval, law.interval), law.exponent - first.fit.parameters.exponent
         apart = all(spans) and (spans[0][0] > spans[1][1] or spans[1][0] > spans[0][1])  # type: ignore[index]
         known = "their intervals lie apart" if apart else "by their intervals they cannot be told apart"
+        known = known if all(spans) else "without an interval of both nothing says whether that is noise"
         lines.append(
             f"The {other.name.lower()} wants parameters to grow {'faster' if more > 0 else 'slower'} than the "
             f"{first.name.lower()} does, by {abs(more):.2f} in the exponent; {known}."

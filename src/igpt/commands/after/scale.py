@@ -108,7 +108,7 @@ def foretold(study: Study, speed: float | None) -> str:
     table, work = plan_table(study.runs, seconds), sum(run.operations for run in study.runs)
     return (
         f"{table}{len(study.runs)} runs, {work:.3g} FLOPs, {sum(seconds) / 3600:.2f} hours one after the other: {how}, "
-        "and 10 seconds to start each; validation and probes come on top\n"
+        "and 10 seconds to start each; validation, probes and samples come on top\n"
     )
 
 

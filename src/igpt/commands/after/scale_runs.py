@@ -191,6 +191,6 @@ def measures_of(study: Study, results: Sequence[Result]) -> list[Measure]:
         found.append(Measure.of("Accuracy", "test accuracy of the best layer", runs, shares, ".3f", maximise=True))
     if study.samples.num != 0:
         space = study.samples.source + (f", layer {study.samples.layer}" if study.samples.layer else "")
-        axis, apart = f"Frechet distance of samples in {space}", [float(one.distance or 0) for one in results]
+        axis, apart = f"Frechet distance of samples\nin {space}", [float(one.distance or 0) for one in results]
         found.append(Measure.of("Distance", axis, runs, apart, ".4g", logarithm=True))
     return found
