@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -25,6 +26,17 @@ REPO = Path(__file__).resolve().parents[1]
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; commands that tests start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: the collector need not go through them, nor a forked loader copy them."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Libraries count at the end what was not collected."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

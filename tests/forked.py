@@ -34,7 +34,7 @@ class Forked:
         self, function: Callable[..., object], *arguments: object, cwd: object = None, largest: int | None = None
     ) -> None:
         pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        how = (str(cwd or Path.cwd()), dict(os.environ), largest)
+        how = (str(cwd or Path.cwd()), dict(os.environ), largest, multiprocessing.get_start_method())
         self._process = CONTEXT.Process(target=_run, args=(function, arguments, *how, *(end for _, end in pipes)))
         self._process.start()
         self.pid, self._read = self._process.pid, ["", ""]
@@ -115,8 +115,10 @@ def _run(
     cwd: str,
     environment: dict[str, str],
     largest: int | None,
+    start_method: str,
     *pipes: Connection,
 ) -> None:
+    multiprocessing.set_start_method(start_method, force=True)  # of its own processes: as where nothing was forked
     for number, pipe in enumerate(pipes, start=1):
         os.dup2(pipe.fileno(), number)
         pipe.close()
