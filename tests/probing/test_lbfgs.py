@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from igpt.probing.methods import lbfgs, preconditioner
 from igpt.probing.methods.lbfgs import HISTORY, _Memory, fit_probes, lbfgs_layers
 from igpt.probing.protocol import LayerResult, accuracy, best_layer, standardise
 
@@ -189,3 +190,41 @@ def test_with_few_images_a_weaker_penalty_reaches_a_lower_objective(classes, per
         reached = fit_probes(features, torch.arange(classes).repeat(per_class), strengths, classes).objective[0]
         assert (reached.diff() < 1e-5).all(), (seed, reached)
         assert float(reached[-1]) < 0.01  # any labels can be told apart with more features than images
+
+
+@pytest.mark.parametrize("most", [1000, 100])
+def test_of_very_many_features_the_principal_directions_lead_to_the_same_optimum(monkeypatch, most):
+    """Of all 400 images, and of 100 whose curvature another 100 tell."""
+    features, labels = problem(layers=2, dimensions=60)
+    features = standardise(features, [features])[0] + 2
+    strengths = [1e-1, 1e-3]
+    dense = fit_probes(features, labels, strengths, 4, tolerance=1e-7)
+    monkeypatch.setattr(lbfgs, "DENSE", 59)
+    monkeypatch.setattr(preconditioner, "MOST", most)
+    assert isinstance(lbfgs._Problem(features, labels, strengths, 4).inverse, preconditioner.LowRank)
+    wide = fit_probes(features, labels, strengths, 4, tolerance=1e-7)
+    torch.testing.assert_close(wide.objective, dense.objective, rtol=0, atol=1e-12)
+    torch.testing.assert_close(wide.weight, dense.weight, rtol=0, atol=1e-5)
+    torch.testing.assert_close(wide.bias, dense.bias, rtol=0, atol=1e-5)
+    single = fit_probes(features.float(), labels, strengths, 4)
+    torch.testing.assert_close(single.objective.double(), dense.objective, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [30, 200])
+def test_the_low_rank_inverse_of_all_images_is_the_hessians(images):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, images, 50, generator=generator, dtype=torch.float64) + 3
+    gradient = torch.randn(1, 2, 4, 51, generator=generator, dtype=torch.float64)
+    strengths = torch.tensor([1e-1, 1e-3], dtype=torch.float64)
+    found = preconditioner.LowRank(features, strengths, 4).apply(gradient)
+    padded = np.pad(features[0].numpy(), ((0, 0), (0, 1)), constant_values=1.0)
+    for index, strength in enumerate(strengths.tolist()):
+        hessian = padded.T @ padded / (images * 4) + np.diag([strength] * 50 + [0.0])
+        expected = np.linalg.solve(hessian, gradient[0, index].numpy().T).T
+        np.testing.assert_allclose(found[0, index].numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_features_that_never_vary_have_a_low_rank_inverse_too():
+    inverse = preconditioner.LowRank(torch.ones(1, 20, 8), torch.tensor([0.1]), 3)
+    gradient = torch.tensor([1.0, *[0.0] * 7, 0.0]).expand(1, 1, 3, 9)
+    assert inverse.apply(gradient)[0, 0, 0].tolist() == pytest.approx([10, *[0] * 7, -10])

@@ -7,7 +7,8 @@ For features x of one layer and an L2 penalty the objective is, with W `(D, K)` 
 The problems run in one loop, but each has its own history, step size and stopping test; finished ones cost nothing.
 The preconditioner is the inverse of `X' diag(c) X / n + l2`, where c is the mean curvature of the softmax at the
 present point: features of trained networks are so correlated that without it L-BFGS needs many times the steps. It is
-made from some of the images and a few times only, since it costs as much as several steps.
+made from some of the images and a few times only, since it costs as much as several steps. Of very many features, such
+as the pixels of 64x64 pictures, the principal directions of the images stand for it (`preconditioner.py`).
 
 Shapes: L layers, S penalties, P = L * S problems, N images, D features (+ 1 for the bias), K classes.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from igpt.probing.methods.preconditioner import DENSE, Dense, LowRank
 from igpt.probing.protocol import Group, LayerResult, ProbeMethod, SplitFeatures, accuracy, on_features, standardise
 from igpt.system import Progress, with_progress
 
@@ -27,10 +29,8 @@ HISTORY = 10
 MAX_STEPS = 300
 ARMIJO = 1e-4
 MAX_HALVINGS = 20
-GUESS_IMAGES = 8  # for each feature, in the preconditioner
 GUESS_AGAIN = (4, 12, 30, 80)  # steps after which the preconditioner is made anew
 WIDE = 1024  # features, beyond which a new preconditioner costs more than the steps it saves
-RIDGES = (1e-7, 1e-5, 1e-3, 1e-1)  # shares of a feature's curvature; the first that makes it positive is taken
 
 
 @dataclass(frozen=True)
@@ -128,51 +128,19 @@ class _Problem:
         self.width = dimensions + 1
         self.l2 = features.new_tensor(l2)
         self.count = self.layers * len(l2)
-        every = max(1, self.images // (GUESS_IMAGES * self.width))
-        self.some = F.pad(features[:, ::every], (0, 1), value=1.0)  # (L, n, width)
-        self.root = features.new_empty(self.layers, len(l2), self.width, self.width)
-        for layer in range(self.layers):  # with zero weights all probabilities are 1 / K, and so is the curvature
-            gram = self.some[layer].T @ self.some[layer] / (self.some.shape[1] * num_classes)
-            for index in range(len(l2)):
-                self._invert(gram, layer, index)
+        self.inverse = (Dense if dimensions <= DENSE else LowRank)(features, self.l2, num_classes)
 
     def update_preconditioner(self, x: Tensor, active: Tensor) -> None:
-        """Precondition every class by `(X' diag(c) X / n + l2)^-1`, c being the curvature at `x`.
-
-        The softmax' Hessian `diag(p) - pp'` differs from class to class; c is the mean of its K - 1 eigenvalues that
-        are not zero.
-        """
-        if self.width > WIDE:
+        """Precondition every class by `(X' diag(c) X / n + l2)^-1`, c being the curvature at `x`."""
+        if self.width > WIDE or not isinstance(self.inverse, Dense):
             return
         weights = x.view(self.layers, -1, self.num_classes, self.width)
         for layer, index in active.view(self.layers, -1).nonzero().tolist():
-            some = self.some[layer]
-            shares = (weights[layer, index] @ some.T).softmax(0)
-            curvature = (1 - shares.square().sum(0)) / (self.num_classes - 1)
-            self._invert((some * curvature[:, None]).T @ some / len(some), layer, index)
-
-    def _invert(self, hessian: Tensor, layer: int, index: int) -> None:
-        """Keep R with R'R the inverse of one problem's Hessian `(width, width)` plus its penalty.
-
-        R'Rg is a descent direction also in float32, where the inverse of an ill-conditioned matrix need not give one.
-        """
-        hessian = hessian.double()
-        scale = hessian.diagonal().clamp(min=1e-30)
-        penalty = torch.full_like(scale, float(self.l2[index]))
-        penalty[-1] = 0.0  # the bias is not penalised
-        for floor in RIDGES:  # features may be constant or equal to others, and the product is rounded
-            factor, failed = torch.linalg.cholesky_ex(hessian + torch.diag(penalty + floor * scale))
-            if not failed:
-                break
-        else:
-            factor = torch.diag((penalty + scale).sqrt())
-        root = torch.linalg.solve_triangular(factor, torch.eye(self.width).to(factor), upper=False)
-        self.root[layer, index] = root.to(self.root.dtype)
+            self.inverse.update(weights[layer, index], layer, index)
 
     def precondition(self, gradient: Tensor) -> Tensor:
         """The preconditioner applied to `(P, K * width)`."""
-        shaped = gradient.view(self.layers, -1, self.num_classes, self.width)
-        return (shaped @ self.root.mT @ self.root).reshape(gradient.shape)
+        return self.inverse.apply(gradient.view(self.layers, -1, self.num_classes, self.width)).reshape(gradient.shape)
 
     def evaluate(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Objective `(P,)` and gradient `(P, K * width)` of the active problems; those of others have no meaning.
