@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -307,14 +308,14 @@ def test_a_writer_killed_while_it_writes_leaves_a_last_that_can_be_read(tmp_path
 @pytest.mark.slow
 def test_twenty_kills_of_a_run_while_it_writes_leave_twenty_times_a_last_to_go_on_from(digits_run, igpt, tmp_path):
     folder, rng = tmp_path / "mini" / "checkpoints", random.Random(time.time_ns())
-    words = ["fit", "--config", digits_run.config, "--runs_dir", tmp_path, "--ckpt_path", "last",
-             "--trainer.max_steps", 100_000, "--checkpoint.every_n_train_steps", 1, "--checkpoint.keep", 3,
-             "--trainer.limit_val_batches", 0]  # fmt: skip
-    code, _, err = igpt(*words, "--trainer.max_steps", 2)
+    command = [sys.executable, "-m", "igpt", "fit", "--config", digits_run.config, "--runs_dir", tmp_path,
+               "--ckpt_path", "last", "--trainer.max_steps", 100_000, "--checkpoint.every_n_train_steps", 1,
+               "--checkpoint.keep", 3, "--trainer.limit_val_batches", 0]  # fmt: skip
+    code, _, err = igpt(*command[3:], "--trainer.max_steps", 2)
     assert code == 0, err
     caught, step = 0, 2
     for kill in range(20):
-        with forked.igpt(*words) as process:
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             while not list(folder.glob(f".step=*.{process.pid}.partial.ckpt")):
                 assert process.poll() is None
                 time.sleep(0.0005)

@@ -73,6 +73,9 @@ def test_blocks_change_nothing(sets, monkeypatch):
     monkeypatch.setattr("igpt.evaluation.neighbours.BLOCK", 7)
     assert neighbourhoods(*sets) == pytest.approx(whole)
     assert torch.equal(nearest(sets[1], sets[0])[0], near[0])
+    one = Judge(*sets)
+    assert torch.equal(one.nearest(sets[1])[0], near[0])
+    assert torch.equal(one.nearest(sets[1])[1], near[1])
 
 
 def test_planted_copies_are_flagged_and_held_out_images_are_not():
@@ -82,6 +85,22 @@ def test_planted_copies_are_flagged_and_held_out_images_are_not():
     assert rule.flagged(nearest(training, training)[1]).all()
     assert rule.flagged(nearest(near, training)[1]).all()
     assert rule.flagged(nearest(held_out, training)[1]).double().mean() <= 0.05
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_the_rule_from_half_of_the_test_images_flags_at_most_5_per_cent_of_the_other_half_and_every_copy(half):
+    data = Digits()
+    pixels = {}
+    for name in ("train", "test"):
+        images = data.images(name)
+        pixels[name] = torch.stack([images[at][0] for at in range(len(images))])[:, 0].flatten(1).float() / 16
+    test, training = pixels["test"], pixels["train"]
+    rule = copy_rule(nearest(test[half::2], training)[1])
+    other = rule.flagged(nearest(test[1 - half :: 2], training)[1]).double().mean()
+    assert float(other) <= 0.05
+    copies = training[::7] + 0.02 * normal(len(training[::7]), 64, 0).float()
+    assert rule.flagged(nearest(training[::7], training)[1]).all()
+    assert rule.flagged(nearest(copies, training)[1]).all()
 
 
 def test_more_blur_and_more_noise_are_further_away():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from igpt.evaluation.copies import CopyRule, copy_rule
 from igpt.evaluation.distances import frechet_distance, kernel_distance
-from igpt.evaluation.neighbours import nearest, neighbourhoods, radii
+from igpt.evaluation.neighbours import Compared, compared, radii
 
 HEADINGS = ("images", "frechet", "kernel", "+-", "precision", "recall", "density", "coverage", "copies")
 
@@ -44,6 +44,7 @@ class Judge:
 
     def __init__(self, training: Tensor, held_out: Tensor, k: int = 3, seed: int = 0) -> None:
         self.training, self.held_out, self.k, self.seed = training, held_out, k, seed
+        self._known: dict[int, tuple[Tensor, Compared]] = {}
 
     @cached_property
     def radii(self) -> Tensor:
@@ -53,15 +54,26 @@ class Judge:
     @cached_property
     def rule(self) -> CopyRule:
         """What counts as a near-copy."""
-        return copy_rule(nearest(self.held_out, self.training)[1])
+        return copy_rule(self.compared(self.held_out).distances)
 
-    def figures(self, features: Tensor, distances: Tensor | None = None) -> Figures:
-        """The figures of one set; `distances` to its nearest training images, where they are known already."""
+    def compared(self, features: Tensor) -> Compared:
+        """One set with the training images, distances computed once: figures, rule and picture share them."""
+        if id(features) not in self._known:  # the features are kept beside, so that no other has their number
+            self._known[id(features)] = features, compared(self.training, features, self.k, self.radii)
+        return self._known[id(features)][1]
+
+    def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Number `(M,)` of the nearest training image of each of a set, and the distance `(M,)`."""
+        found = self.compared(features)
+        return found.nearest, found.distances
+
+    def figures(self, features: Tensor) -> Figures:
+        """The figures of one set."""
         kernel = kernel_distance(features, self.training, self.seed)
-        near = neighbourhoods(self.training, features, self.k, self.radii)
-        distances = nearest(features, self.training)[1] if distances is None else distances
-        copies = self.rule.flagged(distances).double().mean()
-        return Figures(len(features), frechet_distance(features, self.training), *kernel, *near, float(copies))
+        found = self.compared(features)
+        copies = self.rule.flagged(found.distances).double().mean()
+        frechet = frechet_distance(features, self.training)
+        return Figures(len(features), frechet, *kernel, *found.neighbourhoods, float(copies))
 
 
 def table(found: dict[str, Figures]) -> str:

@@ -50,10 +50,27 @@ def neighbourhoods(real: Tensor, drawn: Tensor, k: int = 3, known: Tensor | None
         k: neighbours that a ball reaches to.
         known: `radii` of `real`, where they are known already.
     """
+    return compared(real, drawn, k, radii(real, k) if known is None else known).neighbourhoods
+
+
+class Compared(NamedTuple):
+    """What one pass over the distances of samples to a reference says."""
+
+    neighbourhoods: Neighbourhoods
+    nearest: Tensor  # number of the nearest image of the reference, (M,)
+    distances: Tensor  # to it, 0 between equal ones, (M,)
+
+
+def compared(real: Tensor, drawn: Tensor, k: int, around: Tensor) -> Compared:
+    """All that is about samples `(M, D)` beside a reference `(N, D)`, from one pass over their distances.
+
+    Args:
+        k: neighbours that a ball reaches to.
+        around: `radii` of `real`.
+    """
     real, drawn = checked(real), checked(drawn)
-    around = radii(real, k) if known is None else known
     own = radii(drawn, k)
-    precise = balls = 0
+    precise, balls, which = 0, 0, []
     recalled = torch.zeros(len(real), dtype=torch.bool)
     closest = torch.full((len(real),), torch.inf, dtype=real.dtype)
     for start, distances in blocks(drawn, real):
@@ -61,11 +78,13 @@ def neighbourhoods(real: Tensor, drawn: Tensor, k: int = 3, known: Tensor | None
         precise += int(inside.any(1).sum())
         balls += int(inside.sum())
         recalled |= (distances <= own[start : start + len(distances), None]).any(0)
-        closest = torch.minimum(closest, distances.min(0).values)
-    covered = (closest <= around).double().mean()
-    return Neighbourhoods(
+        closest = torch.minimum(closest, distances.amin(0))
+        which.append(distances.argmin(1))
+    covered, found = (closest <= around).double().mean(), torch.cat(which)
+    near = Neighbourhoods(
         precise / len(drawn), float(recalled.double().mean()), balls / (k * len(drawn)), float(covered)
     )
+    return Compared(near, found, (drawn - real[found]).norm(dim=1))
 
 
 def nearest(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,17 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from igpt.checkpoints import find_checkpoint
+from igpt.commands.after.encoders import distance_name, found_encoder
 from igpt.data import ImageDataModule, LabelledImages, enlarge, grid, rng_of, save_picture
-from igpt.evaluation import Figures, Judge, Space, blurred, nearest, noise, open_space, read_pictures, shuffled, table
+from igpt.evaluation import CopyRule, Figures, Judge, Space, blurred, noise, open_space, read_pictures, shuffled, table
 from igpt.families import LoadedSource, open_checkpoint
 from igpt.model import SamplingOptions
 from igpt.modules import Loaded
@@ -20,6 +23,7 @@ MOST = 2000  # samples drawn where --num does not say
 AT_ONCE = 100
 SHOWN = 16  # samples in the picture
 NEIGHBOURS = 3
+FLOOR = "test (floor)"
 RED = (220, 30, 30)
 
 
@@ -46,7 +50,7 @@ def evaluate(
         samples: folder of pictures of any other model instead.
         data: whose images to compare with; those that the checkpoint was trained on if left out.
         source: whose features to compare: a run, a checkpoint, a plug-in or torchvision:NAME; of an encoder that had
-            no part in the samples.
+            no part in the samples. If left out, a run of SimCLR or MoCo on the same data, beside the run or in runs/.
         weights: of the source, a state dict's file.
         layer: of the source, by name or number; the last if left out.
         num: samples to draw; as many as there are test images, at most 2,000, if left out.
@@ -57,50 +61,109 @@ def evaluate(
     Raises:
         UserError: the model draws nothing, the folder has no pictures of this size, or a source does not fit.
     """
-    check(ckpt, samples, source, num, reference)
-    assert source is not None
+    check(ckpt, samples, num, reference)
     started = time.perf_counter()
     subject = open_checkpoint(ckpt) if ckpt else None
     if subject is not None:
         check_draws(subject, ckpt)
-    space = open_space(source, weights, layer)
-    if subject is not None and subject.sha256 == space.loaded.sha256:
-        raise UserError(f"--source {source} is the model that is judged; give an encoder that had no part in it")
-    data = prepared(data, subject, space)
+    data = prepared(data, subject)
+    source = source or found_encoder(data, run_folders(ckpt))
+    space = fitting_space(source, weights, layer, subject, data)
     training, test = pictures(data.images("train"), reference), pictures(data.images("test"), num or MOST)
-    if samples is not None:
-        drawn = read_pictures(Path(samples), data.shape)
-    else:
-        assert subject is not None
-        drawn = draw(subject, num or len(test), seed)
-        if tuple(drawn.shape[2:]) != data.shape:
-            raise UserError(f"--data: images are {data.shape}, samples {tuple(drawn.shape[2:])}; set --data.resolution")
-    folder = Path(out) if out else default_folder(ckpt, samples)
-    sets = {"samples": drawn, "test (floor)": test, "blurred test": blurred(test)}
-    sets |= {"shuffled pixels": shuffled(test, seed), "noise": noise(len(test), data.shape, seed)}
-    features = {name: space.features(images) for name, images in sets.items()}
-    known = space.features(training)
-    judge = Judge(known, features["test (floor)"], NEIGHBOURS, seed)
-    order, distances = nearest(features["samples"], known)
-    found = {name: judge.figures(one, distances if name == "samples" else None) for name, one in features.items()}
-    flagged = judge.rule.flagged(distances)
+    drawn = read_pictures(Path(samples), data.shape) if samples else drawn_by(subject, num or len(test), seed, data)
+    features = {name: space.features(images) for name, images in sets_of(drawn, test, seed).items()}
+    known, featured = space.features(training), time.perf_counter()
+    judged = judge(features, known, seed)
+    called = distance_name(source, space.name, weights, known.shape[1])
     about = {
         "command": command_line(), "checkpoint": ckpt, "checkpoint_sha256": subject.sha256 if subject else None,
         "step": subject.step if subject else None, "samples": samples, "seed": seed, "space": space.to_dict(),
-        "data": data.spec(), "identity": data.identity(), "training_images": len(training), "neighbours": NEIGHBOURS,
-        "copies": {"threshold": judge.rule.threshold, "same": judge.rule.same,
-                   "flagged": torch.nonzero(flagged).flatten().tolist()},
-        "figures": {name: one.to_dict() for name, one in found.items()},
+        "distance": called, "data": data.spec(), "identity": data.identity(), "training_images": len(training),
+        **judged.to_dict(),
     }  # fmt: skip
+    folder = Path(out) if out else default_folder(ckpt, samples)
     with only_writer(folder, "give another --out"):
-        write(folder, about, picture(drawn, training[order], distances, flagged))
-    print(f"features: {source}, layer {space.name}; against {len(training):,} training images")
-    print(table(found))
-    print(f"{int(flagged.sum())} of {len(drawn):,} samples are near-copies; {comment(found)}")
-    print(f"wrote {folder / 'evaluate.json'}, nearest.png in {time.perf_counter() - started:.1f} s")
+        write(folder, about, picture(drawn, training[judged.nearest], judged.distances, judged.flagged))
+    print(f"{called}; against {len(training):,} training images")
+    print(table(judged.figures))
+    print(f"{int(judged.flagged.sum())} of {len(drawn):,} samples are near-copies; {comment(judged.figures)}")
+    ended = time.perf_counter()
+    print(
+        f"wrote {folder / 'evaluate.json'}, nearest.png in {ended - started:.1f} s ({ended - featured:.1f} s figures)"
+    )
 
 
-def check(ckpt: str | None, samples: str | None, source: str | None, num: int | None, reference: int) -> None:
+@dataclass(frozen=True)
+class Judged:
+    """Figures of every set, and of the samples the nearest training images."""
+
+    figures: dict[str, Figures]
+    rule: CopyRule
+    nearest: Tensor
+    distances: Tensor
+
+    @property
+    def flagged(self) -> Tensor:
+        """Which samples are near-copies."""
+        return self.rule.flagged(self.distances)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For evaluate.json."""
+        flagged = torch.nonzero(self.flagged).flatten().tolist()
+        copies = {"threshold": self.rule.threshold, "same": self.rule.same, "flagged": flagged}
+        figures = {name: one.to_dict() for name, one in self.figures.items()}
+        return {"neighbours": NEIGHBOURS, "copies": copies, "figures": figures}
+
+
+def judge(features: dict[str, Tensor], training: Tensor, seed: int) -> Judged:
+    """All figures of the samples and their controls.
+
+    Args:
+        features: of each set, `(M, D)`.
+        training: features of training images, `(N, D)`.
+        seed: of the kernel distance's subsets.
+    """
+    one = Judge(training, features[FLOOR], NEIGHBOURS, seed)
+    figures = {name: one.figures(some) for name, some in features.items()}
+    return Judged(figures, one.rule, *one.nearest(features["samples"]))
+
+
+def sets_of(drawn: Tensor, test: Tensor, seed: int) -> dict[str, Tensor]:
+    """The samples, and the sets of known quality beside them."""
+    shape = (test.shape[2], test.shape[3])
+    found = {"samples": drawn, FLOOR: test, "blurred test": blurred(test)}
+    return found | {"shuffled pixels": shuffled(test, seed), "noise": noise(len(test), shape, seed)}
+
+
+def run_folders(ckpt: str | None) -> list[Path]:
+    """Where encoders are looked for: beside the run that is judged, and in runs/."""
+    file = find_checkpoint(ckpt) if ckpt else None
+    beside = [file.absolute().parents[2]] if file is not None and file.parent.name == "checkpoints" else []
+    return [*beside, Path("runs")]
+
+
+def fitting_space(
+    source: str, weights: str | None, layer: str | None, subject: Loaded | LoadedSource | None, data: ImageDataModule
+) -> Space:
+    """The space of a source that is not the model that is judged, and takes the data."""
+    space = open_space(source, weights, layer)
+    if subject is not None and subject.sha256 == space.loaded.sha256:
+        raise UserError(f"--source {source} is the model that is judged; give an encoder that had no part in it")
+    space.loaded.module.core.check_resolution(data.shape)
+    space.loaded.module.core.check_colors(data)
+    return space
+
+
+def drawn_by(subject: Loaded | LoadedSource | None, num: int, seed: int, data: ImageDataModule) -> Tensor:
+    """Samples of the model; a UserError where they are of another size than the data."""
+    assert subject is not None
+    drawn = draw(subject, num, seed)
+    if tuple(drawn.shape[2:]) != data.shape:
+        raise UserError(f"--data: images are {data.shape}, samples {tuple(drawn.shape[2:])}; set --data.resolution")
+    return drawn
+
+
+def check(ckpt: str | None, samples: str | None, num: int | None, reference: int) -> None:
     """Raise a UserError for options that exclude each other, are missing or out of range."""
     if (ckpt is None) == (samples is None):
         raise UserError("give either --ckpt, a checkpoint or a run, or --samples, a folder of pictures")
@@ -108,11 +171,6 @@ def check(ckpt: str | None, samples: str | None, source: str | None, num: int | 
         raise UserError("--num: all pictures of --samples are judged; leave --num out")
     if (num is not None and num < 10) or reference < 10:
         raise UserError("--num and --reference must be at least 10")
-    if source is None:
-        raise UserError(
-            "--source is missing: name an encoder trained on the same data, such as runs/families_simclr_digits after "
-            "'igpt fit --config configs/families/simclr_digits.yaml'"
-        )
 
 
 def check_draws(subject: Loaded | LoadedSource, ckpt: str | None) -> None:
@@ -122,14 +180,12 @@ def check_draws(subject: Loaded | LoadedSource, ckpt: str | None) -> None:
         raise UserError(f"--ckpt {ckpt} is {name}, which draws no samples; use another, or give it as --source")
 
 
-def prepared(data: ImageDataModule | None, subject: Loaded | LoadedSource | None, space: Space) -> ImageDataModule:
-    """The data given, or those of the checkpoint, once they fit the source."""
+def prepared(data: ImageDataModule | None, subject: Loaded | LoadedSource | None) -> ImageDataModule:
+    """The data given, or those of the checkpoint."""
     if data is None:
         if subject is None:
             raise UserError("--data is missing: name what --samples are compared with, such as --data Digits")
         data = subject.data()
-    space.loaded.module.core.check_resolution(data.shape)
-    space.loaded.module.core.check_colors(data)
     data.prepare_data()
     return data
 
@@ -175,7 +231,7 @@ def write(folder: Path, about: dict[str, Any], shown: Tensor) -> None:
 
 def comment(found: dict[str, Figures]) -> str:
     """The samples' Frechet distance as a multiple of the floor."""
-    floor, own = found["test (floor)"], found["samples"]
+    floor, own = found[FLOOR], found["samples"]
     times = f"{own.frechet / floor.frechet:.1f} times the floor" if floor.frechet > 0 else "the floor is 0"
     return f"Frechet distance {times}"
 

@@ -4,7 +4,6 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from igpt.curation import (
     Blocks,
@@ -71,15 +70,9 @@ def curate(
         raise UserError(f"--workers {workers} must be at least 0")
     target, started = Path(out), time.perf_counter()
     picture, work = target.with_suffix(".png"), target.with_name(f"{target.stem}.work")
-    check_name(target)
-    check_own(target, is_manifest)
-    check_own(picture, lambda file: target.exists())
-    check_own(work, lambda folder: True, ("*.npy", "*.json", ".*"))
+    check_target(target, picture, work)
     how = Source.opened(source, weights, layer)
-    for name, one in (("reference", reference), ("test", test)):
-        if one is not None and one.shape != data.shape:
-            sides = " and ".join("x".join(map(str, each.shape)) for each in (one, data))
-            raise UserError(f"--{name}: images of {sides} cannot be compared; set --{name}.resolution")
+    check_sizes(data, {"reference": reference, "test": test})
     how.check(data.shape)
     with only_writer(target, "give another --out"):
         blocks = Blocks(work)
@@ -87,17 +80,33 @@ def curate(
         near = Pool(reference, ("train", "val")) if reference is not None else None
         tests = [Pool(one, ("test",)) for one in (reference, test) if one is not None]
         every = Pool.joined(tests) if tests else None
-        parts = [
+        images = how.embed(pool, "data", blocks, options, workers)
+        others = [
             how.embed(one, name, blocks, options, workers) if one is not None else None
-            for one, name in ((pool, "data"), (near, "reference"), (every, "test"))
+            for one, name in ((near, "reference"), (every, "test"))
         ]
-        images = cast(Embedding, parts[0])
-        found = curate_images(images, parts[1], parts[2], options, blocks)
+        found = curate_images(images, others[0], others[1], options, blocks)
         with atomic_path(target) as path, atomic_path(picture) as shown:  # both, or none
             write(rows(found, pool, images.reasons, near, every), path)
             save_picture(drawn(found, pool, every), shown)
     print(summary(found, near is not None))
     print(f"wrote {target}, {picture.name} in {time.perf_counter() - started:.1f} s; {work} may be removed")
+
+
+def check_target(target: Path, picture: Path, work: Path) -> None:
+    """Raise a UserError unless these can be written over nothing of somebody else's."""
+    check_name(target)
+    check_own(target, is_manifest)
+    check_own(picture, lambda file: target.exists())
+    check_own(work, lambda folder: True, ("*.npy", "*.json", ".*"))
+
+
+def check_sizes(data: ImageDataModule, others: dict[str, ImageDataModule | None]) -> None:
+    """Raise a UserError for images of another size than the data's, by the option that named them."""
+    for name, one in others.items():
+        if one is not None and one.shape != data.shape:
+            sides = " and ".join("x".join(map(str, each)) for each in (one.shape, data.shape))
+            raise UserError(f"--{name}: images of {sides} cannot be compared; set --{name}.resolution")
 
 
 @dataclass(frozen=True)
