@@ -65,6 +65,7 @@ GROUNDS = {
 }
 # Options that bring each family to about the parameters of AR (0.67 million); what is not named is as in its config.
 SIZES: dict[str, Command] = {
+    "cpc": ["--model.init_args.width", "32"],
     "flow": ["--model.init_args.hidden", "190"],
     "glow": ["--model.init_args.hidden", "190"],
     "mae": ["--model.init_args.width", "96", "--model.init_args.depth", "6"],

@@ -23,6 +23,7 @@ MODELS = {
     "VAE": "{class_path: igpt.families.VAE, init_args: {resolution: 8, width: 8, latent: 4, free_bits: 0.1}}",
     "Flow": "{class_path: igpt.families.Flow, init_args: {resolution: 8, couplings: 2, hidden: 8}}",
     "SimCLR": "{class_path: igpt.families.SimCLR, init_args: {resolution: 8, width: 4, projection: 8, mirror: false}}",
+    "CPC": "{class_path: igpt.families.CPC, init_args: {resolution: 8, patch: 4, stride: 1, width: 4, farthest: 3}}",
     "MoCo": "{class_path: igpt.families.MoCo, init_args: {resolution: 8, width: 4, projection: 8, queue_size: 48}}",
     "MAE": "{class_path: igpt.families.MAE, init_args: {resolution: 8, patch: 2, width: 8, depth: 1, heads: 2}}",
     "PixelCNN": "{class_path: igpt.families.PixelCNN, init_args: {resolution: 8, width: 12, depth: 2, levels: 16}}",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from igpt.families import MAE, VAE, Flow, MapSource, MoCo, PixelCNN, ProbedSource, SimCLR, open_source
+from igpt.families import CPC, MAE, VAE, Flow, MapSource, MoCo, PixelCNN, ProbedSource, SimCLR, open_source
 from igpt.model import FeatureOptions
 from igpt.probing.methods.attentive import AttentiveRecipe
 from igpt.probing.methods.attentive_training import attentive_probe
@@ -19,6 +19,7 @@ KINDS = {
     "PixelCNN": lambda: PixelCNN(8, width=6, depth=2),
     "MAE": lambda: MAE(8, patch=2, width=8, depth=1, heads=2),
     "SimCLR": lambda: SimCLR(8, width=4),
+    "CPC": lambda: CPC(8, patch=2, stride=1, width=4),
     "MoCo": lambda: MoCo(8, width=4),
     "torchvision": lambda: open_source("torchvision:resnet18", weights="random"),
     "timm": lambda: open_source("timm:resnet10t", weights="random"),

@@ -4,13 +4,14 @@ import sys
 
 from igpt.families.contract import FeatureSource, checked_features, checked_layers
 from igpt.families.maps import MapSource
-from igpt.families.models import MAE, VAE, Flow, Glow, MoCo, PixelCNN, SimCLR
+from igpt.families.models import CPC, MAE, VAE, Flow, Glow, MoCo, PixelCNN, SimCLR
 from igpt.families.opening import known_sources, open_checkpoint, open_source, open_subject
 from igpt.families.probed import LoadedSource, ProbedSource
 
 __all__ = [
-    "MAE", "VAE", "FeatureSource", "Flow", "Glow", "LoadedSource", "MapSource", "MoCo", "PixelCNN", "ProbedSource",
-    "SimCLR", "checked_features", "checked_layers", "known_sources", "open_checkpoint", "open_source", "open_subject",
+    "CPC", "MAE", "VAE", "FeatureSource", "Flow", "Glow", "LoadedSource", "MapSource", "MoCo", "PixelCNN",
+    "ProbedSource", "SimCLR", "checked_features", "checked_layers", "known_sources", "open_checkpoint", "open_source",
+    "open_subject",
 ]  # fmt: skip
 
 for kind in (VAE, Flow, SimCLR):  # checkpoints name them by the files where they stood first

@@ -1,5 +1,6 @@
 """The families that `igpt fit` trains, one file each, on what `FamilyModule` shares."""
 
+from igpt.families.models.cpc import CPC
 from igpt.families.models.flow import Flow
 from igpt.families.models.glow import Glow
 from igpt.families.models.mae import MAE
@@ -8,4 +9,4 @@ from igpt.families.models.pixelcnn import PixelCNN
 from igpt.families.models.simclr import SimCLR
 from igpt.families.models.vae import VAE
 
-__all__ = ["MAE", "VAE", "Flow", "Glow", "MoCo", "PixelCNN", "SimCLR"]
+__all__ = ["CPC", "MAE", "VAE", "Flow", "Glow", "MoCo", "PixelCNN", "SimCLR"]
