@@ -17,11 +17,11 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
-def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+def get(port: int, path: str, host: str = "127.0.0.1", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     """Status and content, of a path that is sent as it stands."""
     connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

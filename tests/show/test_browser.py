@@ -103,3 +103,70 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(page, tmp_path):
     page.wait_for_timeout(2500)
     page.click("#complete")
     api.expect(said(page, "complete")).to_contain_text("4 of 4 drawn", timeout=WAIT)
+
+
+def take_example(page):
+    page.click("#example")
+    page.wait_for_timeout(2500)
+
+
+def test_stop_ends_a_completion_that_goes_on(page):
+    take_example(page)
+    page.locator("input[type=number][aria-label*='Completions']").first.fill("8")
+    page.click("#complete")
+    api.expect(said(page, "complete")).to_contain_text("of 8 drawn", timeout=WAIT)
+    page.click("#stop")
+    api.expect(said(page, "complete")).to_contain_text("Stopped", timeout=WAIT)
+    page.wait_for_timeout(3000)
+    api.expect(said(page, "complete")).to_contain_text("Stopped")
+
+
+def test_a_painted_part_is_drawn_anew(page):
+    take_example(page)
+    page.get_by_label("Redraw what I paint").check()
+    canvas = page.locator("#mask canvas").last
+    canvas.wait_for(state="visible")
+    page.wait_for_timeout(2500)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 - 20, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 20, box["y"] + box["height"] / 2, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    page.click("#complete")
+    api.expect(said(page, "complete")).to_contain_text("4 of 4 drawn", timeout=WAIT)
+
+
+@pytest.mark.parametrize(("tab", "button", "line", "words"), [
+    ("Surprise", "surprise", "surprise", "nats per pixel"),
+    ("Layers", "neighbours", "layers", "cosine below"),
+])  # fmt: skip
+def test_every_look_at_a_picture_has_its_answer(page, tab, button, line, words):
+    take_example(page)
+    page.get_by_role("tab", name=tab).click()
+    page.click(f"#{button}")
+    api.expect(said(page, line)).to_contain_text(words, timeout=WAIT)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_model_without_classes_says_how_to_get_some(page):
+    page.get_by_role("tab", name="Classify").click()
+    api.expect(page.get_by_text("tells no classes apart")).to_be_visible()
+
+
+def test_two_browsers_at_once_are_both_served(browser, port):
+    pages = []
+    for _ in range(2):
+        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#picture canvas")
+        pages.append(page)
+    for page in pages:
+        take_example(page)
+    for page in pages:
+        page.click("#complete")
+    for page in pages:
+        api.expect(said(page, "complete")).to_contain_text("4 of 4 drawn", timeout=WAIT)
+        page.context.close()

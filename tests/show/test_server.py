@@ -44,6 +44,12 @@ def test_a_file_beside_the_page_is_not_read_by_its_name(page):
         assert b"SECRET" not in content
 
 
+def test_a_site_whose_name_leads_here_is_not_answered(page):
+    _, port = page
+    assert get(port, "/config", headers={"Host": f"evil.example:{port}"})[0] == 400
+    assert get(port, "/config", headers={"Host": f"localhost:{port}"})[0] == 200
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="all of 127/8 is this machine on Linux alone")
 def test_it_listens_on_127_0_0_1_alone(page):
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", page[1]), timeout=5):

@@ -34,6 +34,15 @@ def check_place(host: str, port: int) -> None:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}); choose another") from error
 
 
+def names_of(host: str) -> list[str]:
+    """Names that a browser may call this server by; any where it listens beyond this machine.
+
+    Another site can give its own name the address 127.0.0.1, and would then be answered as if it were this page.
+    """
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    return [host, "localhost", "127.0.0.1", "[::1]"] if loopback else ["*"]
+
+
 @contextmanager
 def serve(model: Model, host: str, port: int, open_browser: bool = False) -> Iterator[str]:
     """The page while the block runs; gives its address.
@@ -49,16 +58,19 @@ def serve(model: Model, host: str, port: int, open_browser: bool = False) -> Ite
             "GRADIO_SHARE": "False",
         }
         import gradio as gr
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         from igpt.show.page import CSS, build
 
         page: Any = build(Desk(model))
         page.queue(max_size=32, api_open=False)
+        named = Middleware(TrustedHostMiddleware, allowed_hosts=names_of(host), www_redirect=False)
         try:
             _, address, _ = page.launch(
                 server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, share=False,
                 quiet=True, show_error=True, allowed_paths=[], max_file_size=UPLOAD, footer_links=[], ssr_mode=False,
-                pwa=False, mcp_server=False, enable_monitoring=False, css=CSS,
+                pwa=False, mcp_server=False, enable_monitoring=False, css=CSS, app_kwargs={"middleware": [named]},
                 theme=gr.themes.Default(font=FONTS, font_mono=MONO),
             )  # fmt: skip
             yield address
