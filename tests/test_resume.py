@@ -14,6 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from igpt.checkpoints.format import read_checkpoint, step_checkpoints
+from igpt.palette import VQShape, VQTokens
+from igpt_datamodules import Digits
 from tests.stopping import stop
 
 NETWORK = "{n_layers: 1, d_model: 16, n_heads: 2, n_positions: 64, vocab_size: 17"
@@ -29,6 +31,9 @@ MODELS = {
     learning_rate: 0.01
     augment: [rotate, jigsaw]
     classes: 10""",
+    "VQ": f"""
+  class_path: igpt.modules.Autoregressive
+  init_args: {{transformer: {NETWORK.replace("64", "4")}}}, palette: TOKENS, learning_rate: 0.01}}""",
     "BERT": f"""
   class_path: igpt.modules.BERT
   init_args: {{transformer: {NETWORK}, sos: false}}, palette: PALETTE, learning_rate: 0.01}}""",
@@ -44,15 +49,27 @@ MODELS = {
 LOSSES = ("train/loss", "val/loss")
 
 
+def vq_tokens():
+    """An untrained tokeniser whose 17 codes lie among what it encodes digits to; a picture has four tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokens = VQTokens(VQShape(codes=17, width=8, latent=4, blocks=1))
+    images = torch.stack([Digits().images("train")[index][0] for index in range(17)])
+    tokens.codebook.copy_(tokens.encoder(images.float() / 127.5 - 1)[:, :, 0, 0])
+    assert len(tokens.encode(images).unique()) > 8
+    return tokens
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     from igpt.cli import main
 
     home = tmp_path_factory.mktemp("resume")
     assert main(["palette", "--data", "Digits", "--colors", "17", "--out", str(home / "digits.npy")]) == 0
+    vq_tokens().save(home / "digits.safetensors")
     for name, model in MODELS.items():
         text = f"""
-model: {model.replace("PALETTE", str(home / "digits.npy"))}
+model: {model.replace("PALETTE", str(home / "digits.npy")).replace("TOKENS", str(home / "digits.safetensors"))}
 data: {{class_path: igpt_datamodules.Digits, init_args: {{batch_size: 16, split: {{labels_per_class: 16}}}}}}
 trainer:
   max_steps: 24
@@ -151,6 +168,13 @@ def test_a_resumed_run_ends_with_the_same_bits(home, run, whole, model, workers,
         assert code == (9 if "kill" in moment else 75)
     assert run(folder, model, *options, "--ckpt_path", "last") == 0
     assert_same_end(home / folder / model, whole(model, accumulate))
+
+
+def test_a_resumed_run_on_vq_tokens_ends_with_the_same_bits(home, run, whole):
+    for moment in MOMENTS[1:4]:
+        assert run("cut", "VQ", "--ckpt_path", "last", *stop(*moment)) == (9 if "kill" in moment else 75)
+    assert run("cut", "VQ", "--ckpt_path", "last") == 0
+    assert_same_end(home / "cut" / "VQ", whole("VQ", 1))
 
 
 def test_a_run_that_ended_goes_on_with_the_numbers_of_its_steps(home, run):
