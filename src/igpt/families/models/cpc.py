@@ -136,7 +136,8 @@ def encoder(width: int) -> nn.ModuleDict:
 
     def stage(before: int, after: int, stride: int) -> nn.Module:
         short = nn.Sequential(conv1x1(before, after, stride), norm(after)) if before != after else None
-        return BasicBlock(before, after, stride, short, norm_layer=norm)
+        block: nn.Module = BasicBlock(before, after, stride, short, norm_layer=norm)
+        return block
 
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU())
     parts = [stem, stage(width, width, 1), stage(width, 2 * width, 2), stage(2 * width, 4 * width, 2)]
