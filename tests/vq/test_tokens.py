@@ -112,3 +112,44 @@ def test_encoder_and_decoder_always_see_sixteen_at_once(tokens, count):
     found = tokens.encode(pictures(count))
     assert len(tokens.decode(found, (4, 6))) == len(found) == count
     assert set(sizes) == {16}
+
+
+GRID = VQShape.of_levels((5, 4, 3), width=8, blocks=1)
+
+
+def test_levels_make_a_grid_of_codes_and_are_text_and_back():
+    assert (GRID.codes, GRID.latent) == (60, 3)
+    assert VQShape.read(GRID.written()) == GRID
+    for text in ("vq:60,8,3,1,5x4", "vq:59,8,3,1,5x4x3", "vq:5,8,2,1,5x1", "vq:60,8,3,1,5xax3"):
+        with pytest.raises(UserError, match="VQ tokens"):
+            VQShape.read(text)
+
+
+def test_tokens_of_levels_are_those_of_the_library():
+    quantizers = pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    made, library = VQTokens(GRID), quantizers.FSQ([5, 4, 3])
+    made.codebook.copy_(library.implicit_codebook)
+    images = pictures(30)
+    last = made.encoder[-1]
+    last.weight *= 30
+    last.bias -= made.encoder(images.float() / 127.5 - 1).mean((0, 2, 3))  # amid its levels
+    vectors = made.encoder(images.float() / 127.5 - 1)
+    expected = library(vectors.flatten(2).transpose(1, 2))[1]
+    assert len(expected.unique()) > 20
+    assert torch.equal(made.encode(images), expected.long())
+
+
+def test_of_levels_the_convolutions_alone_learn():
+    pytest.importorskip("vector_quantize_pytorch")
+    flat = torch.randint(0, 256, (16, 3, 1, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    images = flat.expand(16, 3, 8, 8).contiguous()
+    found = {}
+    for steps in (1, 150):
+        tokens = fit_vq(lambda _: images, GRID, VQRecipe(steps=steps, learning_rate=0.01))
+        quality = VQQuality(tokens)
+        quality.add(images)
+        found[steps] = quality.figures()["mse"]
+    assert found[150] < found[1] / 4
+    assert len(tokens.codebook.unique(dim=0)) == 60
+    assert sorted({round(float(value), 3) for value in tokens.codebook[:, 0]}) == [-1, -0.5, 0, 0.5, 1]

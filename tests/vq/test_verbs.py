@@ -7,6 +7,7 @@ import pytest
 
 from igpt.cli import main
 from igpt.modules import load
+from igpt.palette import open_tokens
 
 CONFIG = """
 model:
@@ -75,6 +76,8 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
         ("export --ckpt runs/tiny --format huggingface --out h", "VQ tokens"),
         ("tokenize --data SamplePhotos --palette q.safetensors --out t", "VQ tokens"),
         (f"{PALETTE} x.npy", "safetensors"),
+        (f"{PALETTE} x.safetensors --levels [8,1]", "at least 2"),
+        ("palette --data SamplePhotos --levels [8,8] --out x.npy", "--kind vq"),
         ("palette --data SamplePhotos --steps 3 --out x.npy", "--kind vq"),
         ("fit --config c.yaml --data.init_args.resolution 18 --name no", "VQ tokens|palette"),
     ],
@@ -85,3 +88,11 @@ def test_what_cannot_be_is_one_line(run, monkeypatch, capsys, command, said):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1, error
     assert re.search(said, error[0]), error
+
+
+def test_codes_may_be_the_points_of_a_grid(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    assert main(f"{PALETTE} grid.safetensors --levels [5,3]".split()) == 0
+    assert "of 15 codes" in capsys.readouterr().out
+    assert json.loads((run / "grid.json").read_text())["tokens"] == "vq:15,64,2,2,5x3"
+    assert open_tokens("grid.safetensors").k == 15

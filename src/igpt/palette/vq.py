@@ -6,7 +6,7 @@ Shapes: B images, R rows and columns of pixels, G = R / 4 of tokens, T = G * G i
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,6 +33,9 @@ class VQShape:
         width: channels of the convolutions; a multiple of 2.
         latent: numbers of a code, C.
         blocks: residual blocks of encoder and of decoder.
+        levels: of each of a code's numbers, whose product is k and whose count is C: finite scalar quantisation (FSQ,
+            Mentzer et al. 2024), where codes are the points of a grid and only the convolutions are learned. If empty,
+            codes are learned, too.
 
     Raises:
         UserError: a size is out of range.
@@ -42,26 +45,46 @@ class VQShape:
     width: int = 64
     latent: int = 16
     blocks: int = 2
+    levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 1 <= value <= MOST[name]:
-                raise UserError(f"VQ tokens: {name} {value} is out of range; choose 1 to {MOST[name]:,}")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if not 1 <= value <= most:
+                raise UserError(f"VQ tokens: {name} {value} is out of range; choose 1 to {most:,}")
+        made = math.prod(self.levels), len(self.levels)
+        if self.levels and (min(self.levels) < 2 or made != (self.codes, self.latent)):
+            raise UserError(
+                f"VQ tokens: levels {list(self.levels)} must each be at least 2 and make {self.codes} codes of "
+                f"{self.latent} numbers"
+            )
         if self.width % 2:
             raise UserError(f"VQ tokens: width {self.width} must be even")
 
+    @classmethod
+    def of_levels(cls, levels: Sequence[int], width: int = 64, blocks: int = 2) -> "VQShape":
+        """The shape whose codes are all combinations of so many levels."""
+        return cls(math.prod(levels), width, len(levels), blocks, tuple(levels))
+
     def written(self) -> str:
         """As text, which `read` understands."""
-        return PREFIX + ",".join(map(str, asdict(self).values()))
+        words = [
+            *map(str, (self.codes, self.width, self.latent, self.blocks)),
+            *(["x".join(map(str, self.levels))] * bool(self.levels)),
+        ]
+        return PREFIX + ",".join(words)
 
     @classmethod
     def read(cls, text: str) -> "VQShape":
         """From text as `written` makes it; a UserError for other text."""
         try:
-            codes, width, latent, blocks = (int(word) for word in text.removeprefix(PREFIX).split(","))
-            return cls(codes, width, latent, blocks)
+            *words, levels = text.removeprefix(PREFIX).split(",") + [""] * (text.count(",") < 4)
+            codes, width, latent, blocks = map(int, words)
+            return cls(codes, width, latent, blocks, tuple(int(level) for level in levels.split("x") if levels))
         except (ValueError, TypeError) as error:
-            raise UserError(f"VQ tokens: {text!r} describes none; it reads vq:CODES,WIDTH,LATENT,BLOCKS") from error
+            raise UserError(
+                f"VQ tokens: {text!r} describes none; it reads vq:CODES,WIDTH,LATENT,BLOCKS[,LEVELSxLEVELS...]"
+            ) from error
 
 
 class Residual(nn.Sequential):
@@ -153,6 +176,8 @@ class VQTokens(nn.Module):
 
     def _encode(self, images: Tensor) -> Tensor:
         vectors = self.encoder(images.float() / 127.5 - 1).flatten(2).transpose(1, 2)
+        if self.shape.levels:
+            vectors = within_levels(vectors, self.shape.levels)
         return nearest_codes(vectors, self.codebook)
 
     @torch.no_grad()
@@ -225,6 +250,18 @@ def stride_of(path: str | None) -> int:
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest code in squared distance, int64 `(...)`, of vectors `(..., C)`."""
     return (codebook.square().sum(1) - 2 * (vectors @ codebook.T)).argmin(-1)
+
+
+def within_levels(vectors: Tensor, levels: Sequence[int]) -> Tensor:
+    """Vectors `(..., C)` in the range of their levels, before they are rounded to the nearest (FSQ, section 3.1).
+
+    Number i then lies in [-1, 1] and a thousandth more, or, where its levels are even, down to -1 and up to the last
+    of them, `2 / levels[i]` below 1.
+    """
+    count = torch.tensor(levels, device=vectors.device)
+    half = (count - 1) * (1 + 1e-3) / 2
+    offset = torch.where(count % 2 == 0, 0.5, 0.0)  # an even number of levels has none in the middle
+    return ((vectors + (offset / half).atanh()).tanh() * half - offset) / (count // 2)
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training of VQ tokens: an autoencoder with a codebook by moving averages, whose dead codes are revived."""
+"""Training of VQ tokens: an autoencoder with FSQ, or with a codebook of moving averages, its dead codes revived."""
 
 import math
 from collections.abc import Callable
@@ -31,8 +31,11 @@ class VQRecipe:
 
 
 def quantizer_of(shape: VQShape) -> Any:
-    """The codebook of vector-quantize-pytorch; a UserError names the extra where that is not installed."""
-    return library("vector_quantize_pytorch", "families", "--kind vq").VectorQuantize(
+    """Codebook or FSQ of vector-quantize-pytorch; a UserError names the extra where that is not installed."""
+    quantizers = library("vector_quantize_pytorch", "families", "--kind vq")
+    if shape.levels:
+        return quantizers.FSQ(list(shape.levels))
+    return quantizers.VectorQuantize(
         dim=shape.latent, codebook_size=shape.codes, decay=0.95, kmeans_init=True, kmeans_iters=10,
         threshold_ema_dead_code=1, commitment_weight=0.25,
     )  # fmt: skip
@@ -59,9 +62,9 @@ def fit_vq(batches: Callable[[int], Tensor], shape: VQShape, recipe: VQRecipe = 
             images = batches(step).float() / 127.5 - 1
             vectors = encoder(images)
             rows = vectors.flatten(2).transpose(1, 2)
-            codes, _, commitment = quantizer(rows)
+            codes, _, *commitment = quantizer(rows)  # FSQ has none: its codes do not move
             drawn = decoder(codes.transpose(1, 2).unflatten(2, vectors.shape[2:]))
-            loss = F.mse_loss(drawn, images) + commitment.sum()
+            loss = F.mse_loss(drawn, images) + sum(one.sum() for one in commitment)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -69,7 +72,7 @@ def fit_vq(batches: Callable[[int], Tensor], shape: VQShape, recipe: VQRecipe = 
     tokens = VQTokens(shape)
     tokens.encoder.load_state_dict(encoder.state_dict())
     tokens.decoder.load_state_dict(decoder.state_dict())
-    tokens.codebook.copy_(quantizer.codebook.detach())
+    tokens.codebook.copy_((quantizer.implicit_codebook if shape.levels else quantizer.codebook).detach())
     return tokens
 
 

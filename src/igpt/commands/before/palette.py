@@ -26,6 +26,7 @@ def palette(
     seed: int = 0,
     kind: Literal["colours", "vq"] = "colours",
     steps: int | None = None,
+    levels: list[int] | None = None,
 ) -> None:
     """Build a colour palette by k-means over the training pixels of any data module (paper, section 3.2).
 
@@ -42,11 +43,15 @@ def palette(
         seed: of the clustering, or of the training; the same seed gives the same file.
         kind: colours, or vq: a small convolutional VQ-VAE, which needs igpt[families].
         steps: of 16 images that a VQ-VAE is trained (1500 if left out).
+        levels: such as [8,8,8], of kind vq: codes are the points of a grid with so many levels in each direction (FSQ),
+            in place of a learned codebook; their number is the product.
     """
     if kind == "vq":
-        return vq_palette(data, Path(out), colors, seed, VQRecipe.steps if steps is None else steps)
-    if steps is not None:
-        raise UserError(f"--steps {steps} is for --kind vq; leave it out")
+        recipe = VQRecipe(VQRecipe.steps if steps is None else steps, seed=seed)
+        return vq_palette(data, Path(out), VQShape.of_levels(levels) if levels else VQShape(codes=colors), recipe)
+    for name, value in (("steps", steps), ("levels", levels)):
+        if value is not None:
+            raise UserError(f"--{name} {value} is for --kind vq; leave it out")
     if Path(out).suffix != ".npy":
         raise UserError(f"--out {out} must end in .npy")
     check_seed(seed)
@@ -56,14 +61,13 @@ def palette(
     return None
 
 
-def vq_palette(data: ImageDataModule, target: Path, codes: int, seed: int, steps: int) -> None:
+def vq_palette(data: ImageDataModule, target: Path, shape: VQShape, recipe: VQRecipe) -> None:
     """VQ tokens in place of colours; a UserError for what does not fit."""
     if target.suffix != ".safetensors":
         raise UserError(f"--out {target} must end in .safetensors, of --kind vq")
-    if steps < 1:
-        raise UserError(f"--steps {steps} must be at least 1")
-    check_seed(seed)
-    shape, recipe = VQShape(codes=codes), VQRecipe(steps, seed=seed)
+    if recipe.steps < 1:
+        raise UserError(f"--steps {recipe.steps} must be at least 1")
+    check_seed(recipe.seed)
     check_vq_files(target)
     quantizer_of(shape)  # says what is not installed before the images are read
     data.prepare_data()
