@@ -4,11 +4,14 @@ import csv
 import json
 import re
 import shutil
+import signal
+import time
 
 import pytest
 
 from igpt.curation.blocks import Blocks
 from igpt_datamodules import WebImages
+from tests import forked
 from tests.datamodules.pictures import class_tree
 
 
@@ -68,6 +71,39 @@ def test_a_kill_after_any_block_loses_no_block_and_changes_no_byte(done, web, ig
     names = [name for name in written if name != "killed"]
     assert len(names) == len(set(names))  # no block twice
     assert out.read_bytes() == done.read_bytes()
+
+
+@pytest.mark.parametrize("blocks", [2, 7, 10])  # while embedding, while comparing, and near the end
+def test_sigkill_loses_nothing_and_changes_no_byte(done, web, igpt, tmp_path, blocks):
+    out, work = tmp_path / "m.json", tmp_path / "m.work"
+    with forked.igpt(*options(web, out)) as process:
+        while process.poll() is None and len(list(work.glob("*.npy"))) < blocks:
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    assert igpt(*options(web, out))[0] == 0
+    assert out.read_bytes() == done.read_bytes()
+
+
+def test_what_is_kept_becomes_a_palette_shards_and_a_network(done, web, igpt, tmp_path):
+    data = ["--data", "WebImages", "--data.root", web / "web", "--data.manifest", done, "--data.resolution", 8]
+    palette, shards = tmp_path / "p.npy", tmp_path / "shards"
+    assert igpt("palette", *data, "--colors", 8, "--out", palette)[0] == 0
+    assert igpt("tokenize", *data, "--palette", palette, "--out", shards, "--workers", 1)[0] == 0
+    kept = sum(row["kept"] for row in json.loads(done.read_text()))
+    assert sum(json.loads((shards / "index.json").read_text())["images"].values()) == kept
+    config = tmp_path / "c.yaml"
+    config.write_text(f"""
+model: {{class_path: igpt.modules.Autoregressive, init_args: {{palette: '{palette}', transformer: {{
+  n_layers: 1, d_model: 16, n_heads: 2, n_positions: 64, vocab_size: 8}}}}}}
+data: {{class_path: igpt_datamodules.TokenShards, init_args: {{folder: '{shards}', batch_size: 16}}}}
+trainer: {{max_steps: 2, precision: 32-true, enable_progress_bar: false, accelerator: cpu, log_every_n_steps: 1}}
+samples: {{num: 0, completions: 0}}
+""")
+    code, _, err = igpt("fit", "--config", config, "--runs_dir", tmp_path / "runs")
+    assert code == 0, err
+    assert (tmp_path / "runs" / "c" / "checkpoints" / "last.ckpt").exists()
 
 
 def test_a_changed_file_is_embedded_again_and_its_block_alone(done, web, igpt, monkeypatch, tmp_path):
