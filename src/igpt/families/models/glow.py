@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from igpt.data import Resolution
 from igpt.families.models.flow import Flow
+from igpt.families.models.module import gathered
 from igpt.modules import Batch
 from igpt.system import library
 
@@ -60,8 +61,7 @@ class Glow(Flow):
     """The scales, density, samples and layers of `Flow`, whose steps are blocks of activation norm, 1x1 convolution and
     coupling.
 
-    The norms are fitted to the first batch of a training in one process; over several they begin as the identity, as
-    every process sees another batch.
+    The norms are fitted to the first batch of a training, of all its processes together.
 
     Args:
         resolution: side of the images, or rows and columns; a multiple of 2^scales.
@@ -103,8 +103,7 @@ class Glow(Flow):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As every family's; the very first one fits the norms before."""
         if not self.begun:
-            if self.trainer.world_size == 1:
-                self.fit_norms(batch[0])
+            self.fit_norms(gathered(batch[0]))
             self.begun.fill_(True)
         return super().training_step(batch, batch_idx)
 

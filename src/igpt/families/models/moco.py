@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from igpt.data import Resolution
 from igpt.families.maps import mean_of
+from igpt.families.models.module import gathered
 from igpt.families.models.simclr import SimCLR
 from igpt.system import UserError
 
@@ -99,8 +100,8 @@ class MoCo(SimCLR):
 
     @torch.no_grad()
     def remember(self, keys: Tensor) -> None:
-        """Put keys `(B, D)` in place of the oldest."""
-        keys = keys[-self.queue_size :]
+        """Put keys `(B, D)`, those of all processes, in place of the oldest."""
+        keys = gathered(keys)[-self.queue_size :]
         places = (self.place + torch.arange(len(keys), device=keys.device)) % self.queue_size
         self.queue[places] = keys.to(self.queue.dtype)
         self.place.copy_((self.place + len(keys)) % self.queue_size)

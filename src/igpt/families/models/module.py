@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from igpt.checkpoints import spec_of
@@ -15,6 +16,15 @@ from igpt.system import UserError
 from igpt.training import Recipe
 
 VALUES = 256  # of a channel
+
+
+def gathered(part: Tensor) -> Tensor:
+    """The parts `(B, ...)` of all processes after each other, the same in each; of one process its own."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return part
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
 
 
 class FamilyModule(RecipeModule, MapSource):
