@@ -1,6 +1,7 @@
 """Loader processes that end, and batches that find no room in shared memory."""
 
 import gc
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -214,3 +215,47 @@ def test_a_loader_that_is_dropped_in_the_middle_leaves_no_process():
     workers = batches.gi_frame.f_locals["iterator"]._workers
     del batches
     assert all(worker.exitcode is not None for worker in workers)
+
+
+ORPHAN = """
+import multiprocessing, os, sys, threading, time
+
+def child(path):
+    from igpt.data import end_with_the_parent
+    threading.Thread(target=end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+    with open(path + ".part", "w") as file:
+        file.write(str(os.getpid()))
+    os.replace(path + ".part", path)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=child, args=(sys.argv[2],))
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", [one for one in multiprocessing.get_all_start_methods() if one != "spawn"])
+def test_a_worker_ends_with_the_process_that_asked_for_it_however_it_was_started(tmp_path, method):
+    """From a fork server, too, which Python 3.14 takes on Linux and which is the worker's parent to the system."""
+    (tmp_path / "main.py").write_text(ORPHAN)
+    pid = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, str(tmp_path / "main.py"), method, str(pid)]) as parent:
+        while not pid.exists() and parent.poll() is None:
+            time.sleep(0.05)
+        parent.kill()
+    worker, ends = int(pid.read_text()), time.monotonic() + 60
+    while alive(worker) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return (
+        not pathlib.Path(f"/proc/{pid}/status").exists()
+        or "State:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text()
+    )

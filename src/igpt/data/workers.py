@@ -201,8 +201,13 @@ def begin_worker(worker: int) -> None:
 
 
 def end_with_the_parent(parent: int) -> NoReturn:
-    """Wait until this process has another parent than that, then end it."""
-    while os.getppid() == parent:
+    """Wait until the process that asked for this one has ended, then end it.
+
+    Args:
+        parent: by the system's account; where processes come from a fork server, that is the server, which lives on.
+    """
+    asked = multiprocessing.parent_process()
+    while os.getppid() == parent and (asked is None or asked.is_alive()):
         time.sleep(MOMENT)
     os._exit(1)
 
