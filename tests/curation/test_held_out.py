@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from igpt.curation import CurationOptions, differences, thumbnails
-from igpt.curation.pixels import coarse
+from igpt.curation.pictures import coarse
 
 NEAR = 16  # candidates
 
@@ -25,7 +25,7 @@ def copies(patch, side, rng):
     return [torch.tensor(np.array(one.resize((32, 32), Image.Resampling.BICUBIC))).permute(2, 0, 1) for one in pictures]
 
 
-def pairs(side, half):
+def pairs(side, half, apart=differences):
     """Differences of all candidate pairs of every second patch, whether they are one picture, and how many are."""
     rng = np.random.default_rng(0)
     patches = [
@@ -35,12 +35,10 @@ def pairs(side, half):
         for x in range(0, photo.shape[1] - side + 1, side)
     ]
     thumbs = thumbnails(torch.stack([one for patch in patches[half::2] for one in copies(patch, side, rng)]))
-    apart = torch.cdist(coarse(thumbs), coarse(thumbs)).fill_diagonal_(torch.inf)
+    distances = torch.cdist(coarse(thumbs), coarse(thumbs)).fill_diagonal_(torch.inf)
     one = torch.arange(len(thumbs)).repeat_interleave(NEAR)
-    other = apart.topk(NEAR, largest=False).indices.flatten()
-    found = torch.cat(
-        [differences(thumbs[a], thumbs[b]) for a, b in zip(one.split(1024), other.split(1024), strict=True)]
-    )
+    other = distances.topk(NEAR, largest=False).indices.flatten()
+    found = torch.cat([apart(thumbs[a], thumbs[b]) for a, b in zip(one.split(1024), other.split(1024), strict=True)])
     return found, one // 4 == other // 4, 3 * len(thumbs)
 
 

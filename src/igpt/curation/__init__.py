@@ -5,7 +5,7 @@ from igpt.curation.curating import STATES, Curation, curate_images
 from igpt.curation.embedding import Embedding, embedded
 from igpt.curation.neighbours import Neighbours
 from igpt.curation.options import CurationOptions
-from igpt.curation.pixels import Downsampled, differences, thumbnails
+from igpt.curation.pictures import Downsampled, differences, thumbnails
 from igpt.curation.pool import Pool
 from igpt.curation.results import check_name, drawn, is_manifest, rows, write
 

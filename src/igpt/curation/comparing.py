@@ -13,13 +13,13 @@ from igpt.curation.choosing import PAIRS
 from igpt.curation.embedding import Embedding, Ints
 from igpt.curation.neighbours import Neighbours
 from igpt.curation.options import CurationOptions
-from igpt.curation.pixels import differences
+from igpt.curation.pictures import differences
 from igpt.system import Progress
 
 NEAREST = np.dtype([("reference", "<i8"), ("distance", "<f4")])
 AGAIN = 8  # candidates whose exact distances decide which image of the reference is nearest
-AT_ONCE = 1024  # pairs that are aligned together
-METHOD = 2  # of telling pictures apart: blocks of another one are made again
+AT_ONCE = 16_384  # pairs whose thumbnails are read together; 25 MB
+METHOD = 3  # of telling pictures apart: blocks of another one are made again
 ROUNDS = 4  # of looking among what is left, where all candidates of an image were the same picture
 
 
@@ -89,8 +89,8 @@ def same_pictures(
         kept = (other >= 0) & ~(itself & (one == other))
         one, other = one[kept], other[kept]
         parts = [
-            differences(images.thumbs(one[at : at + AT_ONCE]), others.thumbs(other[at : at + AT_ONCE])).numpy()
-            for at in range(0, len(one), AT_ONCE)
+            differences(images.thumbs(one[some]), others.thumbs(other[some]), options.threshold).numpy()
+            for some in (slice(at, at + AT_ONCE) for at in range(0, len(one), AT_ONCE))
         ]
         apart = np.concatenate(parts) if parts else np.empty(0, np.float32)
         pairs = np.empty(len(one), PAIRS)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.curation.blocks import Array, Blocks, let_go, spans
-from igpt.curation.pixels import SIDE, coarse, thumbnails
+from igpt.curation.pictures import SIDE, coarse, thumbnails
 from igpt.curation.pool import Pool
 from igpt.families import FeatureSource, checked_features
 from igpt.system import Progress, UserError
@@ -54,10 +54,11 @@ class Embedding:
 
     def _take(self, field: str, rows: Ints) -> Array:
         taken = np.empty((len(rows), *self.parts[0].dtype[field].shape), self.parts[0].dtype[field].base)
-        places = rows // self.block
-        for place in np.unique(places).tolist():
-            mine = places == place
-            taken[mine] = self.parts[place][field][rows[mine] % self.block]
+        order = np.argsort(rows, kind="stable")  # each part is gone through once, however many there are
+        ends = np.searchsorted(rows[order], np.arange(len(self.parts) + 1) * self.block)
+        for place in np.flatnonzero(np.diff(ends)).tolist():
+            mine = order[ends[place] : ends[place + 1]]
+            taken[mine] = self.parts[place][field][rows[mine] - place * self.block]
             let_go(self.parts[place])
         return taken
 
