@@ -23,10 +23,10 @@ AT_ONCE = 4096  # places of the order that are computed together
 
 
 class TokenImages(LabelledImages):
-    """Images of shards: every pixel is the 24-bit colour that stands for its token.
+    """Images of shards: every pixel is the 24-bit colour that stands for its token; VQ tokens come as their grid.
 
-    Encoding with the shards' palette gives the tokens back exactly. Images that were tokenised in random variants are
-    trained on these.
+    Encoding with what the shards were made by gives the tokens back exactly. Images that were tokenised in random
+    variants are trained on these.
     """
 
     def __init__(self, reader: ShardReader) -> None:
@@ -75,10 +75,10 @@ class PermutedOrder(TrainingOrder):
 
 
 class TokenShards(ImageDataModule):
-    """Images that `igpt tokenize` wrote as palette tokens; resolution, classes and splits are those of the shards.
+    """Images that `igpt tokenize` wrote as tokens; resolution, classes and splits are those of the shards.
 
     At the start the index is checked, and that every shard is there in its full size; `verify` checks every byte. The
-    model must have the palette that the tokens were made with.
+    model must have the palette, or the VQ tokens, that they were made with.
 
     Args:
         folder: of the shards.
@@ -109,7 +109,7 @@ class TokenShards(ImageDataModule):
         self.verify = verify
         self.num_classes = self._index.num_classes
         self.class_names = self._index.class_names
-        self.palette_sha256 = self._index.palette_sha256
+        self.palette_sha256, self.token_stride = self._index.tokens.sha256, self._index.tokens.stride
 
     def prepare_data(self) -> None:
         """Look at the shards, where asked for at every byte; see `igpt.data.check_shards`."""

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from igpt.checkpoints import build
-from igpt.data import NO_LABEL, SPLITS, ImageDataModule, shape_of
+from igpt.data import NO_LABEL, SPLITS, ImageDataModule, UserError, check_item, shape_of
 from igpt.families import FeatureSource, checked_features, checked_layers
 
 
 def check_data_module(make: Callable[[], ImageDataModule]) -> None:
     """Check what igpt relies on; `make` builds the data module anew at each call.
 
-    Batches are `(uint8 (B, 3, R, R), int64 (B,))`; labels lie in 0..num_classes-1, or are all -1 where there are none;
-    the splits are not empty, the same at every call, and in the same order at every pass; training order changes from
-    epoch to epoch and is the same for the same seed; `spec()` builds an equal data module.
+    Batches are `(uint8 (B, 3, R, R), int64 (B,))`, or of grids of VQ tokens where the data have a `token_stride`;
+    labels lie in 0..num_classes-1, or are all -1 where there are none; the splits are not empty, the same at every
+    call, and in the same order at every pass; training order changes from epoch to epoch and is the same for the same
+    seed; `spec()` builds an equal data module.
 
     Raises:
         AssertionError: says which part of the contract is broken.
@@ -62,9 +63,11 @@ def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
 
 def _check_batch(data: ImageDataModule, name: str) -> None:
     images, labels = _first(data, name)
-    expected = (len(labels), 3, *data.shape)
-    assert images.dtype == torch.uint8, f"{name}: images must be uint8, not {images.dtype}"
-    assert tuple(images.shape) == expected, f"{name}: images have shape {tuple(images.shape)}, not {expected}"
+    try:
+        check_item((images[0], 0), data.resolution, data.token_stride)
+    except UserError as error:
+        raise AssertionError(f"{name}: {error}") from error
+    assert len(images) == len(labels), f"{name}: {len(images)} images have {len(labels)} labels"
     assert labels.dtype == torch.int64, f"{name}: labels must be int64, not {labels.dtype}"
     assert labels.ndim == 1, f"{name}: labels must have shape (B,)"
     if data.num_classes == 0:

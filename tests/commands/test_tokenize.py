@@ -19,6 +19,7 @@ from igpt.system.locks import only_writer
 from igpt.tokenization.engines import run_here
 from igpt.tokenization.output import index_of
 from igpt.tokenization.tasks import UNFINISHED, Job, plan_of, tasks_of
+from igpt.tokenization.writing import kind_of
 from igpt_datamodules import Digits, ImageFolder, TokenShards
 from igpt_datamodules.files import Stored
 from tests import forked
@@ -310,11 +311,11 @@ def test_no_index_is_written_for_shards_that_are_not_there(tmp_path):
     job = Job(Digits(), Palette.load(PALETTE), str(tmp_path), 0, 0)
     (tmp_path / UNFINISHED).mkdir()
     records = [job.run(task) for task in tasks_of(job, None)]
-    shown = np.zeros((17, 3), dtype=np.uint8)
-    assert index_of(job, plan_of(job, None), shown, records).shards["val"][0].images == 144
+    kind = kind_of(job.palette)
+    assert index_of(job, plan_of(job, None), kind, records).shards["val"][0].images == 144
     (tmp_path / "val-00000.npy").unlink()
     with pytest.raises(UserError, match=r"val-00000\.npy is missing"):
-        index_of(job, plan_of(job, None), shown, records)
+        index_of(job, plan_of(job, None), kind, records)
 
 
 def test_what_is_said_about_a_damaged_folder_mends_it(whole, igpt, tmp_path):

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from igpt.cli import main
 from igpt.data import ShardReader, SplitOptions
 from igpt.data.randomness import permuted
 from igpt.data.shards.index import Index, Shard
+from igpt.data.shards.kinds import ColorTokens
 from igpt.system.errors import UserError
 from igpt.testing import check_data_module
 from igpt_datamodules import Digits, TokenShards
@@ -115,7 +117,8 @@ def many(tmp_path):
                 file.truncate(size)
     made = {split: tuple(found) for split, found in shards.items()}
     colors = np.array([[-1, -1, -1]], dtype=np.float32)
-    Index(1, 0, (), colors, np.zeros((1, 3), dtype=np.uint8), made, (), {}).write(tmp_path)
+    kind = ColorTokens(colors, np.zeros((1, 3), dtype=np.uint8))
+    Index(1, 0, (), kind, made, (), {}).write(tmp_path)
     return tmp_path
 
 
@@ -288,7 +291,7 @@ def test_shards_of_another_palette_are_refused_with_the_names_of_both(digits_run
     other = tmp_path / "other.npy"
     code, _, err = igpt("palette", "--data", "SamplePhotos", "--colors", 17, "--out", other)
     assert code == 0, err
-    names = [Index.read(shards).palette_sha256[:12], json.loads(other.with_suffix(".json").read_text())["sha256"][:12]]
+    names = [Index.read(shards).tokens.sha256[:12], json.loads(other.with_suffix(".json").read_text())["sha256"][:12]]
     config(tmp_path, other, shards)
     code, _, err = igpt("fit", "--config", tmp_path / "tokens.yaml", "--runs_dir", tmp_path / "runs")
     assert (code, [line for line in err.splitlines() if line.startswith("igpt fit")]) == (2, err.splitlines()[-1:])
@@ -300,9 +303,9 @@ def test_shards_of_another_palette_are_refused_with_the_names_of_both(digits_run
 def test_a_checkpoint_of_another_palette_is_refused_by_every_command(digits_run, shards, igpt, tmp_path):
     folder = shutil.copytree(shards, tmp_path / "shards")
     index = Index.read(folder)
-    colors = index.colors.copy()
+    colors = index.tokens.colors.copy()
     colors[3] += np.float32(0.01)
-    Index(**{**index.__dict__, "colors": colors}).write(folder)
+    replace(index, tokens=replace(index.tokens, colors=colors)).write(folder)
     path = config(tmp_path, "null", folder)
     data = ["--data", "TokenShards", "--data.folder", folder]
     for command in (

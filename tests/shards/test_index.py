@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from igpt.data.shards.index import Index, Shard, as_text, check_shards
+from igpt.data.shards.kinds import ColorTokens
 from igpt.palette.palette import Palette
 from igpt.system.errors import UserError
 from igpt.tokenization.writing import write_shard
@@ -25,13 +26,12 @@ def made(folder):
         for number, count in enumerate((4, 3)):
             tokens = rng.integers(5, size=(count, 1, RESOLUTION**2)).astype(np.uint16)
             target = folder / f"{split}-{number:05d}.npy"
-            parts.append(write_shard(target, np.arange(count), tokens, RESOLUTION, folder))
+            parts.append(write_shard(target, np.arange(count), tokens, folder))
         shards[split] = tuple(parts)
     colors = rng.uniform(-1, 1, (5, 3)).astype(np.float32)
     shown = np.rint(127.5 * (colors + 1)).astype(np.uint8)
-    Index(RESOLUTION, 4, ("a", "b", "c", "d"), colors, shown, shards, (("train 7", "truncated"),), {"seed": 0}).write(
-        folder
-    )
+    names, kind = ("a", "b", "c", "d"), ColorTokens(colors, shown)
+    Index(RESOLUTION, 4, names, kind, shards, (("train 7", "truncated"),), {"seed": 0}).write(folder)
     return folder
 
 
@@ -48,7 +48,7 @@ def folder(whole, tmp_path):
 def test_an_index_is_read_as_it_was_written(whole):
     index = Index.read(whole)
     check_shards(whole, index, every_byte=True)
-    assert index.palette_sha256 == Palette(torch.from_numpy(index.colors)).sha256
+    assert index.tokens.sha256 == Palette(torch.from_numpy(index.tokens.colors)).sha256
     assert [shard.images for shard in index.shards["val"]] == [4, 3]
     assert index.skipped == (("train 7", "truncated"),)
     assert as_text(index.to_dict()) == (whole / "index.json").read_text()
@@ -76,7 +76,7 @@ def test_a_folder_may_itself_be_reached_by_a_link(whole, tmp_path):
 
 def test_the_same_tokens_give_the_same_bytes(tmp_path):
     tokens = np.arange(18, dtype=np.uint16).reshape(2, 1, 9)
-    shards = [write_shard(tmp_path / name, np.zeros(2, np.int64), tokens, 3, tmp_path) for name in ("a.npy", "b.npy")]
+    shards = [write_shard(tmp_path / name, np.zeros(2, np.int64), tokens, tmp_path) for name in ("a.npy", "b.npy")]
     assert shards[0] == Shard("a.npy", 2, 1, shards[1].bytes, shards[1].sha256)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
 
@@ -108,7 +108,7 @@ def test_writing_a_shard_gives_it_the_usual_mode_and_leaves_the_mask_of_the_proc
     try:
         with monkeypatch.context() as patch:
             patch.setattr(os, "umask", None)
-            write_shard(tmp_path / "a.npy", np.zeros(1, np.int64), np.zeros((1, 1, 9), np.uint16), 3, tmp_path)
+            write_shard(tmp_path / "a.npy", np.zeros(1, np.int64), np.zeros((1, 1, 9), np.uint16), tmp_path)
     finally:
         os.umask(before)
     assert (tmp_path / "a.npy").stat().st_mode & 0o777 == 0o640
@@ -119,12 +119,12 @@ def test_a_shard_that_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path)
     target.mkdir()
     (beside := tmp_path / "beside").mkdir()
     with pytest.raises(UserError, match=r"^cannot write .*train-00000\.npy"):
-        write_shard(target, np.zeros(1, np.int64), np.zeros((1, 1, 4), np.uint16), 2, beside)
+        write_shard(target, np.zeros(1, np.int64), np.zeros((1, 1, 4), np.uint16), beside)
     assert list(beside.iterdir()) == []
 
 
 def test_a_shard_takes_eight_bytes_a_label_and_two_a_token_beside_a_short_header(tmp_path):
     tokens = np.zeros((100, 2, 9), np.uint16)
-    shard = write_shard(tmp_path / "a.npy", np.zeros(100, np.int64), tokens, 3, tmp_path)
+    shard = write_shard(tmp_path / "a.npy", np.zeros(100, np.int64), tokens, tmp_path)
     assert shard.bytes == (tmp_path / "a.npy").stat().st_size
     assert 0 < shard.bytes - 100 * (8 + 2 * 9 * 2) <= 256

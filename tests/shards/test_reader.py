@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from igpt.data.shards.index import Index
+from igpt.data.shards.kinds import ColorTokens
 from igpt.data.shards.reader import ShardReader
 from igpt.system.errors import UserError
 from igpt.tokenization.writing import write_shard
@@ -23,11 +24,9 @@ def written(folder, *views, num_classes=9):
         images = 4 - number % 2
         tokens = rng.integers(len(SHOWN), size=(images, count, RESOLUTION**2)).astype(np.uint16)
         target = folder / f"train-{number:05d}.npy"
-        shards.append(write_shard(target, np.arange(images) + number, tokens, RESOLUTION, folder))
-    index = Index(
-        RESOLUTION, num_classes, (), COLORS, SHOWN, {"train": tuple(shards), "val": (), "test": ()}, (), {"seed": 0}
-    )
-    index.write(folder)
+        shards.append(write_shard(target, np.arange(images) + number, tokens, folder))
+    kind, splits = ColorTokens(COLORS, SHOWN), {"train": tuple(shards), "val": (), "test": ()}
+    Index(RESOLUTION, num_classes, (), kind, splits, (), {"seed": 0}).write(folder)
     return folder
 
 

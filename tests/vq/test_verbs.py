@@ -74,7 +74,6 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
         ("sample --ckpt runs/tiny --rows 1 --mask q.png --out m.png --accelerator cpu", "VQ tokens"),
         ("sample --ckpt runs/tiny --resolution 32 --out m.png --accelerator cpu", "VQ tokens"),
         ("export --ckpt runs/tiny --format huggingface --out h", "VQ tokens"),
-        ("tokenize --data SamplePhotos --palette q.safetensors --out t", "VQ tokens"),
         (f"{PALETTE} x.npy", "safetensors"),
         (f"{PALETTE} x.safetensors --levels [8,1]", "at least 2"),
         ("palette --data SamplePhotos --levels [8,8] --out x.npy", "--kind vq"),

@@ -28,6 +28,7 @@ class Pool(Dataset[tuple[Tensor, str]]):
     """
 
     def __init__(self, data: ImageDataModule, splits: Sequence[Split] = SPLITS) -> None:
+        data.check_pictures()
         data.split = replace(data.split, fold_validation=False)
         data.keep_broken()
         data.prepare_data()

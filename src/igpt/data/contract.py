@@ -10,19 +10,24 @@ from torch import Tensor
 from igpt.data.imagefile import Resolution, shape_of
 from igpt.data.images import NO_LABEL, LabelledImages, TensorImages
 from igpt.data.splits import SPLITS
+from igpt.palette import GRID
 from igpt.system import UserError
 
 
-def check_item(item: object, resolution: Resolution) -> None:
-    """Raise a UserError unless an item of a data set is a pair of an image uint8 `(3, R, R)` and a whole number."""
+def check_item(item: object, resolution: Resolution, stride: int = 1) -> None:
+    """Raise a UserError unless an item of a data set is a pair of an image uint8 `(3, R, R)` and a whole number.
+
+    Where the data are VQ tokens, of `stride` pixels a side each, an image is their grid, int16 `(1, R / 4, R / 4)`.
+    """
     if not isinstance(item, tuple) or len(item) != 2:
         raise UserError(f"an item is {type(item).__name__}, not a pair of image and label")
     image, label = item
-    shape = (3, *shape_of(resolution))
-    wanted = f"uint8 {shape}"
+    rows, columns = shape_of(resolution)
+    shape, dtype = ((3, rows, columns), torch.uint8) if stride == 1 else ((1, rows // stride, columns // stride), GRID)
+    wanted = f"{str(dtype).removeprefix('torch.')} {shape}"
     if not isinstance(image, Tensor):
         raise UserError(f"an image is {type(image).__name__}, not a tensor {wanted}")
-    if image.dtype != torch.uint8 or image.shape != shape:
+    if image.dtype != dtype or image.shape != shape:
         raise UserError(f"an image is {str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}, not {wanted}")
     if not hasattr(label, "__index__"):
         raise UserError(f"a label is {type(label).__name__}, not a whole number")
@@ -44,7 +49,7 @@ def check_labels(labels: Any, num_classes: int) -> None:
         raise UserError(f"label {outside} is neither a class, 0 to {num_classes - 1}, nor {NO_LABEL} for none")
 
 
-def check_splits(loaded: object, resolution: Resolution, num_classes: int) -> None:
+def check_splits(loaded: object, resolution: Resolution, num_classes: int, stride: int = 1) -> None:
     """Look whether these can be the splits of a data module, by their labels and the first image of each.
 
     Labels that are only read when asked for are left unread; an image that cannot be read is named when its turn comes.
@@ -60,12 +65,12 @@ def check_splits(loaded: object, resolution: Resolution, num_classes: int) -> No
         if not isinstance(images, LabelledImages):
             raise UserError(f"{type(images).__name__} as {name}, not LabelledImages")
         try:
-            check_images(images, resolution, num_classes)
+            check_images(images, resolution, num_classes, stride)
         except UserError as error:
             raise UserError(f"a split {name} in which {error}") from error
 
 
-def check_images(images: LabelledImages, resolution: Resolution, num_classes: int) -> None:
+def check_images(images: LabelledImages, resolution: Resolution, num_classes: int, stride: int = 1) -> None:
     """The part of `check_splits` that is about one split."""
     if "labels" in vars(images):
         check_labels(images.labels, num_classes)
@@ -77,4 +82,4 @@ def check_images(images: LabelledImages, resolution: Resolution, num_classes: in
         item = images[0]
     except (OSError, UserError):
         return
-    check_item(item, resolution)
+    check_item(item, resolution, stride)

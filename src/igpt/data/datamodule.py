@@ -44,7 +44,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     training_order: type[TrainingOrder] = TrainingOrder
     num_classes: int = 0
     class_names: Sequence[str] = ()
-    palette_sha256: str | None = None  # whose colours the images are made of, where they were tokens before
+    palette_sha256: str | None = None  # of what their tokens were made by, where the images were tokens before
+    token_stride: int = 1  # pixels of a token's side, where images come as grids of VQ tokens
     skipped: Sequence[tuple[str, str]] = ()  # (image, reason) of what `prepare_data` left out
     damaged: Sequence[tuple[str, str]] = ()  # those of them that are broken, and not merely no images
     added: Mapping[str, Any] = {}  # arguments that versions before did not know, with what these did
@@ -116,12 +117,20 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """What `load` gives, once it has been looked at."""
         loaded = self.load()
         try:
-            check_splits(loaded, self.resolution, self.num_classes)
+            check_splits(loaded, self.resolution, self.num_classes, self.token_stride)
         except UserError as error:
             raise UserError(
                 f"data module {type(self).__name__}: load() gave {error}; igpt.testing checks the whole contract"
             ) from error
         return dict(loaded)
+
+    def check_pictures(self) -> None:
+        """Raise a UserError where there are VQ tokens and no pictures."""
+        if self.token_stride > 1:
+            raise UserError(
+                f"--data: {type(self).__name__} gives VQ tokens, and pictures are needed; name the data that they were "
+                "made from"
+            )
 
     def keep_broken(self) -> None:
         """Leave no image out for being broken: `igpt check` looks for these itself. Called before anything else."""

@@ -75,7 +75,8 @@ class ProbedSource(pl.LightningModule):
         self.token_shapes = [(part.shape[1], part.shape[2]) for part in tokens]
 
     def check_colors(self, data: ImageDataModule) -> None:
-        """Do nothing: no palette has to fit."""
+        """Raise a UserError unless the data are pictures."""
+        data.check_pictures()
 
     @property
     def has_tokens(self) -> bool:

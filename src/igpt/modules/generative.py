@@ -28,7 +28,7 @@ from igpt.model import (
 )
 from igpt.modules.base import TRAIN, Batch, PixelModule, step_of
 from igpt.modules.core import PixelModel
-from igpt.palette import Palette, VQTokens, blank_tokens, open_tokens
+from igpt.palette import Palette, VQTokens, blank_tokens, open_tokens, pixels_of
 from igpt.system import UserError, find_palette, last_line
 from igpt.training import Optimizer, Recipe, Schedule, apply_fsdp, is_main_process, written
 
@@ -144,8 +144,8 @@ class GenerativeModule(PixelModule, PixelModel):
         return other.to(self.device).eval()
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images uint8 `(B, 3, R, R)` to the sequence int64 `(B, T)`, on the device."""
-        self.check_resolution((images.shape[-2], images.shape[-1]))
+        """Images uint8 `(B, 3, R, R)`, or grids of their VQ tokens, to the sequence int64 `(B, T)`, on the device."""
+        self.check_resolution(pixels_of(images))
         self.check_palette()
         tokens = self.palette.encode(images)
         return tokens if self.order == "raster" else tokens[:, self.pixel_order]

@@ -11,12 +11,12 @@ from igpt.palette.palette import (
     palette_quality,
     sha256_of_colors,
 )
-from igpt.palette.vq import VQShape, VQTokens, blank_tokens, open_tokens, stride_of
+from igpt.palette.vq import GRID, VQShape, VQTokens, blank_tokens, open_tokens, pixels_of, stride_of
 from igpt.palette.vq_training import VQQuality, VQRecipe, fit_vq, quantizer_of
 
 __all__ = [
-    "CellColors", "ColorCounts", "Palette", "VQQuality", "VQRecipe", "VQShape", "VQTokens", "blank_tokens",
+    "GRID", "CellColors", "ColorCounts", "Palette", "VQQuality", "VQRecipe", "VQShape", "VQTokens", "blank_tokens",
     "cell_sizes", "cells_of", "check_colors", "faiss_behind_torch",
     "fit_palette", "fit_vq", "group_colors",
-    "open_tokens", "palette_quality", "quantizer_of", "sha256_of_colors", "stride_of",
+    "open_tokens", "palette_quality", "pixels_of", "quantizer_of", "sha256_of_colors", "stride_of",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from igpt.system import UserError, atomic_path
 SUFFIX = ".safetensors"
 PREFIX = "vq:"  # before the sizes of a tokeniser whose weights a checkpoint brings
 STRIDE = 4  # pixels of a token's side
+GRID = torch.int16  # of images that are given as the grid of their tokens already, (B, 1, G, G)
 CHUNK = 16  # images in each pass of encoder or decoder, always
 MOST = {"codes": 1 << 15, "width": 1024, "latent": 256, "blocks": 16}
 
@@ -168,8 +169,11 @@ class VQTokens(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Images uint8 `(B, 3, R, R)` to tokens int64 `(B, T)`, in float32; ties go to the lower index.
 
-        Always so many images at once, so that a picture's tokens do not depend on those beside it.
+        Always so many images at once, so that a picture's tokens do not depend on those beside it. Images that come as
+        their tokens, int16 `(B, 1, G, G)` of shards that this tokeniser made, are left as they are.
         """
+        if images.dtype == GRID:
+            return images.flatten(1).long()
         if any(side % STRIDE for side in images.shape[2:]):
             raise UserError(f"VQ tokens need sides that are multiples of {STRIDE}, not {tuple(images.shape[2:])}")
         return in_chunks(self._encode, images)
@@ -245,6 +249,12 @@ def is_vq(path: str | None) -> bool:
 def stride_of(path: str | None) -> int:
     """Pixels of a token's side, by the name of a config's palette."""
     return STRIDE if is_vq(path) else 1
+
+
+def pixels_of(images: Tensor) -> tuple[int, int]:
+    """Rows and columns in pixels of images `(B, C, ...)`, which may be grids of their VQ tokens."""
+    stride = STRIDE if images.dtype == GRID else 1
+    return images.shape[-2] * stride, images.shape[-1] * stride
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Desk:
             UserError: the checkpoint knows no data, or its files are not there.
         """
         data = self.model.data()
+        data.check_pictures()
         data.prepare_data()
         images = data.images("train")
         found = [images[index][0] for index in range(min(self.limit, len(images)))]

@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from igpt.data import NAME, SPLITS, Index, check_shards
+from igpt.data import NAME, SPLITS, Index, TokenKind, check_shards
 from igpt.system import UserError, atomic_path, check_own, remove_own, with_progress
 from igpt.tokenization.tasks import UNFINISHED, Job, Record, Task, forget_skips, plan_of, same_plan, tasks_of
-from igpt.tokenization.writing import stand_ins
+from igpt.tokenization.writing import kind_of
 
 REFUSED = "refused"  # file in the unfinished folder: images are to be mended, so what was skipped is read anew
 WORK = ("plan.json", ".plan.*.json", REFUSED, f".{REFUSED}.*", "*-[0-9][0-9][0-9][0-9][0-9].*")  # files of that folder
@@ -37,8 +34,8 @@ def write_shards(
     folder, plan = Path(job.out), plan_of(job, shard_images)
     if not begin(folder, plan):
         return None
-    shown = stand_ins(job.palette)  # builds the table of nearest colours, which all processes then get
-    index = index_of(job, plan, shown, completed(job, tasks_of(job, shard_images), max_bad_share, run))
+    kind = kind_of(job.palette)  # of a palette builds the table of nearest colours, which all processes then get
+    index = index_of(job, plan, kind, completed(job, tasks_of(job, shard_images), max_bad_share, run))
     index.write(folder)
     remove_own(folder / UNFINISHED, WORK)
     return index
@@ -102,7 +99,7 @@ def look_again(folder: Path) -> None:
         path.touch()
 
 
-def index_of(job: Job, plan: dict[str, Any], shown: NDArray[np.uint8], records: list[Record]) -> Index:
+def index_of(job: Job, plan: dict[str, Any], kind: TokenKind, records: list[Record]) -> Index:
     """The table of contents of all records, in the order of the tasks.
 
     Raises:
@@ -118,8 +115,7 @@ def index_of(job: Job, plan: dict[str, Any], shown: NDArray[np.uint8], records: 
         resolution=job.data.resolution,
         num_classes=job.data.num_classes,
         class_names=tuple(job.data.class_names),
-        colors=job.palette.colors.numpy(),
-        shown=shown,
+        tokens=kind,
         shards={str(split): found for split, found in shards.items()},
         skipped=(*((str(image), str(reason)) for image, reason in job.data.skipped), *skipped),
         source=plan,

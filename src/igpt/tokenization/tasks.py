@@ -29,7 +29,7 @@ from igpt.data import (
     pixel_sha256,
     rng_of,
 )
-from igpt.palette import Palette
+from igpt.palette import Palette, VQTokens
 from igpt.system import UserError, atomic_path
 from igpt.tokenization.writing import write_shard
 
@@ -86,14 +86,19 @@ class Job:
     """What all tasks have in common."""
 
     data: ImageDataModule
-    palette: Palette
+    palette: Palette | VQTokens
     out: str  # folder of the shards, which every worker must see
     variants: int  # random variants of each image of an augmenting split, besides how evaluation sees it
     seed: int  # of the variants
 
     def sent(self) -> "Job":
         """The same to be pickled: its palette without the table of nearest colours, which takes 32 MiB."""
-        return replace(self, palette=Palette(self.palette.colors))
+        return replace(self, palette=Palette(self.palette.colors)) if isinstance(self.palette, Palette) else self
+
+    @property
+    def length(self) -> int:
+        """T, the tokens of an image."""
+        return math.prod(self.data.shape) // self.palette.stride**2
 
     def views(self, images: LabelledImages) -> int:
         """How many arrays of tokens each image of a split gets."""
@@ -108,7 +113,7 @@ class Job:
         out, shard = Path(self.out), None
         labels, tokens, skipped = self._tokens(self.data.images(task.split), task)
         if len(labels):
-            shard = write_shard(out / task.name, labels, tokens, self.data.resolution, out / UNFINISHED)
+            shard = write_shard(out / task.name, labels, tokens, out / UNFINISHED)
         record = Record(task, shard, tuple(skipped))
         record.write(out / UNFINISHED)
         return record
@@ -117,7 +122,7 @@ class Job:
         self, images: LabelledImages, task: Task
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[tuple[int, str]]]:
         """Labels `(N,)` and tokens `(N, V, T)` of the images that can be read; (index, reason) of the others."""
-        tokens = np.empty((task.stop - task.start, self.views(images), math.prod(self.data.shape)), dtype=np.uint16)
+        tokens = np.empty((task.stop - task.start, self.views(images), self.length), dtype=np.uint16)
         labels: list[int] = []
         views: list[Tensor] = []
         skipped: list[tuple[int, str]] = []
@@ -152,7 +157,7 @@ def tasks_of(job: Job, shard_images: int | None) -> list[Task]:
     tasks = []
     for split in SPLITS:
         images = job.data.images(split)
-        fitting = SHARD_BYTES // (2 * job.views(images) * math.prod(job.data.shape))
+        fitting = SHARD_BYTES // (2 * job.views(images) * job.length)
         size = shard_images or max(1, fitting)
         for number, start in enumerate(range(0, len(images), size)):
             tasks.append(Task(split, number, start, min(start + size, len(images))))

@@ -1,4 +1,4 @@
-"""Writing a shard, and the 24-bit colour that stands for each token."""
+"""Writing a shard, and what its tokens are of, such as the 24-bit colour that stands for each."""
 
 import os
 import uuid
@@ -9,25 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from igpt.data import Resolution, Shard
-from igpt.palette import Palette
+from igpt.data import CodeTokens, ColorTokens, Shard, TokenKind
+from igpt.palette import Palette, VQTokens
 from igpt.system import UserError, sha256_of, sync
 
 
-def write_shard(
-    target: Path, labels: NDArray[np.int64], tokens: NDArray[np.uint16], resolution: Resolution, beside: Path
-) -> Shard:
+def write_shard(target: Path, labels: NDArray[np.int64], tokens: NDArray[np.uint16], beside: Path) -> Shard:
     """Write one shard, whole or not at all, also where the power fails; the same tokens give the same bytes.
 
     Args:
         target: file to write.
         labels: int64 `(N,)`.
-        tokens: uint16 `(N, V, R * R)`.
-        resolution: side R, or rows and columns.
+        tokens: uint16 `(N, V, T)`.
         beside: folder on the same disk for the file while it is not whole.
     """
     shard = Shard(target.name, tokens.shape[0], tokens.shape[1], 0, "")
-    record = np.empty(1, dtype=shard.dtype(resolution))
+    record = np.empty(1, dtype=shard.dtype(tokens.shape[2]))
     record["labels"][0], record["tokens"][0] = labels, tokens
     part = beside / f"{target.stem}.{uuid.uuid4().hex}"  # whoever else writes the same shard
     try:
@@ -44,6 +41,13 @@ def write_shard(
         with suppress(OSError):
             part.unlink()
     return shard
+
+
+def kind_of(tokeniser: Palette | VQTokens) -> TokenKind:
+    """What the index says of the tokens."""
+    if isinstance(tokeniser, VQTokens):
+        return CodeTokens(tokeniser.written, tokeniser.sha256)
+    return ColorTokens(tokeniser.colors.numpy(), stand_ins(tokeniser))
 
 
 def stand_ins(palette: Palette) -> NDArray[np.uint8]:

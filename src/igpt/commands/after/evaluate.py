@@ -186,6 +186,7 @@ def prepared(data: ImageDataModule | None, subject: Loaded | LoadedSource | None
         if subject is None:
             raise UserError("--data is missing: name what --samples are compared with, such as --data Digits")
         data = subject.data()
+    data.check_pictures()
     data.prepare_data()
     return data
 

@@ -63,8 +63,8 @@ def check(data: ImageDataModule, workers: int | None = None) -> None:
 class Looks(Dataset[tuple[str, str]]):
     """What is wrong with each image of a split (nothing: an empty string), and the checksum of its pixels."""
 
-    def __init__(self, images: LabelledImages, split: Split, resolution: Resolution) -> None:
-        self.images, self.split, self.resolution = images, split, resolution
+    def __init__(self, images: LabelledImages, split: Split, resolution: Resolution, stride: int) -> None:
+        self.images, self.split, self.resolution, self.stride = images, split, resolution, stride
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,7 +72,7 @@ class Looks(Dataset[tuple[str, str]]):
     def __getitem__(self, index: int) -> tuple[str, str]:
         try:
             item = self.images[index]
-            check_item(item, self.resolution)
+            check_item(item, self.resolution, self.stride)
         except Exception as error:  # a plug-in's images may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             named = isinstance(error, UserError) and reason.startswith("image ")
@@ -84,7 +84,7 @@ def looked_at(data: ImageDataModule, workers: int) -> Iterator[tuple[Split, str,
     """Split, problem and checksum of every image, read in so many processes."""
     for split in SPLITS:
         loader = WatchedLoader(
-            Looks(data.images(split), split, data.resolution),
+            Looks(data.images(split), split, data.resolution, data.token_stride),
             batch_size=AT_ONCE,
             num_workers=workers,
             collate_fn=list,

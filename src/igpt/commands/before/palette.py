@@ -56,6 +56,7 @@ def palette(
         raise UserError(f"--out {out} must end in .npy")
     check_seed(seed)
     check_files(Path(out))
+    data.check_pictures()
     data.prepare_data()
     make_palette(data, Path(out), colors, seed)
     return None
@@ -70,6 +71,7 @@ def vq_palette(data: ImageDataModule, target: Path, shape: VQShape, recipe: VQRe
     check_seed(recipe.seed)
     check_vq_files(target)
     quantizer_of(shape)  # says what is not installed before the images are read
+    data.check_pictures()
     data.prepare_data()
     make_vq(data, target, shape, recipe)
 

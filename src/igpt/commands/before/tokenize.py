@@ -1,4 +1,4 @@
-"""`igpt tokenize`: the images of any data module as palette tokens on disk, for training on any number of them."""
+"""`igpt tokenize`: the images of any data module as tokens on disk, for training on any number of them."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from igpt.data import NAME, SPLITS, ImageDataModule, Index
-from igpt.palette import Palette
+from igpt.palette import open_tokens
 from igpt.system import UserError, only_writer
 from igpt.tokenization import Job, check_engine, run_here, run_on_dask, write_shards
 
@@ -24,7 +24,7 @@ def tokenize(
     engine: Literal["local", "dask"] = "local",
     scheduler: str | None = None,
 ) -> None:
-    """Write the images of any data module as palette tokens, to be trained from with the data module TokenShards.
+    """Write the images of any data module as tokens of a palette, to be trained from with the data module TokenShards.
 
     Writes SPLIT-NUMBER.npy, a shard of labels and uint16 tokens each, and when all are there index.json, with checksums
     of all of them. A run that was killed goes on when the same command is given again, and ends with the same bytes.
@@ -32,7 +32,7 @@ def tokenize(
 
     Args:
         data: whose images, such as WebImages, ImageNet or a plug-in's class; its splits become the shards'.
-        palette: .npy file of the palette.
+        palette: .npy file of a palette, or .safetensors file of VQ tokens.
         out: folder to write.
         variants: random variants (crops, as the data module augments) of each training image to keep; with 0, training
             sees every image as evaluation does.
@@ -49,14 +49,18 @@ def tokenize(
     if not 0 <= max_bad_share <= 1:
         raise UserError(f"--max_bad_share {max_bad_share} must lie from 0 to 1")
     check_engine(engine, scheduler)
-    if palette.endswith(".safetensors"):
-        raise UserError(f"--palette {palette}: shards are of colours; VQ tokens are made while a model trains")
-    colors = Palette.load(palette)
+    tokeniser = open_tokens(palette)
+    data.check_pictures()
+    if any(side % tokeniser.stride for side in data.shape):
+        raise UserError(
+            f"--palette {palette}: VQ tokens need sides that are multiples of {tokeniser.stride}, not "
+            f"{'x'.join(map(str, data.shape))}; set --data.resolution"
+        )
     data.num_workers = data.num_workers or (workers if workers > 1 else 0)  # for looking at the images beforehand
     data.prepare_data()
     if variants and not data.images("train").augments:
         raise UserError(f"--variants {variants}: {type(data).__name__} does not augment its images; leave it out")
-    job = Job(data, colors, str(Path(out).absolute()), variants, seed)
+    job = Job(data, tokeniser, str(Path(out).absolute()), variants, seed)
     run = (
         partial(run_on_dask, job.sent(), scheduler=scheduler) if scheduler else partial(run_here, job, workers=workers)
     )

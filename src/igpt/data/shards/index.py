@@ -1,7 +1,6 @@
 """`index.json`, the table of contents of a folder of shards (format: docs/shards.md)."""
 
 import json
-import math
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -9,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from igpt.checkpoints import plain
 from igpt.data.imagefile import Resolution, shape_of
+from igpt.data.shards.kinds import KINDS, TokenKind
 from igpt.data.splits import SPLITS
-from igpt.palette import sha256_of_colors
 from igpt.system import UserError, atomic_path, digest_of, sha256_of, sync
 
-FORMAT = 1
 NAME = "index.json"
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.npy")
 AGAIN = "delete the folder and run 'igpt tokenize' again"
@@ -33,9 +30,9 @@ class Shard:
     bytes: int
     sha256: str
 
-    def dtype(self, resolution: Resolution) -> np.dtype[Any]:
-        """The file's one record: labels int64 `(N,)`, tokens uint16 `(N, V, T)` in raster order."""
-        shape = (self.images, self.views, math.prod(shape_of(resolution)))
+    def dtype(self, length: int) -> np.dtype[Any]:
+        """The file's one record: labels int64 `(N,)`, tokens uint16 `(N, V, T)` in raster order, T the length."""
+        shape = (self.images, self.views, length)
         return np.dtype([("labels", "<i8", (self.images,)), ("tokens", "<u2", shape)])
 
 
@@ -46,16 +43,16 @@ class Index:
     resolution: Resolution
     num_classes: int  # 0 where there are no labels
     class_names: tuple[str, ...]
-    colors: NDArray[np.float32]  # the palette, (k, 3) in [-1, 1]
-    shown: NDArray[np.uint8]  # (k, 3), the 24-bit colour that stands for each token and is encoded as that token again
+    tokens: TokenKind  # what they are of
     shards: dict[str, tuple[Shard, ...]]  # of each split, in the order of its images
     skipped: tuple[tuple[str, str], ...]  # (image, reason) of what could not be read
     source: dict[str, Any]  # what the tokens were made from
 
     @property
-    def palette_sha256(self) -> str:
-        """The palette's name, as `Palette.sha256` makes it."""
-        return sha256_of_colors(self.colors)
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's tokens."""
+        rows, columns = shape_of(self.resolution)
+        return rows // self.tokens.stride, columns // self.tokens.stride
 
     @property
     def files(self) -> list[Shard]:
@@ -65,12 +62,12 @@ class Index:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with a checksum of their own."""
         content: dict[str, Any] = {
-            "format": FORMAT,
+            "format": self.tokens.format,
             "resolution": plain(self.resolution),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "images": {split: sum(shard.images for shard in self.shards[split]) for split in SPLITS},
-            "palette": {"sha256": self.palette_sha256, "colors": self.colors.tolist(), "shown": self.shown.tolist()},
+            **self.tokens.to_dict(),
             "shards": {split: [asdict(shard) for shard in self.shards[split]] for split in SPLITS},
             "skipped": [list(one) for one in self.skipped],
             "source": self.source,
@@ -95,14 +92,15 @@ class Index:
             raise UserError(f"{folder} has no {NAME}; name a folder that 'igpt tokenize' has finished")
         try:
             content = json.loads(path.read_bytes())
-            if content["format"] != FORMAT:
-                raise UserError(f"{path} has format {content['format']!r}, not {FORMAT}; update igpt, or {AGAIN}")
+            kind = next((kind for kind in KINDS if kind.format == content["format"]), None)
+            if kind is None:
+                known = " or ".join(str(kind.format) for kind in KINDS)
+                raise UserError(f"{path} has format {content['format']!r}, not {known}; update igpt, or {AGAIN}")
             index = cls(
                 resolution=tuple(size) if isinstance(size := content["resolution"], list) else int(size),
                 num_classes=int(content["num_classes"]),
                 class_names=tuple(content["class_names"]),
-                colors=_float32(content["palette"]["colors"]),
-                shown=np.array([list(bytes(color)) for color in content["palette"]["shown"]], dtype=np.uint8),
+                tokens=kind.read(content),
                 shards={split: tuple(Shard(**one) for one in content["shards"][split]) for split in SPLITS},
                 skipped=tuple((str(image), str(reason)) for image, reason in content["skipped"]),
                 source=content["source"],
@@ -117,12 +115,6 @@ class Index:
             if not SHARD_NAME.fullmatch(shard.file):
                 raise UserError(f"{path} names {shard.file!r}, which is no name of a shard; {AGAIN}")
         return index
-
-
-def _float32(colors: Any) -> NDArray[np.float32]:
-    """Numbers too large become infinite, silently: the index is then not what it was written as."""
-    with np.errstate(over="ignore"):
-        return np.array(colors, dtype=np.float32)
 
 
 def as_text(content: dict[str, Any]) -> str:

@@ -9,22 +9,20 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from igpt.data.contract import check_labels
-from igpt.data.imagefile import shape_of
 from igpt.data.shards.index import AGAIN, Index, Shard
 from igpt.system import UserError
 
 Mapped = tuple[NDArray[np.int64], NDArray[np.uint16]]
+Images = NDArray[np.uint8] | NDArray[np.int16]
 
 
 class ShardReader:
-    """The images of some splits, one after another, as tokens or as the colours that stand for them."""
+    """The images of some splits, one after another: their tokens, or what a data module gives of these."""
 
     def __init__(self, folder: Path, index: Index, splits: tuple[str, ...]) -> None:
-        self.folder, self.resolution, self.num_classes = folder, index.resolution, index.num_classes
-        self.shape = shape_of(index.resolution)
+        self.folder, self.tokens, self.num_classes, self.grid = folder, index.tokens, index.num_classes, index.grid
         self.shards: list[Shard] = [shard for split in splits for shard in index.shards[split]]
         self._starts = np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
-        self._planes = np.ascontiguousarray(index.shown.T)
         self._open: dict[int, Mapped] = {}
 
     def __len__(self) -> int:
@@ -49,7 +47,7 @@ class ShardReader:
     def read(self, indices: list[int], view: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Tokens uint16 `(B, T)` in raster order and labels int64 `(B,)` of some images in one view."""
         wanted = np.array(indices, dtype=np.int64)
-        tokens = np.empty((len(wanted), math.prod(self.shape)), dtype=np.uint16)
+        tokens = np.empty((len(wanted), math.prod(self.grid)), dtype=np.uint16)
         labels = np.empty(len(wanted), dtype=np.int64)
         numbers = self._numbers(wanted)
         for number in np.unique(numbers).tolist():
@@ -59,20 +57,20 @@ class ShardReader:
             tokens[here], labels[here] = stored[places, view], known[places]
         return tokens, labels
 
-    def images(self, indices: list[int], view: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def images(self, indices: list[int], view: int = 0) -> tuple[Images, NDArray[np.int64]]:
         """Images uint8 `(B, 3, R, R)`, each pixel the colour that stands for its token, and labels int64 `(B,)`.
+
+        Of VQ tokens the grids of tokens themselves, int16 `(B, 1, R / 4, R / 4)`.
 
         Raises:
             UserError: a shard is damaged.
         """
         tokens, labels = self.read(indices, view)
-        pixels = np.empty((len(indices), 3, math.prod(self.shape)), dtype=np.uint8)
         try:
-            for channel, plane in enumerate(self._planes):
-                pixels[:, channel] = plane[tokens]
+            images: Images = self.tokens.images(tokens)
         except IndexError as error:
             raise self._damaged(indices, tokens) from error
-        return pixels.reshape(len(indices), 3, *self.shape), labels
+        return images.reshape(*images.shape[:2], *self.grid), labels
 
     def _numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The shards of some images."""
@@ -86,7 +84,7 @@ class ShardReader:
             path = self.folder / shard.file
             try:
                 record = open_memmap(path, mode="r")
-                right = record.dtype == shard.dtype(self.resolution) and record.shape == (1,)
+                right = record.dtype == shard.dtype(math.prod(self.grid)) and record.shape == (1,)
             except Exception as error:  # on foreign bytes NumPy raises anything, from EOFError to TokenError
                 raise UserError(f"{path} cannot be read ({error}); {AGAIN}") from error
             if not right:
@@ -100,6 +98,6 @@ class ShardReader:
         return self._open[number]
 
     def _damaged(self, indices: list[int], tokens: NDArray[np.uint16]) -> UserError:
-        row = int(np.flatnonzero((tokens >= self._planes.shape[1]).any(1))[0])
+        row = int(np.flatnonzero((tokens >= self.tokens.k).any(1))[0])
         file = self.folder / self.shards[self._numbers(np.array(indices))[row]].file
         return UserError(f"{file} is damaged: image {indices[row]} has tokens beyond the palette's; {AGAIN}")

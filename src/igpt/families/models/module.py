@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from igpt.checkpoints import spec_of
-from igpt.data import Resolution, rng_of, shape_of
+from igpt.data import ImageDataModule, Resolution, rng_of, shape_of
 from igpt.families.maps import MapSource
 from igpt.modules import TRAIN, Batch, RecipeModule
 from igpt.system import UserError
@@ -90,8 +90,9 @@ class FamilyModule(RecipeModule, MapSource):
     def check_ready(self) -> None:
         """Do nothing: there is no palette to be missing."""
 
-    def check_colors(self, data: object) -> None:
-        """Do nothing: there is no palette to fit the data's."""
+    def check_colors(self, data: ImageDataModule) -> None:
+        """Raise a UserError unless the data are pictures."""
+        data.check_pictures()
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments as plain data."""

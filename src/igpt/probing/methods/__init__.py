@@ -66,7 +66,7 @@ def run_method(method: ProbeMethod, task: ProbeTask) -> MethodResults:
     if task.options.concat:
         around = window(best_layer(single).layer, task.options.concat, task.loaded.module.core.n_layers)
         wide = method.probe(task, [tuple(around)])[0]
-    pixels = method.pixels(task) if method.pixels else None
+    pixels = method.pixels(task) if method.pixels and task.data.token_stride == 1 else None  # VQ tokens have none
     print(f"{method.name}: {time.perf_counter() - started:.1f} s")
     return MethodResults(method, single, pixels, wide, method.settings(task))
 
@@ -84,7 +84,7 @@ def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str,
     Raw pixels stand beside the layers, from the same subsets.
     """
     rows, store, options = [], task.features, task.options
-    pixels = pixel_splits(task.data) if few else {}
+    pixels = pixel_splits(task.data) if few and task.data.token_stride == 1 else None
     for count, seeds in few.items():
         assert store is not None
         found, of_pixels = [], []
@@ -92,7 +92,8 @@ def low_data(task: ProbeTask, few: dict[int, list[list[int]]]) -> list[dict[str,
             groups = store.in_turn(task.layers)
             how = task.classes, options.standardise
             found.append(best_layer([probe_subset(store.splits(some), indices, some, *how) for some in groups]))
-            of_pixels.append(probe_subset(pixels, indices, [RAW_PIXELS], *how))
+            if pixels is not None:
+                of_pixels.append(probe_subset(pixels, indices, [RAW_PIXELS], *how))
         tested = [result.test_accuracy for result in found]
         rows.append(
             {
