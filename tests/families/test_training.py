@@ -8,10 +8,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from igpt.checkpoints import read_checkpoint
 from igpt.modules import load
+from igpt.report.reading import gather
+from igpt.report.tables import lacking
 from igpt.system import UserError
 from tests.families.conftest import MODELS
 from tests.test_resume import same
 
+EXACT = {"PixelCNN": True, "VAE": False, "Flow": False, "Glow": False}  # and the others have no likelihood
 every_family = pytest.mark.parametrize("name", MODELS)
 
 
@@ -52,6 +55,7 @@ def test_a_checkpoint_is_probed_by_one_command_and_stands_in_the_report(name, wh
     found = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert (found["model"], found["step"]) == (name, 12)
     assert found["layer_names"] == list(load_family(whole(name)).layers)
+    assert found.get("likelihood", {}).get("exact") is EXACT.get(name)
     code, _, err = igpt("report", whole(name), "--out", tmp_path / "report.html")
     assert code == 0, err
     assert name in (tmp_path / "report.html").read_text()
@@ -65,6 +69,7 @@ def test_igpt_test_keeps_its_figures(name, whole, igpt):
     (entry,) = json.loads((folder / "scores.json").read_text())
     assert entry["metrics"]["test/loss"] > 0
     assert entry["model"]["class_path"].rpartition(".")[2] == name
+    assert "exact likelihood of the test images" not in dict(lacking(gather(str(folder))))  # `igpt test` gives none
 
 
 @every_family

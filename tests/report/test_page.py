@@ -250,6 +250,22 @@ def test_the_likelihood_is_the_last_of_equal_steps_and_on_the_runs_own_data():
     assert [row["Nats per pixel"] for row in rows_of(tables.likelihoods([again]))] == ["2.0000 ± 0.2500"]
 
 
+def test_a_run_that_was_never_tested_has_the_likelihood_of_its_probe():
+    exact = Likelihood(359, 1.0, 0.25, bits_per_dim=0.5, precision="32-true")
+    bound, other = replace(exact, exact=False), Data("CIFAR10", 32)
+    untested, tested = run("a", probes=[probe(likelihood=exact)]), Score("test", {}, likelihood=Likelihood(9, 2.0, 0.5))
+    (row,) = tables.likelihoods([untested]).rows
+    assert row[2:] == ["500", "32-true", "359", "1.0000 ± 0.2500", "1.4427 ± 0.3607", "0.5000"]
+    assert tables.likelihoods([replace(untested, scores=[tested])]).rows[0][4] == "9"
+    assert "exact likelihood of the test images" not in dict(tables.lacking(replace(untested, scores=[scored(0.5)])))
+    for probed in (probe(likelihood=bound), probe(likelihood=exact, data=other)):
+        assert tables.likelihoods([run("a", probes=[probed])]) is None
+    flow = run("f", "Flow", probes=[probe(likelihood=bound)])
+    assert rows_of(tables.families([flow]))[0]["Bits per dimension"] == "0.5000"
+    again = replace(flow, scores=[Score("test", {"test/bits_per_dim": 0.6})])
+    assert rows_of(tables.families([again]))[0]["Bits per dimension"] == "0.6000"
+
+
 def test_low_data_rows_hold_mean_deviation_and_number_of_subsets():
     probed = run("a", probes=[probe(low_data=[LowData(4, [LayerScore(value) for value in (0.5, 0.6, 0.7)])])])
     few = Data("Digits", 8, labels_per_class=25, batch_size=64)

@@ -66,6 +66,10 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
     )
     assert "bits of VQ tokens" in capsys.readouterr().out
     assert main(["probe", "--ckpt", "runs/tiny", "--method", "knn", "--out", "p", "--accelerator", "cpu"]) == 0
+    found, tested = (json.loads((run / name).read_text()) for name in ("p/probe.json", "runs/t/scores.json"))
+    assert found["likelihood"]["of"] == "VQ tokens"
+    assert f"{found['likelihood']['mean_nats']:.4f} nats per token" in capsys.readouterr().out
+    assert found["likelihood"]["mean_nats"] == pytest.approx(tested[0]["likelihood"]["mean_nats"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

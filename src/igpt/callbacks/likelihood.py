@@ -84,12 +84,11 @@ class Likelihood(pl.Callback):
         summary = self.summary()
         if summary is None:
             return
-        of, each = "RGB values", "pixel"
-        if isinstance(pl_module, Autoregressive) and pl_module.has_palette:
-            of, each = ("VQ tokens", "token") if pl_module.stride > 1 else ("palette tokens", "pixel")
+        assert isinstance(pl_module, Autoregressive)
         print(
-            f"likelihood of {summary['images']} images: {summary['mean_nats']:.4f} nats per {each} "
-            f"(standard deviation {summary['std_nats']:.4f}), {summary['mean_bits']:.4f} bits of {of}"
+            f"likelihood of {summary['images']} images: {summary['mean_nats']:.4f} nats per "
+            f"{'token' if pl_module.stride > 1 else 'pixel'} "
+            f"(standard deviation {summary['std_nats']:.4f}), {summary['mean_bits']:.4f} bits of {pl_module.predicts}"
         )
         if "bits_per_dim_learned" in summary:
             print(

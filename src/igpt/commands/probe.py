@@ -26,6 +26,7 @@ from igpt.probing import (
     check_saving,
     count_classes,
     earlier_report,
+    image_likelihood,
     low_data,
     measured,
     methods_named,
@@ -70,7 +71,8 @@ def probe(
 
     Features are means over positions of each block's normed input. Penalty, rate or number of neighbours are chosen on
     the validation split, and the test split is looked at once. Writes probe.json, probe.csv and layers.png after each
-    method; the same command again goes on after the last one that was written.
+    method; the same command again goes on after the last one that was written. probe.json also has the likelihood of
+    up to 1,000 test images, of a network that has one.
 
     Args:
         ckpt: checkpoint of igpt, of any family.
@@ -135,10 +137,11 @@ def probe(
         if have:
             print(f"kept {listed(have)}: {folder / 'probe.json'} has them, measured in the same way")
         more = {count: some for count, some in few.items() if count not in have}
+        begun = replace(kept, protocol=about, likelihood=kept.likelihood or image_likelihood(task))
         if any(one.stored(task) for one in left) or more or save:
             task = replace(task, features=features_for(task, store))
         allow_tf32(False)  # the probes are small, and choices on validation hang on their last digits
-        for report in growing(replace(kept, protocol=about), task, methods, more):
+        for report in growing(begun, task, methods, more):
             names, aside = report.write(folder, earlier)
             earlier = earlier or NOTHING
             if aside:

@@ -144,9 +144,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Number of images in a split."""
         return len(self.images(name))
 
-    def loader(self, name: Split) -> DataLoader[Any]:
-        """Every image of one split, in a fixed order and unaugmented."""
-        images = self.images(name)
+    def loader(self, name: Split, some: Sequence[int] | None = None) -> DataLoader[Any]:
+        """Every image of one split, or those of the indices `some`, in a fixed order and unaugmented."""
+        images = self.images(name) if some is None else ChosenImages(self.images(name), some)
         return WatchedLoader(
             images, batch_size=self.batch_size, sampler=self._evaluation_share(len(images)), **self._loading()
         )

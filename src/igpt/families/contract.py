@@ -22,6 +22,7 @@ class FeatureSource(nn.Module, ABC):
 
     layers: tuple[str, ...] = ()  # names, from the input to the output
     resolution: Resolution | None = None  # side, or rows and columns, of the images it takes; None takes any
+    exact = False  # whether `log_likelihood` is the logarithm itself, and no lower bound of it
 
     def __init__(self) -> None:  # torch's own takes anything, and `spec` could not tell that it is nothing
         super().__init__()
@@ -72,6 +73,15 @@ def checked_features(
         if not torch.isfinite(part).all():
             raise broken(source, f"{method}() of layer {name!r} are infinite or no numbers")
     return list(found)
+
+
+def checked_likelihood(source: FeatureSource, images: Tensor) -> Tensor:
+    """Float64 `(B,)` on the CPU of a source that has a likelihood; a UserError unless it is a number an image."""
+    nats: Any = source.log_likelihood(images)
+    if not isinstance(nats, Tensor) or nats.shape != images.shape[:1] or not nats.is_floating_point():
+        given = f"{str(nats.dtype)[6:]} {tuple(nats.shape)}" if isinstance(nats, Tensor) else type(nats).__name__
+        raise broken(source, f"log_likelihood() gave {given}, not floating ({len(images)},)")
+    return nats.double().cpu()
 
 
 def checked_layers(source: FeatureSource) -> tuple[str, ...]:

@@ -36,7 +36,11 @@ def open_source(name: str, **options: Any) -> FeatureSource:
     Raises:
         UserError: there is none, it cannot be imported or built, or it breaks the contract.
     """
-    module = open_subject(name, **options).module
+    return source_of(open_subject(name, **options).module)
+
+
+def source_of(module: PixelModule | ProbedSource) -> FeatureSource:
+    """What is probed, as a source."""
     return PixelSource(module) if isinstance(module, PixelModule) else module.source
 
 

@@ -21,6 +21,8 @@ class PixelSource(FeatureSource):
     A likelihood is that of palette tokens, or of the bytes of a byte model; BERT has none.
     """
 
+    exact = True
+
     def __init__(self, module: PixelModule) -> None:
         super().__init__()
         self.module = module.eval()

@@ -52,6 +52,11 @@ class ByteAutoregressive(Autoregressive):
         """V, the values of a channel."""
         return self.config.vocab_size
 
+    @property
+    def predicts(self) -> str:
+        """RGB values, or steps of them."""
+        return "RGB values" if self.values == 256 else f"RGB values in {self.values} steps"
+
     def network(self, config: TransformerConfig) -> TransformerConfig:
         """Three columns for each of the picture's, one a channel."""
         if not 2 <= config.vocab_size <= 256:

@@ -62,6 +62,11 @@ class PixelModel(pl.LightningModule, ABC):
         return self.palette.stride if self.has_palette else 1
 
     @property
+    def predicts(self) -> str:
+        """What its likelihoods are of."""
+        return "VQ tokens" if self.stride > 1 else "palette tokens"
+
+    @property
     def pixels(self) -> tuple[int, int]:
         """Rows and columns of the images that this model knows."""
         rows, columns = self.shape

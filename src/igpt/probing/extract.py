@@ -129,9 +129,9 @@ def worth_compiling(module: PixelModule, images: int, compute: Compute) -> bool:
     return compute.device == "cuda" and operations > WORTH_COMPILING
 
 
-def some_of(count: int) -> list[int]:
-    """Up to `LOOKED_AT` evenly spaced indices below `count`."""
-    return sorted(set(torch.linspace(0, count - 1, LOOKED_AT).long().tolist()))
+def some_of(count: int, most: int = LOOKED_AT) -> list[int]:
+    """Up to `most` evenly spaced indices below `count`."""
+    return sorted(set(torch.linspace(0, count - 1, most).long().tolist()))
 
 
 def stored_features(

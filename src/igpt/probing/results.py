@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from igpt.checkpoints import read_probe_record
 from igpt.data import sampling_error
+from igpt.probing.likelihood import ImageLikelihood
 from igpt.probing.methods import METHODS, MethodResults
 from igpt.probing.protocol import RAW_PIXELS, LayerResult, ProbeMethod, ProbeTask, best_layer
 from igpt.system import atomic_path, check_own, in_one_line, move_aside, percent
@@ -52,12 +53,16 @@ def from_dict(name: str, found: dict[str, Any]) -> MethodResults:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices."""
+    """What `igpt probe` writes: the protocol, results of each method, and low-data summaries with their indices.
+
+    Beside them the likelihood of test images, where the network has one.
+    """
 
     protocol: dict[str, Any]
     results: list[MethodResults] = field(default_factory=list)
     low_data: list[dict[str, Any]] = field(default_factory=list)
     low_data_indices: Mapping[str, list[list[int]]] = field(default_factory=dict)  # of each number of labels a class
+    likelihood: ImageLikelihood | None = None
 
     def write(self, out: Path, earlier: "ProbeReport | None" = None) -> tuple[list[str], Path | None]:
         """Write probe.json, probe.csv, layers.png, and low_data.json where there is one; say their names.
@@ -77,6 +82,7 @@ class ProbeReport:
         name, first = next(iter(methods.items()))
         content = {
             **self.protocol,
+            **({"likelihood": self.likelihood.to_dict()} if self.likelihood else {}),
             "earlier_commands": [
                 one for one in earlier.protocol["earlier_commands"] if one != self.protocol["command"]
             ],
@@ -115,7 +121,7 @@ class ProbeReport:
             f"± {100 * row['std_test_accuracy']:.1f} % over {row['subsets']} subsets"
             for row in self.low_data
         ]
-        return "\n".join(parts)
+        return "\n".join([*parts, *([self.likelihood.text()] if self.likelihood else [])])
 
 
 NOTHING = ProbeReport({"earlier_commands": []})
@@ -133,9 +139,11 @@ def earlier_report(out: Path, protocol: dict[str, Any], asked: Mapping[Any, Any]
         results = [from_dict(method, one) for method, one in found["methods"].items()]
         rows = found["low_data"]
         indices = json.loads((out / SUBSETS).read_text(encoding="utf-8"))["subsets"] if rows else {}
+        likely = found.pop("likelihood", None)
+        known = ImageLikelihood(**likely) if likely else None
         had = measured(results, rows)
         same = same_subject(found, protocol) and all(had[name] == asked[name] for name in had.keys() & asked.keys())
-        return ProbeReport(found, results, rows, indices) if same else None
+        return ProbeReport(found, results, rows, indices, known) if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

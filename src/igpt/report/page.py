@@ -61,7 +61,7 @@ def sections(runs: list[Run], left_out: Sequence[str] = ()) -> list[Section]:
         *([Section("Families", [figures.depth_curves(runs), tables.families(runs)])] if any_family(runs) else []),
         Section("Palette and pictures", [*figures.palettes(runs), *figures.drawings(runs)], "No pictures were found."),
         Section("Findings of the paper in these runs", [about, *judged, tables.untestable(open_)]),
-        Section(likelihood, [tables.likelihoods(runs)], "No scores.json has one."),
+        Section(likelihood, [tables.likelihoods(runs)], "Neither scores.json nor probe.json has one."),
         Section("Samples beside training images", [tables.evaluations(runs)], "No evaluate.json was found."),
         Section("Few labels", [tables.low_data(runs)], "No probe.json and no fine-tuned run has such figures."),
         Section("Figures and their protocol", [make(runs) for make in protocols]),

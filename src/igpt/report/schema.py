@@ -141,6 +141,23 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """Likelihood of test images, nats per pixel: mean and standard deviation over images; of a bound where not exact.
+
+    Bits per dimension of RGB: of bytes, or of a palette's tokens with what lies within their cells.
+    """
+
+    images: int
+    mean_nats: float
+    std_nats: float
+    bits_per_dim: float | None = None
+    bits_per_dim_learned: float | None = None
+    bits_per_dim_uniform: float | None = None
+    exact: bool = True
+    precision: str | None = None  # where it is not that of the score that it belongs to
+
+
+@dataclass(frozen=True)
 class Probe:
     """One probe.json: `methods` by name, `images` by split."""
 
@@ -151,6 +168,7 @@ class Probe:
     features: Features = Features()
     images: dict[str, int] = field(default_factory=dict)
     low_data: list[LowData] = field(default_factory=list)
+    likelihood: Likelihood | None = None
     command: str | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
@@ -160,21 +178,6 @@ class Probe:
     def result(self) -> MethodResult:
         """Of the main method."""
         return self.methods[self.method]
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """Exact likelihood of the test images, nats per pixel: mean and standard deviation over images.
-
-    Bits per dimension of RGB: of a byte model, or of a palette's tokens with what lies within their cells.
-    """
-
-    images: int
-    mean_nats: float
-    std_nats: float
-    bits_per_dim: float | None = None
-    bits_per_dim_learned: float | None = None
-    bits_per_dim_uniform: float | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +304,11 @@ class Run:
     def probe(self) -> Probe | None:
         """Of the last checkpoint that was probed, which stands for the run."""
         return self.probes[-1] if self.probes else None
+
+    @property
+    def probed_likelihood(self) -> Likelihood | None:
+        """Of that checkpoint, where it was probed on the run's own data."""
+        return self.probe.likelihood if self.probe and self.probe.data.label == self.data.label else None
 
     @property
     def loss_tag(self) -> str:

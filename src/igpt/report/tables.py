@@ -205,14 +205,17 @@ def losses_and_probes(runs: list[Run]) -> Iterator[tuple[object, ...]]:
 def likelihoods(runs: list[Run]) -> Iterator[tuple[object, ...]]:
     """Exact likelihoods of test images: of each run, of the latest step on its own data, and the last of several.
 
-    One that tells bits per dimension goes before one that does not.
+    One that tells bits per dimension goes before one that does not; where no score has one, that of the probe is taken.
     """
     for run in runs:
-        scores = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
-        for score, found in sorted(scores, key=lambda one: (-(one[0].step or 0), not of_rgb(one[1])))[:1]:
+        known: list[tuple[Score | Probe, Likelihood]]
+        known = [(score, score.likelihood) for score in reversed(run.own_scores) if score.likelihood]
+        if not known and run.probe and (probed := run.probed_likelihood) and probed.exact:
+            known = [(run.probe, probed)]
+        for of, found in sorted(known, key=lambda one: (-(one[0].step or 0), not of_rgb(one[1])))[:1]:
             units = (f"{found.mean_nats / unit:.4f} ± {found.std_nats / unit:.4f}" for unit in (1.0, math.log(2)))
-            about = (run.name, (score.data or run.data).label, score.step, score.precision, found.images)
-            yield *about, *units, of_rgb(found)
+            precision = found.precision or getattr(of, "precision", None)
+            yield run.name, (of.data or run.data).label, of.step, precision, found.images, *units, of_rgb(found)
 
 
 def of_rgb(found: Likelihood) -> str | None:
@@ -232,7 +235,8 @@ def families(runs: list[Run]) -> Iterator[list[object]]:
         exact = next(
             (found for score in run.own_scores if score.likelihood and (found := of_rgb(score.likelihood))), None
         )
-        bits = exact or known("{:.4f}".format, run.tested("bits_per_dim"))
+        probed = of_rgb(run.probed_likelihood) if run.probed_likelihood else None
+        bits = exact or known("{:.4f}".format, run.tested("bits_per_dim")) or probed
         result = run.probe.result if run.probe else None
         best = f"{result.best_layer} of 0..{result.layers[-1].layer}" if result else None
         raw = result.raw_pixels if result else None
@@ -331,7 +335,9 @@ def lacking(run: Run) -> Iterator[tuple[str, str]]:
         return
     if run.tested("loss") is None:
         yield "test loss", test
-    elif run.objective != "BERT" and not any(score.likelihood for score in run.own_scores):
+    elif run.objective.startswith("AR") and not any(
+        [run.probed_likelihood, *(score.likelihood for score in run.own_scores)]
+    ):
         yield "exact likelihood of the test images", test
     if run.probe is None:
         yield "probe.json", command("probe", "--ckpt", file, *data)

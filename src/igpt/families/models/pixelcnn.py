@@ -81,6 +81,8 @@ class PixelCNN(FamilyModule):
         UserError: a number that describes no such network.
     """
 
+    exact = True
+
     def __init__(
         self,
         resolution: Resolution,
