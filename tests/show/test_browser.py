@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import igpt
+from igpt.cli import main
+from igpt_datamodules import Digits
 from tests.show.browsing import shown
 
 pytest.importorskip("gradio")
@@ -162,6 +165,55 @@ def test_every_look_at_a_picture_has_its_answer(page, tab, button, line, words):
 def test_a_model_without_classes_says_how_to_get_some(page):
     open_tab(page, "Classify")
     api.expect(page.get_by_text("tells no classes apart")).to_be_visible()
+    api.expect(page.get_by_text("--probe FOLDER")).to_be_visible()
+    api.expect(page.locator("#classify")).to_have_count(0)
+
+
+@pytest.fixture(scope="module")
+def saved_probe(digits_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("kept") / "probe"
+    assert main(["probe", "--ckpt", str(digits_run.checkpoint), "--out", str(out), "--save"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def doubtful(digits_run, saved_probe, tmp_path_factory):
+    """Files of two enlarged digits of different likeliest classes, of whose class the probe is in doubt."""
+    images, folder = Digits().images("test").images[:100], tmp_path_factory.mktemp("doubtful")
+    large = [Image.fromarray(one.permute(1, 2, 0).numpy()).resize((200, 200), Image.BICUBIC) for one in images]
+    found = igpt.load(digits_run.checkpoint, probe=saved_probe).predict(large)
+    least = {found.labels[index]: large[index] for index in np.argsort(-found.probs.max(1))}  # of each class
+    files = [folder / "one.png", folder / "other.png"]
+    for file, picture in zip(files, list(least.values())[-2:], strict=True):
+        picture.save(file)
+    return files
+
+
+def test_an_uploaded_digit_has_the_classes_that_igpt_classify_gives_its_file(
+    browser, digits_run, saved_probe, doubtful, tmp_path, capfd
+):
+    words = [digits_run.checkpoint, "--probe", saved_probe, "--accelerator", "cpu"]
+    likeliest = []
+    with shown(tmp_path, *words) as port:
+        for file in doubtful:
+            capfd.readouterr()
+            assert main(["classify", str(file), "--top", "5", "--ckpt", *map(str, words)]) == 0
+            told = [(name, float(share)) for share, name in re.findall(r"([\d.]+) % (\d)", capfd.readouterr().out)]
+            page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            page.set_default_timeout(WAIT)
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.wait_for_selector("#picture canvas")
+            open_tab(page, "Classify")
+            upload(page, file)
+            page.click("#classify")
+            api.expect(page.locator("#classes")).to_contain_text("%", timeout=WAIT)
+            seen = re.findall(r"(\d)\n(\d+)%", page.locator("#classes").inner_text())
+            assert [name for name, _ in seen] == [name for name, _ in told]
+            assert [int(share) for _, share in seen] == pytest.approx([share for _, share in told], abs=0.56)
+            assert 1 < told[1][1] < told[0][1] < 99
+            likeliest.append(told[0][0])
+            page.context.close()
+    assert likeliest[0] != likeliest[1]
 
 
 def test_two_browsers_at_once_are_both_served(browser, port):
