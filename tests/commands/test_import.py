@@ -1,6 +1,7 @@
 """`igpt import`: what other verbs make of the checkpoint it writes."""
 
 import hashlib
+import json
 import math
 import shutil
 
@@ -267,3 +268,104 @@ def test_a_config_of_the_users_own_beside_an_earlier_import_is_not_written_over(
     assert (code, len(err.splitlines())) == (2, 1)
     assert "x.yaml is not of this command" in err
     assert (tmp_path / "x.yaml").read_text() == "trainer: {max_steps: 7}\n"
+
+
+@pytest.fixture(scope="module")
+def own(digits_run, tmp_path_factory):
+    """The digits' run exported under our own names."""
+    out = tmp_path_factory.mktemp("own") / "digits"
+    assert main(["export", "--ckpt", str(digits_run.checkpoint), "--format", "safetensors", "--out", str(out)]) == 0
+    return digits_run, out
+
+
+def test_an_export_of_our_own_becomes_the_checkpoint_that_it_was(own, igpt, tmp_path):
+    run, out = own
+    code, text, err = igpt("import", "--path", out, "--out", tmp_path / "back.ckpt")
+    assert code == 0, err
+    assert "Autoregressive, step" in text
+    before, after = api.load(run.checkpoint), api.load(tmp_path / "back.ckpt")
+    assert (after.step, after.class_names) == (before.step, before.class_names)
+    states = before.module.state_dict(), after.module.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
+    assert after.data().spec() == before.data().spec()
+    code, _, err = igpt("sample", "--ckpt", tmp_path / "back.ckpt", "--num", "2", "--out", tmp_path / "s.png")
+    assert code == 0, err
+    assert igpt("import", "--path", out, "--out", tmp_path / "back.ckpt")[0] == 0, "it may be written again"
+
+
+def test_an_export_of_our_own_does_not_take_the_place_of_a_run_with_its_optimizer(own, igpt, tmp_path):
+    run, out = own
+    target = shutil.copy(run.checkpoint, tmp_path / "last.ckpt")
+    before = target.read_bytes()
+    code, _, err = igpt("import", "--path", out, "--out", target)
+    assert code == 2
+    assert "last.ckpt is not of this command" in err
+    assert target.read_bytes() == before
+
+
+def not_json(folder):
+    (folder / "igpt.json").write_text("{")
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def cut_short(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def changed(**new):
+    def change(folder):
+        file = folder / "igpt.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | new))
+
+    return change
+
+
+def other_shape(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.wpe"] = tensors["transformer.wpe"][:-1].clone()
+    save_file(tensors, folder / "model.safetensors")
+
+
+def no_number(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.wpe"][0, 0] = torch.nan
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (not_json, "igpt.json is not readable JSON"),
+        (no_weights, "holds no weights"),
+        (cut_short, "cut short or damaged"),
+        (
+            changed(model={"class_path": "os.system", "init_args": {"command": "touch hit"}}),
+            "does not say which network",
+        ),
+        (changed(model={"class_path": "igpt.modules.Autoregressive"}), "does not say which model"),
+        (changed(step="many"), "has 'many' as step"),
+        (other_shape, "do not fit the model"),
+        (no_number, "transformer.wpe"),
+    ],
+)
+def test_a_damaged_export_of_our_own_is_one_line_and_leaves_nothing(own, igpt, tmp_path, change, said):
+    folder = tmp_path / "bad"
+    shutil.copytree(own[1], folder)
+    change(folder)
+    code, _, err = igpt("import", "--path", folder, "--out", tmp_path / "x.ckpt")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert said in err, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+
+
+@pytest.mark.parametrize("option", [["--palette", PALETTE], ["--data", "Digits"]])
+def test_what_is_for_weights_of_others_is_refused_of_our_own(own, igpt, tmp_path, option):
+    code, _, err = igpt("import", "--path", own[1], "--out", tmp_path / "x.ckpt", *option)
+    assert code == 2
+    assert f"{option[0]} is for weights of others" in err

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from igpt.cli import main
 from igpt.modules import load
@@ -91,6 +92,20 @@ def test_what_cannot_be_is_one_line(run, monkeypatch, capsys, command, said):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1, error
     assert re.search(said, error[0]), error
+
+
+def test_an_export_carries_the_tokeniser_and_comes_back_with_it(run, monkeypatch):
+    monkeypatch.chdir(run)
+    assert main(["export", "--ckpt", "runs/tiny", "--format", "safetensors", "--out", "exported"]) == 0
+    card = (run / "exported/README.md").read_text()
+    assert "over VQ tokens" in card
+    assert "| images | 4x4 VQ tokens, raster order |" in card
+    assert "| codes | 16 |" in card
+    assert main(["import", "--path", "exported", "--out", "back.ckpt"]) == 0
+    before, after = load(CKPT).module, load("back.ckpt").module
+    assert before.palette.sha256 == after.palette.sha256
+    assert all(torch.equal(one, after.state_dict()[name]) for name, one in before.state_dict().items())
+    assert main(["sample", "--ckpt", "back.ckpt", "--num", "1", "--out", "back.png", "--accelerator", "cpu"]) == 0
 
 
 def test_codes_may_be_the_points_of_a_grid(run, monkeypatch, capsys):

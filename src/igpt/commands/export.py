@@ -14,16 +14,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from igpt.checkpoints import CHECKPOINT_KEY, check_finite, header_of, read_checkpoint, read_sharded, write_checkpoint
-from igpt.interop import check_exportable, check_state, huggingface_config, processor_config, to_huggingface
+from igpt.interop import (
+    check_exportable,
+    check_state,
+    huggingface_config,
+    open_weights,
+    processor_config,
+    read_json,
+    to_huggingface,
+)
 from igpt.model import TransformerConfig
-from igpt.modules import check_room, class_names_of, step_of
+from igpt.modules import built, check_room, class_names_of, step_of
 from igpt.report import model_card
 from igpt.system import UserError, atomic_folder, check_own, lies_in
 
 CHECKPOINT = "model.ckpt"
+HEADER = "igpt.json"  # beside the weights of --format safetensors: what they belong to
 MARK = b"Written by igpt "  # in the card of every export
 WRITTEN = (
-    *("config.json", "model.safetensors", "preprocessor_config.json", "igpt.json", "README.md"),
+    *("config.json", "model.safetensors", "preprocessor_config.json", HEADER, "README.md"),
     *(CHECKPOINT, f"{CHECKPOINT}.sha256"),
 )
 
@@ -75,7 +84,7 @@ def export(ckpt: str, out: str, format: Literal["huggingface", "safetensors", "c
         check_own(out, lambda folder: MARK in (folder / "README.md").read_bytes(), WRITTEN)
     contents = open_contents(ckpt)
     card = model_card(ckpt, contents.header, contents.core, format, contents.parameters)
-    files: dict[str, dict[str, Any]] = {"igpt.json": contents.header} if format == "safetensors" else {}
+    files: dict[str, dict[str, Any]] = {HEADER: contents.header} if format == "safetensors" else {}
     tensors = contents.state
     if format == "huggingface":
         files, tensors = for_huggingface(contents, f"--ckpt {ckpt}")
@@ -108,6 +117,22 @@ def open_contents(ckpt: str) -> Contents:
     plain["began"] = header.get("began")
     plain["class_names"] = list(class_names_of(header))
     return Contents(plain, core, state, "generative." if joint else "")
+
+
+def read_export(folder: str) -> dict[str, Any]:
+    """What `--format safetensors` wrote, as the content of a checkpoint without its optimizer.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights do not fit the model that is named beside them.
+    """
+    header = header_of(read_json(Path(folder) / HEADER), Path(folder) / HEADER)
+    if not isinstance(step := header.get("step"), int) or step < 0:
+        raise UserError(f"{Path(folder) / HEADER} has {step!r} as step; export it again")
+    weights = open_weights(Path(folder))
+    state = {name: tensor.clone() for name, tensor in weights.read(list(weights.shapes))}
+    content = as_checkpoint(header, state)
+    built(content, folder)
+    return content
 
 
 def for_huggingface(contents: Contents, source: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:

@@ -16,9 +16,10 @@ from igpt.checkpoints import (
     move_checkpoint,
     read_checkpoint,
     remove_checkpoint,
+    weights_sha256,
     write_checkpoint,
 )
-from igpt.commands.export import as_checkpoint
+from igpt.commands.export import HEADER, as_checkpoint, read_export
 from igpt.data import ImageDataModule, rng_of
 from igpt.interop import (
     PROCESSOR,
@@ -47,7 +48,7 @@ def import_(
     path: str,
     out: str,
     palette: str | None = None,
-    format: Literal["huggingface", "openai"] | None = None,
+    format: Literal["huggingface", "openai", "safetensors"] | None = None,
     data: ImageDataModule | None = None,
     alignment: Alignment = "igpt",
     accelerator: str = "auto",
@@ -61,10 +62,11 @@ def import_(
     is one that was trained, goes to OUT.classes.ckpt with the same network, as a Joint model.
 
     Args:
-        path: folder of Hugging Face's ImageGPT, or prefix of a TensorFlow checkpoint (AR or BERT).
+        path: folder of Hugging Face's ImageGPT, prefix of a TensorFlow checkpoint (AR or BERT), or a folder that
+            `igpt export --format safetensors` wrote, which becomes the checkpoint that it was, without optimizer.
         out: checkpoint to write, ending in .ckpt; runs/NAME/checkpoints/last.ckpt makes it a run for `igpt report`.
         palette: colours: kmeans_centers.npy, or a preprocessor_config.json; the one in the folder if left out.
-        format: huggingface or openai; found out if left out.
+        format: huggingface, openai or safetensors; found out if left out.
         data: also score the first test images of these data, as a check.
         alignment: of that score: igpt is how the network was trained; huggingface also shows the loss that ports give
             which feed pixels without a start of sequence, one position early.
@@ -72,6 +74,9 @@ def import_(
         precision: of that; auto is what is quickest here.
         tf32: on CUDA, let float32 products round to TF32.
     """
+    if format == "safetensors" or (format is None and (Path(path) / HEADER).is_file()):
+        print(take_back(path, out, {"--palette": palette, "--data": data}))
+        return
     target = checked_target(out)
     check_score(alignment, data)
     compute = None if data is None else ready(compute_of(accelerator, precision), tf32)
@@ -84,6 +89,35 @@ def import_(
     print(describe(imported, target, colors))
     if data is not None and compute is not None:
         print(score(str(target), data, alignment, compute))
+
+
+def take_back(path: str, out: str, others: dict[str, Any]) -> str:
+    """Write the checkpoint that an export of our own was made from, and say so.
+
+    Args:
+        others: options that are for weights of others, by name.
+    """
+    for name, value in others.items():
+        if value is not None:
+            raise UserError(f"{name} is for weights of others; {path} has been exported by igpt and has its own")
+    target = Path(out)
+    if target.suffix != ".ckpt":
+        raise UserError(f"--out {out} must end in .ckpt")
+    content = read_export(path)
+
+    def same(file: Path) -> bool:
+        there = read_checkpoint(file)  # one with an optimizer would lose it
+        return not there["optimizer_states"] and checksum_of_weights(there) == checksum_of_weights(content)
+
+    check_own(target, same)
+    write_checkpoint(content, target)
+    kind = content[CHECKPOINT_KEY]["model"]["class_path"].rpartition(".")[2]
+    return f"{path}: {kind}, step {content['global_step']:,}\nwrote {out}; next: igpt probe --ckpt {out}"
+
+
+def checksum_of_weights(content: dict[str, Any]) -> str:
+    """Tells one checkpoint's network from another."""
+    return weights_sha256(content[CHECKPOINT_KEY]["model"], content["state_dict"])
 
 
 def checked_target(out: str) -> Path:
@@ -113,8 +147,8 @@ def read(path: str, format: str | None) -> Imported:
     theirs = format == "huggingface" or (format is None and (Path(path) / "config.json").is_file())
     if format is None and not theirs and not is_openai(path):
         raise UserError(
-            f"--path {path} is neither a folder with config.json (Hugging Face) nor the prefix of a TensorFlow "
-            f"checkpoint ({path}.index); give one of them"
+            f"--path {path} is neither a folder with config.json (Hugging Face) or {HEADER} (igpt export) nor the "
+            f"prefix of a TensorFlow checkpoint ({path}.index); give one of them"
         )
     imported = read_huggingface(path) if theirs else read_openai(path)
     positions = imported.config.n_positions

@@ -106,8 +106,20 @@ def read_module(path: str | Path) -> tuple[RecipeModule, dict[str, Any]]:
     Raises:
         UserError: see `read_checkpoint`; or the weights do not fit the class and arguments that the file names.
     """
-    load_plugins()
     content = read_checkpoint(path)
+    return built(content, path), content
+
+
+def built(content: dict[str, Any], path: str | Path) -> RecipeModule:
+    """The module that a checkpoint's content describes, with its weights, in evaluation mode.
+
+    Args:
+        path: where the content is from, for complaints.
+
+    Raises:
+        UserError: the weights do not fit the class and arguments that the content names.
+    """
+    load_plugins()
     model, state = content[CHECKPOINT_KEY]["model"], content["state_dict"]
     check_room(model, state, path)
     try:
@@ -123,7 +135,7 @@ def read_module(path: str | Path) -> tuple[RecipeModule, dict[str, Any]]:
         reason = last_line(error)
         raise UserError(f"checkpoint {path}: the weights do not fit the model it names ({reason})") from error
     check_finite(state.items(), f"checkpoint {path}")
-    return module.eval(), content
+    return module.eval()
 
 
 def class_names_of(header: dict[str, Any]) -> tuple[str, ...]:

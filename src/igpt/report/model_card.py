@@ -7,6 +7,7 @@ from typing import Any
 
 from igpt import __version__
 from igpt.model import TransformerConfig
+from igpt.palette import stride_of
 from igpt.report.comparing import ATTENTIVE
 from igpt.report.page import escape, render
 from igpt.report.reading import read_commands, read_probes, read_scores, warn
@@ -30,6 +31,7 @@ def model_card(ckpt: str, header: dict[str, Any], core: dict[str, Any], format: 
     run = path.parent.parent if path.parent.name == "checkpoints" else None
     config = TransformerConfig.of(core["init_args"]["transformer"])
     kind, whole = (str(spec["class_path"]).rpartition(".")[2] for spec in (core, model))
+    vq = stride_of(core["init_args"].get("palette")) > 1
     recipe = [(name, model["init_args"][name]) for name in RECIPE if model["init_args"].get(name) is not None]
     if began := header.get("began"):
         recipe.insert(0, ("began with", f"{began['checkpoint']}, step {began.get('step', 'not known')}"))
@@ -40,9 +42,10 @@ def model_card(ckpt: str, header: dict[str, Any], core: dict[str, Any], format: 
         format=format,
         version=__version__,
         config=config,
-        shape="x".join(map(str, config.shape)),
+        shape="x".join(map(str, config.shape)) + (" VQ tokens" if vq else ""),
         coarse=core["init_args"].get("coarse"),
-        of="RGB values" if kind == "ByteAutoregressive" else "palette tokens",
+        of="RGB values" if kind == "ByteAutoregressive" else "VQ tokens" if vq else "palette tokens",
+        counted="values a channel" if kind == "ByteAutoregressive" else "codes" if vq else "colours",
         order=core["init_args"].get("order", "raster"),
         objective=kind if kind == whole else f"{whole} on {kind}",
         parameters=parameters,
