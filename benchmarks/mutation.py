@@ -82,6 +82,7 @@ TESTS = {
     "model/cache": "test_sampling.py test_decoding.py",
     "checkpoints/format": " ".join(f"test_checkpoint.py::test_{test}" for test in CHECKPOINT),
     "data/shards/index": "shards/test_index.py faults/test_shards.py",
+    "data/shards/kinds": "vq/test_shards.py shards/test_reader.py shards/test_index.py faults/test_shards.py",
     "data/shards/reader": "shards/test_reader.py",
     "tokenization/writing": "shards/test_index.py shards/test_colours.py",
 }

@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 
 from tests.conftest import REPO
 
@@ -29,8 +30,14 @@ def parts(path):
     return path.relative_to(ROOT).with_suffix("").parts
 
 
+@cache
 def imports(path):
     """Absolute names that a file imports, as tuples; those for type checkers do not count."""
+    return tuple(found(path))
+
+
+def found(path):
+    """The work of `imports`, one name after the other."""
     tree = ast.parse(path.read_text())
     skipped = {
         id(n)
