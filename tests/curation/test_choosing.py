@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.curation import CurationOptions, Neighbours, differences
+from igpt.curation import CurationOptions, Neighbours, differences, index_of
 from igpt.curation.choosing import PAIRS, duplicates, far, first_of_each
 
 
@@ -61,7 +61,7 @@ def test_the_nearest_of_a_compressed_index_are_those_of_all_with_all(flat):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(4000, 40)).astype(np.float32)
     rows = np.arange(1, 4000, 2)
-    index = Neighbours(lambda some: vectors[some], np.array(rows), flat)
+    index = Neighbours(index_of(lambda some: vectors[some], np.array(rows), flat))
     queries = vectors[rows[:200]] + 0.05 * rng.normal(size=(200, 40)).astype(np.float32)
     found = index.search(queries, 4)
     true = rows[((queries[:, None] - vectors[rows][None]) ** 2).sum(2).argmin(1)]

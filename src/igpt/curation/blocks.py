@@ -24,7 +24,6 @@ class Blocks:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.reused = self.made = 0
 
     def get(self, name: str, key: Any, make: Callable[[], tuple[Array, Any]]) -> tuple[Array, Any, str]:
         """An array, mapped from the disk, its notes, and its checksum; made unless it is there from the same `key`.
@@ -33,19 +32,30 @@ class Blocks:
             key: plain data that the array follows from.
             make: gives array and notes, which are plain data.
         """
-        digest = digest_of(key)
-        array, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
-        known = read(record)
-        if known.get("key") == digest and array.is_file() and known.get("bytes") == os.path.getsize(array):
-            self.reused += 1
-        else:
+        if not self.holds(name, key):
+            array, record = self._files(name)
             values, notes = make()
             self._write(array, values)
-            known = {"key": digest, "bytes": os.path.getsize(array), "sha256": sha256_of(array), "notes": notes}
+            known = {"key": digest_of(key), "bytes": os.path.getsize(array), "sha256": sha256_of(array), "notes": notes}
             with atomic_path(record) as path:
                 path.write_text(json.dumps(known), encoding="utf-8")
-            self.made += 1
+        return self.held(name)
+
+    def holds(self, name: str, key: Any) -> bool:
+        """Whether an array is there from the same `key`."""
+        array, record = self._files(name)
+        known = read(record)
+        whole = array.is_file() and known.get("bytes") == os.path.getsize(array)
+        return bool(whole and known["key"] == digest_of(key))
+
+    def held(self, name: str) -> tuple[Array, Any, str]:
+        """An array that is there, its notes, and its checksum."""
+        array, record = self._files(name)
+        known = read(record)
         return load(array), known["notes"], known["sha256"]
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.folder / f"{name}.npy", self.folder / f"{name}.json"
 
     def _write(self, target: Path, values: Array) -> None:
         try:
@@ -63,7 +73,7 @@ def read(record: Path) -> dict[str, Any]:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) and {"bytes", "sha256", "notes"} <= known.keys() else {}
+    return known if isinstance(known, dict) and {"key", "bytes", "sha256", "notes"} <= known.keys() else {}
 
 
 def load(array: Path) -> Array:

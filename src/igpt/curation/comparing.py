@@ -1,20 +1,21 @@
 """The slow half of curation, block by block: nearest reference, overlap with test images, pairs of one picture."""
 
-import hashlib
-from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from igpt.curation.blocks import Array, Blocks, let_go, spans
+from igpt.curation.blocks import Array, Blocks, let_go, load
 from igpt.curation.choosing import PAIRS
-from igpt.curation.embedding import Embedding, Ints
-from igpt.curation.neighbours import Neighbours
+from igpt.curation.embedding import Embedding
+from igpt.curation.neighbours import Neighbours, Vectors, index_of
 from igpt.curation.options import CurationOptions
 from igpt.curation.pictures import differences
-from igpt.system import Progress
+from igpt.curation.tasks import Engine, Ints, checksum_of_rows, done, tasks_of
 
 NEAREST = np.dtype([("reference", "<i8"), ("distance", "<f4")])
 AGAIN = 8  # candidates whose exact distances decide which image of the reference is nearest
@@ -23,32 +24,75 @@ METHOD = 3  # of telling pictures apart: blocks of another one are made again
 ROUNDS = 4  # of looking among what is left, where all candidates of an image were the same picture
 
 
-def nearest(images: Embedding, reference: Embedding, blocks: Blocks) -> Array:
-    """Nearest image of the reference and distance to it, `(N,)`, by features at its mean and deviation.
+@dataclass(frozen=True)
+class Place:
+    """An index on disk, which each process opens once."""
+
+    file: str
+    checksum: str
+
+    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """See `Neighbours`."""
+        return opened(self).search(queries, count)
+
+
+@lru_cache(maxsize=1)
+def opened(place: Place) -> Neighbours:
+    """The index of a place; with the next one it is let go."""
+    return Neighbours(load(Path(place.file)))
+
+
+def indexed(name: str, vectors: Vectors, rows: Ints, known: list[str], blocks: Blocks) -> Place:
+    """An index of some vectors, made unless it is there; it belongs to what is `known` of them."""
+    key = [METHOD, *known, checksum_of_rows(rows)]
+    _, _, checksum = blocks.get(f"{name}-index", key, lambda: (index_of(vectors, rows), None))
+    return Place(str(blocks.folder / f"{name}-index.npy"), checksum)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Finds the nearest image of the reference by features at its mean and deviation, `(D,)` each.
 
     The distance is the root mean square over features, so that it does not grow with their number.
     """
-    mean, scale = moments(reference)
 
-    def shifted(of: Embedding, rows: Ints) -> NDArray[np.float32]:
-        return (of.features(rows) - mean) / scale
+    images: Embedding
+    reference: Embedding
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    index: Place
 
-    index = cache(lambda: Neighbours(lambda rows: shifted(reference, rows), usable(reference)))
-
-    def found(rows: Ints) -> Array:
-        queries = shifted(images, rows)
-        candidates = index().search(queries, AGAIN)
+    def found(self, rows: Ints) -> tuple[Array, None]:
+        """`NEAREST` of some images."""
+        queries = (self.images.features(rows) - self.mean) / self.scale
+        candidates = self.index.search(queries, AGAIN)
         best = np.full(len(rows), np.inf, np.float32)
         which = np.full(len(rows), -1)
         for column in candidates.T:
-            distance = np.sqrt(np.square(queries - shifted(reference, np.maximum(column, 0))).mean(1))
+            values = (self.reference.features(np.maximum(column, 0)) - self.mean) / self.scale
+            distance = np.sqrt(np.square(queries - values).mean(1))
             better = (column >= 0) & (distance < best)
             best[better], which[better] = distance[better], column[better]
         made = np.empty(len(rows), NEAREST)
         made["reference"], made["distance"] = which, best
-        return made
+        return made, None
 
-    return in_blocks("nearest", np.arange(len(images)), [images.digest, reference.digest], images.block, blocks, found)
+
+def nearest(images: Embedding, reference: Embedding, blocks: Blocks, run: Engine) -> Array:
+    """Nearest image of the reference and distance to it, `NEAREST` `(N,)`."""
+
+    def prepare() -> Any:
+        mean, scale = moments(reference)
+
+        def shifted(rows: Ints) -> NDArray[np.float32]:
+            return (reference.features(rows) - mean) / scale
+
+        place = indexed("nearest", shifted, usable(reference), [reference.digest], blocks)
+        return Nearness(images, reference, mean, scale, place).found
+
+    key = [METHOD, images.digest, reference.digest]
+    tasks = tasks_of("nearest", np.arange(len(images)), images.block, lambda rows: [*key, checksum_of_rows(rows)])
+    return np.concatenate([array for array, _, _ in done(tasks, prepare, blocks, run, "nearest")])
 
 
 def usable(images: Embedding) -> Ints:
@@ -69,10 +113,44 @@ def moments(reference: Embedding) -> tuple[NDArray[np.float32], NDArray[np.float
     return mean.astype(np.float32), np.maximum(deviation, floor).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Compares images with those of others that are near; an image is not compared with itself."""
+
+    images: Embedding
+    others: Embedding
+    index: Place
+    options: CurationOptions
+
+    @torch.no_grad()
+    def found(self, rows: Ints) -> tuple[Array, None]:
+        """Pairs of some images and others that are one picture, `PAIRS`."""
+        itself = self.images is self.others
+        near = self.index.search(self.images.coarse(rows), self.options.candidates + itself)
+        one, other = np.repeat(rows, near.shape[1]), near.ravel()
+        kept = (other >= 0) & ~(itself & (one == other))
+        one, other = one[kept], other[kept]
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(one), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            first, second = self.images.thumbs(one[some]), self.others.thumbs(other[some])
+            parts.append(differences(first, second, self.options.threshold).numpy())
+        pairs = np.empty(len(one), PAIRS)
+        pairs["one"], pairs["other"], pairs["difference"] = one, other, np.concatenate(parts)
+        return pairs[pairs["difference"] <= self.options.threshold], None
+
+
 def same_pictures(
-    images: Embedding, rows: Ints, others: Embedding, those: Ints, name: str, options: CurationOptions, blocks: Blocks
+    images: Embedding,
+    rows: Ints,
+    others: Embedding,
+    those: Ints,
+    name: str,
+    options: CurationOptions,
+    blocks: Blocks,
+    run: Engine,
 ) -> Array:
-    """Pairs of images and others that are one picture; an image is not compared with itself.
+    """Pairs of images and others that are one picture.
 
     Args:
         rows: numbers of the images to look for, `(n,)`.
@@ -80,44 +158,11 @@ def same_pictures(
     """
     if not len(rows) or not len(those):
         return np.empty(0, PAIRS)
-    itself = images is others
-    index = cache(lambda: Neighbours(others.coarse, those))  # only if a block is not there yet
 
-    def found(some: Ints) -> Array:
-        near = index().search(images.coarse(some), options.candidates + itself)
-        one, other = np.repeat(some, near.shape[1]), near.ravel()
-        kept = (other >= 0) & ~(itself & (one == other))
-        one, other = one[kept], other[kept]
-        parts = [
-            differences(images.thumbs(one[some]), others.thumbs(other[some]), options.threshold).numpy()
-            for some in (slice(at, at + AT_ONCE) for at in range(0, len(one), AT_ONCE))
-        ]
-        apart = np.concatenate(parts) if parts else np.empty(0, np.float32)
-        pairs = np.empty(len(one), PAIRS)
-        pairs["one"], pairs["other"], pairs["difference"] = one, other, apart
-        return pairs[apart <= options.threshold]
+    def prepare() -> Any:
+        place = indexed(name, others.coarse, those, [others.digest], blocks)
+        return Comparison(images, others, place, options).found
 
     key = [METHOD, images.digest, others.digest, options.threshold, options.candidates, checksum_of_rows(those)]
-    with torch.no_grad():
-        return in_blocks(name, rows, key, images.block, blocks, found)
-
-
-def in_blocks(
-    name: str, rows: Ints, key: list[object], size: int, blocks: Blocks, found: Callable[[Ints], Array]
-) -> Array:
-    """What `found` gives for all rows, a block at a time."""
-    parts, key = [], [*key, checksum_of_rows(rows)]
-    with Progress(len(rows), f"images: {name}") as progress:
-        for number, (start, end) in enumerate(spans(len(rows), size)):
-
-            def make(some: Ints = rows[start:end]) -> tuple[Array, None]:
-                return found(some), None
-
-            parts.append(blocks.get(f"{name}-{number:05d}", key, make)[0])
-            progress.add(end - start)
-    return np.concatenate(parts)
-
-
-def checksum_of_rows(rows: Ints) -> str:
-    """Tells one choice of images from another."""
-    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+    tasks = tasks_of(name, rows, images.block, lambda some: [*key, checksum_of_rows(some)])
+    return np.concatenate([array for array, _, _ in done(tasks, prepare, blocks, run, name)])

@@ -10,6 +10,7 @@ from igpt.curation.choosing import PAIRS, duplicates, far, first_of_each
 from igpt.curation.comparing import ROUNDS, nearest, same_pictures, usable
 from igpt.curation.embedding import Embedding
 from igpt.curation.options import CurationOptions
+from igpt.curation.tasks import Engine
 
 KEPT, UNREADABLE, OVERLAP, DUPLICATE, FAR = range(5)
 STATES = ("kept", "unreadable", "overlap", "duplicate", "far")
@@ -47,37 +48,39 @@ def curate_images(
     tests: Embedding | None,
     options: CurationOptions,
     blocks: Blocks,
+    run: Engine,
 ) -> Curation:
     """Decide about each image: first what overlaps a test image goes, then what repeats an earlier one, then the far.
 
     Args:
         reference: what is to be near; None keeps what is far.
         tests: what must not be in the images; None looks for none.
+        run: does the blocks that are not there.
     """
     found = Curation.of(len(images))
     found.state[list(images.reasons)] = UNREADABLE
     if tests is not None:
-        drop_overlap(images, tests, found, options, blocks)
-    drop_duplicates(images, found, options, blocks)
+        drop_overlap(images, tests, found, options, blocks, run)
+    drop_duplicates(images, found, options, blocks, run)
     if reference is not None:
-        near = nearest(images, reference, blocks)
+        near = nearest(images, reference, blocks, run)
         found.reference[:], found.distance[:] = near["reference"], near["distance"]
         found.state[far(found.distance, found.state != KEPT, options)] = FAR
     return found
 
 
 def drop_overlap(
-    images: Embedding, tests: Embedding, found: Curation, options: CurationOptions, blocks: Blocks
+    images: Embedding, tests: Embedding, found: Curation, options: CurationOptions, blocks: Blocks, run: Engine
 ) -> None:
     """Mark what is a picture of the test images, with the most similar of these."""
     rows = np.flatnonzero(found.state == KEPT)
-    pairs = same_pictures(images, rows, tests, usable(tests), "overlap", options, blocks)
+    pairs = same_pictures(images, rows, tests, usable(tests), "overlap", options, blocks, run)
     pairs = pairs[np.lexsort((pairs["difference"], pairs["one"]))]
     _, first = np.unique(pairs["one"], return_index=True)
     found.mark(OVERLAP, pairs[first])
 
 
-def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions, blocks: Blocks) -> None:
+def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions, blocks: Blocks, run: Engine) -> None:
     """Mark what repeats an earlier image: equal thumbnails first, then near ones, among what is left of each round."""
     rows = np.flatnonzero(found.state == KEPT)
     equal = np.zeros(len(rows), PAIRS)
@@ -86,7 +89,7 @@ def drop_duplicates(images: Embedding, found: Curation, options: CurationOptions
     some = np.flatnonzero(found.state == KEPT)
     for turn in range(ROUNDS):
         left = np.flatnonzero(found.state == KEPT)
-        pairs = same_pictures(images, some, images, left, f"pairs{turn}", options, blocks)
+        pairs = same_pictures(images, some, images, left, f"pairs{turn}", options, blocks, run)
         found.mark(DUPLICATE, duplicates(pairs, found.state != KEPT))
         some = crowded(pairs, found, options)
         if not len(some):

@@ -2,30 +2,41 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.curation.blocks import Array, Blocks, let_go, spans
+from igpt.curation.blocks import Array, Blocks, let_go, load
 from igpt.curation.pictures import SIDE, coarse, thumbnails
 from igpt.curation.pool import Pool
+from igpt.curation.tasks import Engine, Ints, done, tasks_of
 from igpt.families import FeatureSource, checked_features
-from igpt.system import Progress, UserError
+from igpt.system import UserError
 
 AT_ONCE = 256  # images that go through the source together
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The images of a pool by number; what is asked for is read from the disk."""
+    """The images of a pool by number; what is asked for is read from the disk. Files' names alone are pickled."""
 
-    parts: list[Array]  # of `block` images each, mapped
+    files: list[str]  # of `block` images each
     block: int
     reasons: dict[int, str]  # of those that cannot be read
     digest: str  # of all that is there
+
+    @cached_property
+    def parts(self) -> list[Array]:
+        """All blocks, mapped."""
+        return [load(Path(file)) for file in self.files]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "parts"}
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -64,36 +75,45 @@ class Embedding:
 
 
 def embedded(
-    pool: Pool, name: str, source: FeatureSource, layer: str, known: list[str], blocks: Blocks, size: int, workers: int
+    pool: Pool, name: str, source: FeatureSource, layer: str, known: list[str], blocks: Blocks, size: int, run: Engine
 ) -> Embedding:
     """Embed all images of a pool, block by block; those on disk are not read again.
 
     Args:
         name: of the blocks.
         known: plain data that tells the source.
+        run: does the blocks that are not there.
     """
-    parts, reasons, checksums = [], dict[int, str](), []
-    with Progress(len(pool), f"images: {name}") as progress:
-        for number, (start, end) in enumerate(spans(len(pool), size)):
+    tasks = tasks_of(name, np.arange(len(pool)), size, lambda rows: [pool.fingerprint(rows.tolist()), *known, layer])
+    found = done(tasks, lambda: Embedder(pool, source, layer).records, blocks, run, name)
+    whole = hashlib.sha256("".join(checksum for _, _, checksum in found).encode()).hexdigest()
+    notes = enumerate(reason for _, why, _ in found for reason in why)
+    files = [str(blocks.folder / f"{task.name}.npy") for task in tasks]
+    return Embedding(files, size, {index: reason for index, reason in notes if reason}, whole)
 
-            def make(indices: range = range(start, end)) -> tuple[Array, list[str]]:
-                images, why = pool.read(indices, workers)
-                return records(images, source, layer), why
 
-            key = [pool.fingerprint(range(start, end)), *known, layer]
-            array, why, checksum = blocks.get(f"{name}-{number:05d}", key, make)
-            parts.append(array)
-            checksums.append(checksum)
-            reasons |= {start + place: reason for place, reason in enumerate(why) if reason}
-            progress.add(end - start)
-    return Embedding(parts, size, reasons, hashlib.sha256("".join(checksums).encode()).hexdigest())
+@dataclass(frozen=True)
+class Embedder:
+    """Reads images of a pool, and embeds them."""
+
+    pool: Pool
+    source: FeatureSource
+    layer: str
+
+    def records(self, rows: Ints) -> tuple[Array, list[str]]:
+        """Thumbnails and features of some images, and why each cannot be read, or an empty string."""
+        parts, reasons = [], list[str]()
+        for start in range(0, len(rows), AT_ONCE):
+            images, why = self.pool.read(rows[start : start + AT_ONCE].tolist())
+            parts.append(records(images, self.source, self.layer))
+            reasons += why
+        return np.concatenate(parts), reasons
 
 
 @torch.no_grad()
 def records(images: Tensor, source: FeatureSource, layer: str) -> Array:
-    """Thumbnails and features, float16, of images uint8 `(B, 3, R, R)`."""
-    features = torch.cat([checked_features(source, some, [layer])[0].float().cpu() for some in images.split(AT_ONCE)])
-    kept = features.half()
+    """Thumbnails and features, float16, of a few images uint8 `(B, 3, R, R)`."""
+    kept = checked_features(source, images, [layer])[0].float().cpu().half()
     if not torch.isfinite(kept).all():
         raise UserError(f"--layer {layer}: its features exceed 65,504, what is kept of them; choose another layer")
     kind = np.dtype([("thumb", "u1", (3, SIDE, SIDE)), ("feature", "<f2", (kept.shape[1],))])

@@ -1,9 +1,10 @@
-"""`Neighbours`: the nearest of many vectors by FAISS, exact for few of them, compressed for millions."""
+"""The nearest of many vectors by FAISS, exact for few of them, compressed for millions."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from igpt.palette import faiss_behind_torch
@@ -17,41 +18,63 @@ AT_ONCE = 4096  # vectors that are read at a time
 
 
 class Neighbours:
-    """An index of vectors `(N, D)` that are read a block at a time.
+    """An index of vectors `(N, D)`: exact up to `flat` of them.
 
-    Up to `flat` vectors it is exact. Beyond, each is 32 bytes (inverted lists and product quantisation, trained on at
-    most 40,960 of them): 40 MB a million with their numbers, whatever their width.
+    Beyond, each is 32 bytes (inverted lists and product quantisation, trained on at most 40,960 of them): 40 MB a
+    million with their numbers, whatever their width.
+
+    Args:
+        stored: what `index_of` gives.
+    """
+
+    def __init__(self, stored: NDArray[np.uint8]) -> None:
+        self.index = behind_torch().deserialize_index(np.ascontiguousarray(stored))
+
+    def search(self, queries: Floats, count: int) -> NDArray[np.int64]:
+        """Numbers `(Q, min(count, N))` of the nearest vectors; -1 where the lists looked into held too few."""
+        behind_torch()
+        found: NDArray[np.int64]
+        _, found = self.index.search(padded(queries, self.index.d), min(count, self.index.ntotal))
+        return found
+
+
+def index_of(vectors: Vectors, rows: NDArray[np.int64], flat: int | None = None) -> NDArray[np.uint8]:
+    """The index of some vectors, which are read a block at a time, as bytes.
 
     Args:
         vectors: gives those of some numbers `(n,)`, float `(n, D)`.
         rows: the numbers of those to find.
         flat: most vectors for the exact index; `FLAT` if left out.
     """
+    faiss = behind_torch()
+    index = empty(faiss, vectors, rows) if len(rows) > (FLAT if flat is None else flat) else None
+    index = index or faiss.IndexIDMap(faiss.IndexFlatL2(vectors(rows[:1]).shape[1]))
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        index.add_with_ids(padded(vectors(some), index.d), some)
+    stored: NDArray[np.uint8] = faiss.serialize_index(index)
+    return stored
 
-    def __init__(self, vectors: Vectors, rows: NDArray[np.int64], flat: int | None = None) -> None:
-        self.rows, self.count, self.flat = rows, len(rows), FLAT if flat is None else flat
-        width = vectors(rows[:1]).shape[1]
-        self.padding = -width % PIECES if self.count > self.flat else 0
-        self.index = self._empty(width, vectors)
-        for start in range(0, self.count, AT_ONCE):
-            self.index.add(self._padded(vectors(rows[start : start + AT_ONCE])))
 
-    def _empty(self, width: int, vectors: Vectors) -> Any:
-        faiss = faiss_behind_torch()
-        if self.count <= self.flat:
-            return faiss.IndexFlatL2(width)
-        width += self.padding
-        lists = min(LISTS, max(1, self.count // PER_LIST))
-        chosen = np.linspace(0, self.count - 1, min(self.count, max(2**BITS, lists) * PER_LIST)).astype(np.int64)
-        index = faiss.IndexIVFPQ(faiss.IndexFlatL2(width), width, lists, PIECES, BITS)
-        index.nprobe = min(PROBED, lists)
-        index.train(self._padded(vectors(self.rows[chosen])))
-        return index
+def empty(faiss: Any, vectors: Vectors, rows: NDArray[np.int64]) -> Any:
+    """An index of compressed vectors, trained on some of these."""
+    count, width = len(rows), vectors(rows[:1]).shape[1]
+    width += -width % PIECES
+    lists = min(LISTS, max(1, count // PER_LIST))
+    chosen = np.linspace(0, count - 1, min(count, max(2**BITS, lists) * PER_LIST)).astype(np.int64)
+    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(width), width, lists, PIECES, BITS)
+    index.nprobe = min(PROBED, lists)
+    index.train(padded(vectors(rows[chosen]), width))
+    return index
 
-    def _padded(self, vectors: Floats) -> Floats:
-        return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, self.padding))), dtype=np.float32)
 
-    def search(self, queries: Floats, count: int) -> NDArray[np.int64]:
-        """Numbers `(Q, min(count, N))` of the nearest vectors; -1 where the lists looked into held too few."""
-        _, found = self.index.search(self._padded(queries), min(count, self.count))
-        return np.where(found < 0, -1, self.rows[found])
+def padded(vectors: Floats, width: int) -> Floats:
+    """Vectors `(n, D)` with zeros up to a width."""
+    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))), dtype=np.float32)
+
+
+def behind_torch() -> Any:
+    """FAISS, with no more threads than torch has: one, in processes that share a machine."""
+    faiss = faiss_behind_torch()
+    faiss.omp_set_num_threads(min(faiss.omp_get_max_threads(), torch.get_num_threads()))
+    return faiss

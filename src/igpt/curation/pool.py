@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from igpt.data import SPLITS, ChosenImages, ImageDataModule, LabelledImages, Split, WatchedLoader, begin_worker
+from igpt.data import SPLITS, ChosenImages, ImageDataModule, LabelledImages, Split
 from igpt.system import UserError, digest_of
 
 RUNNING = ("num_workers", "batch_size", "report")  # arguments that leave the images as they are
-AT_ONCE = 64  # images that a process reads before it answers
 
 
 class Pool(Dataset[tuple[Tensor, str]]):
@@ -84,18 +83,10 @@ class Pool(Dataset[tuple[Tensor, str]]):
         split, place = self.split_of(index)
         return self.file(index) or f"{split} {place}"
 
-    def read(self, indices: Sequence[int], workers: int) -> tuple[Tensor, list[str]]:
+    def read(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
         """Images uint8 `(B, 3, R, R)`, and why each cannot be read, or an empty string."""
-        loader = WatchedLoader(
-            torch.utils.data.Subset(self, indices),
-            batch_size=AT_ONCE,
-            num_workers=workers,
-            collate_fn=stacked,
-            worker_init_fn=begin_worker,
-            generator=torch.Generator(),
-        )
-        images, reasons = zip(*loader, strict=True)
-        return torch.cat(images), [reason for some in reasons for reason in some]
+        images, reasons = zip(*(self[index] for index in indices), strict=True)
+        return torch.stack(images), list(reasons)
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Changes with the files of these images: their names, sizes and times; without files with the data."""
@@ -115,11 +106,6 @@ class Pool(Dataset[tuple[Tensor, str]]):
         stored = vars(images).get("stored")
         one = stored[place] if stored is not None else None
         return one if hasattr(one, "file") and hasattr(one, "member") else None
-
-
-def stacked(items: list[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
-    """Images and reasons of a batch."""
-    return torch.stack([image for image, _ in items]), [reason for _, reason in items]
 
 
 def stamp(stored: Any) -> list[Any]:

@@ -2,8 +2,11 @@
 
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from igpt.curation import (
     Blocks,
@@ -11,7 +14,10 @@ from igpt.curation import (
     CurationOptions,
     Downsampled,
     Embedding,
+    Engine,
+    Making,
     Pool,
+    Task,
     check_name,
     curate_images,
     drawn,
@@ -23,6 +29,7 @@ from igpt.curation import (
 from igpt.data import ImageDataModule, save_picture, shape_of
 from igpt.families import FeatureSource, checked_layers, open_source
 from igpt.system import UserError, atomic_path, check_own, digest_of, only_writer
+from igpt.tokenization import check_engine, run_here, run_on_dask
 
 
 def curate(
@@ -39,6 +46,8 @@ def curate(
     candidates: int = 16,
     block: int = 4096,
     workers: int | None = None,
+    engine: Literal["local", "dask"] = "local",
+    scheduler: str | None = None,
 ) -> None:
     """Choose the images near a reference set, each picture once and none of the test set (paper, section 3).
 
@@ -61,13 +70,14 @@ def curate(
         threshold: unlike share of two aligned pictures up to which they are one; larger finds more, and errs more.
         candidates: nearest images that are compared with each.
         block: images that are embedded, and written, at a time.
-        workers: processes that read images; as many as there are cores if left out.
+        workers: processes; as many as there are cores if left out.
+        engine: local, or dask: the workers of a Dask cluster, which must see the images and `out` by the same paths.
+        scheduler: of Dask, such as tcp://host:8786.
     """
     options = CurationOptions(keep, within, threshold, candidates, block)
     check_options(options, reference, source, weights, layer)
-    workers = workers if workers is not None else os.cpu_count() or 1
-    if workers < 0:
-        raise UserError(f"--workers {workers} must be at least 0")
+    check_engine(engine, scheduler)
+    run = engine_of(workers, scheduler)
     target, started = Path(out), time.perf_counter()
     picture, work = target.with_suffix(".png"), target.with_name(f"{target.stem}.work")
     check_target(target, picture, work)
@@ -75,22 +85,36 @@ def curate(
     check_sizes(data, {"reference": reference, "test": test})
     how.check(data.shape)
     with only_writer(target, "give another --out"):
-        blocks = Blocks(work)
+        blocks = Blocks(work.absolute())
         pool = Pool(data)
         near = Pool(reference, ("train", "val")) if reference is not None else None
         tests = [Pool(one, ("test",)) for one in (reference, test) if one is not None]
         every = Pool.joined(tests) if tests else None
-        images = how.embed(pool, "data", blocks, options, workers)
+        images = how.embed(pool, "data", blocks, options, run)
         others = [
-            how.embed(one, name, blocks, options, workers) if one is not None else None
+            how.embed(one, name, blocks, options, run) if one is not None else None
             for one, name in ((near, "reference"), (every, "test"))
         ]
-        found = curate_images(images, others[0], others[1], options, blocks)
+        found = curate_images(images, others[0], others[1], options, blocks, run)
         with atomic_path(target) as path, atomic_path(picture) as shown:  # both, or none
             write(rows(found, pool, images.reasons, near, every), path)
             save_picture(drawn(found, pool, every), shown)
     print(summary(found, near is not None))
     print(f"wrote {target}, {picture.name} in {time.perf_counter() - started:.1f} s; {work} may be removed")
+
+
+def engine_of(workers: int | None, scheduler: str | None) -> Engine:
+    """What makes blocks: a cluster, or so many processes of this machine, but no more than there are blocks."""
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers {workers} must be at least 0")
+    if scheduler is not None:
+        return partial(run_on_dask, scheduler=scheduler)
+    most = workers if workers is not None else os.cpu_count() or 1
+
+    def here(work: Making, tasks: Sequence[Task]) -> Iterator[int]:
+        return run_here(work, tasks, max(1, min(most, len(tasks))))
+
+    return here
 
 
 def check_target(target: Path, picture: Path, work: Path) -> None:
@@ -139,9 +163,9 @@ class Source:
             sides, given = ("x".join(map(str, each)) for each in (shape_of(known), shape))
             raise UserError(f"--data: the images are {given}, but --source takes {sides}; set --data.resolution")
 
-    def embed(self, pool: Pool, name: str, blocks: Blocks, options: CurationOptions, workers: int) -> Embedding:
+    def embed(self, pool: Pool, name: str, blocks: Blocks, options: CurationOptions, run: Engine) -> Embedding:
         """All images of a pool."""
-        return embedded(pool, name, self.source, self.layer, self.known, blocks, options.block, workers)
+        return embedded(pool, name, self.source, self.layer, self.known, blocks, options.block, run)
 
 
 def check_options(
