@@ -87,7 +87,7 @@ def toy(words: list[str]) -> list[str]:
         small = [
             word.removeprefix("--") for word in (*SMALL, *QUICK, "--samples.num=0", "--trainer.val_check_interval=1")
         ]
-        return [*words[1:], "--rates", "0.01,0.003", "--overrides", *small]
+        return [*words[1:], "--rates", "0.01", "--overrides", *small]
     if verb == "palette" and "vq" in words:
         return [*words[1:], "--steps", "2"]
     if verb == "evaluate":
@@ -96,6 +96,8 @@ def toy(words: list[str]) -> list[str]:
         return [*words[1:], "--dry-run", "--speed", "1e9"]
     if verb == "show":  # it runs until somebody ends it: tests/show starts it
         return ["show", "--help"]
+    if verb == "probe" and "--labels-per-class" in words:
+        return [*words[1:], "--subsets", "1", "--layers", "0"]
     if verb == "probe" and "--method" in words:
         return [*words[1:], "--epochs", "1"]
     return words[1:]
