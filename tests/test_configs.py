@@ -1,4 +1,4 @@
-"""Every config: its header, that it parses and builds, and one step of the version that configs/README.md shrinks."""
+"""Every config: its header, that it parses and builds at its sizes, and one step of it at a toy size."""
 
 import math
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ from igpt.families import open_checkpoint
 from igpt.model.transformer import PRESETS, TransformerConfig
 from igpt.modules import BERT, Autoregressive, Joint, PixelModule
 from igpt.modules.loading import load
-from igpt.palette import Palette, VQShape, VQTokens
+from igpt.palette import Palette, VQShape, VQTokens, stride_of
 from igpt.parsing import config_name
 from igpt.runs.folders import run_dir
 from igpt.runs.trainer import TrainerCLI, run
@@ -25,16 +25,21 @@ FAMILIES = sorted((REPO / "configs" / "families").glob("*.yaml"))
 OVERLAYS = sorted((REPO / "configs" / "scale").glob("*.yaml"))
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=config_name)
 COLORS = 16
+SIDE = 16  # pixels, where a step is taken: the whole sizes are built on the meta device
 TINY = {"n_layers": 1, "d_model": 16, "n_heads": 2, "vocab_size": COLORS}
 
 
-def pretrained(config: Path, folder: Path) -> list[str]:
-    """For a joint config the option that names a tiny checkpoint of the right kind and resolution; else nothing."""
+def pretrained(config: Path, folder: Path, most: int = 1024) -> list[str]:
+    """For a joint config the option that names a tiny checkpoint of the right kind and resolution; else nothing.
+
+    Args:
+        most: pixels a side.
+    """
     content = yaml.safe_load(config.read_text())
     source = content["model"]["init_args"].get("pretrained")
     if source is None:
         return []
-    side = content["data"]["init_args"].get("resolution", 8)
+    side = min(most, content["data"]["init_args"].get("resolution", 8))
     kind = BERT if "bert" in source else Autoregressive
     module = kind(TransformerConfig(**TINY, n_positions=side * side, sos=kind is Autoregressive))
     module.palette.load_state_dict(Palette(torch.linspace(-1, 1, COLORS)[:, None].expand(-1, 3)).state_dict())
@@ -159,15 +164,17 @@ def test_an_overlay_for_many_devices_builds_over_the_config_that_its_header_name
 def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
     monkeypatch.chdir(tmp_path)
     content = yaml.safe_load(config.read_text())
-    side = content["data"]["init_args"].get("resolution", 8)
+    side = min(SIDE, content["data"]["init_args"].get("resolution", 8))
     palette = Palette(torch.linspace(-1, 1, COLORS)[:, None].expand(-1, 3))
     palette.save("try.npy")
-    shrunk = pretrained(config, tmp_path)
+    shrunk = pretrained(config, tmp_path, SIDE)
     if not shrunk:
         prefix = "--model.init_args."
         if "generative" in content["model"]["init_args"]:
             prefix += "generative.init_args."
-        shrunk = [word for name, value in TINY.items() for word in (f"{prefix}transformer.{name}", value)]
+        tokens = (side // stride_of(content["model"]["init_args"].get("palette"))) ** 2
+        small = TINY | {"n_positions": tokens}
+        shrunk = [word for name, value in small.items() for word in (f"{prefix}transformer.{name}", value)]
         if not content["model"]["class_path"].endswith("ByteAutoregressive"):
             shrunk += [f"{prefix}palette", tiny_tokens("try.npy", content)]
     if "labels_per_class" in content["data"]["init_args"].get("split", {}):
