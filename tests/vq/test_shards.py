@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from igpt.cli import main
-from igpt.data import SPLITS, Index
+from igpt.data import SPLITS, Index, rng_of
 from igpt.modules import load
 from igpt.palette import VQShape, VQTokens
 from igpt.system import UserError
 from igpt.testing import check_data_module
-from igpt_datamodules import SamplePhotos, TokenShards
+from igpt_datamodules import ImageFolder, SamplePhotos, TokenShards
 from tests.conftest import REPO
+from tests.datamodules.pictures import picture
 
 DATA = ["--data", "SamplePhotos", "--data.resolution", "16", "--data.stride", "64"]
 CONFIG = """
@@ -183,3 +184,30 @@ def test_sides_that_tokens_do_not_divide_are_named(folder, capsys):
     words = ["tokenize", "--data", "SamplePhotos", "--data.resolution", 18, "--palette", "q.safetensors", "--out", "x"]
     assert "multiples of 4, not 18x18" in refused(capsys, *words)
     assert not (folder / "x").exists()
+
+
+def test_rectangles_and_their_random_variants_are_kept_row_by_row(folder):
+    for number in range(24):
+        path = folder / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number, (60, 40)).save(path)
+    words = [
+        "--data",
+        "ImageFolder",
+        "--data.root",
+        "pets",
+        "--data.resolution",
+        "[8, 12]",
+        "--palette",
+        "q.safetensors",
+    ]
+    assert main(["tokenize", *words, "--variants", "2", "--out", "pets_vq", "--workers", "1"]) == 0
+    pictures, shards = ImageFolder("pets", (8, 12)), TokenShards("pets_vq")
+    assert (shards.shape, Index.read(folder / "pets_vq").grid) == ((8, 12), (2, 3))
+    train, found = pictures.images("train"), shards.images("train")
+    for at in range(len(train)):
+        assert torch.equal(found[at][0].long().flatten(), tokeniser().encode(train[at][0][None])[0])
+        variants = [tokeniser().encode(train.draw(at, rng_of(0, one, at))[0][None])[0].tolist() for one in (0, 1)]
+        drawn = {tuple(found.draw(at, rng_of(seed))[0].flatten().tolist()) for seed in range(20)}
+        assert drawn == set(map(tuple, variants))
+    assert found.augments
