@@ -9,6 +9,7 @@ import torch
 
 from igpt.cli import main
 from igpt.data import SPLITS, Index, rng_of
+from igpt.data.shards.index import as_text, digest
 from igpt.modules import load
 from igpt.palette import VQShape, VQTokens
 from igpt.system import UserError
@@ -176,6 +177,12 @@ def test_a_token_beyond_the_codes_and_a_changed_index_are_noticed(folder):
     for old, new in (("vq:16,", "vq:17,"), ("vq:16,", "vq:,"), ('"format": 2', '"format": 1'), ("tokeniser", "x")):
         assert old in text
         index.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match="damaged"):
+            TokenShards("shards")
+    forged = json.loads(text)
+    for written in ("vq:0,8,4,1", "palette.npy", 16, None):
+        forged["tokeniser"]["written"] = written
+        index.write_text(as_text(forged | {"sha256": digest(forged)}))
         with pytest.raises(UserError, match="damaged"):
             TokenShards("shards")
 
