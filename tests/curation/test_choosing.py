@@ -63,6 +63,9 @@ def test_the_nearest_of_a_compressed_index_are_those_of_all_with_all(flat):
     rows = np.arange(1, 4000, 2)
     index = Neighbours(index_of(lambda some: vectors[some], np.array(rows), flat))
     queries = vectors[rows[:200]] + 0.05 * rng.normal(size=(200, 40)).astype(np.float32)
-    found = index.search(queries, 4)
+    apart, found = index.search(queries, 4)
     true = rows[((queries[:, None] - vectors[rows][None]) ** 2).sum(2).argmin(1)]
     assert (found == true[:, None]).any(1).mean() >= (1 if flat > 4000 else 0.95)
+    exact = ((queries[:, None] - vectors[found]) ** 2).sum(2)
+    assert (apart <= exact * 1.001).all()
+    assert flat < 4000 or (apart >= exact * 0.999).all()

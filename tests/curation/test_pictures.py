@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from igpt.curation import CurationOptions, differences, thumbnails
+from igpt.curation.pictures import coarse, reach
 from tests.curation.test_held_out import pairs
 
 YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.0676, -0.1324, 0.2], [0.2, -0.1676, -0.0324]])  # colours at 0.4
@@ -52,6 +53,14 @@ def test_a_limit_changes_no_difference_up_to_it_and_brings_none_below(candidates
     assert 0.05 * len(right) < right.sum() < 0.5 * len(right)
     assert torch.equal(found <= limit, right)
     torch.testing.assert_close(found[right], exact[right])
+
+
+def test_what_is_out_of_reach_of_either_picture_is_far(candidates):
+    first, second = candidates
+    squared = (coarse(first) - coarse(second)).square().sum(1)
+    out = (squared > reach(first)) | (squared > reach(second))
+    assert 0.1 * len(out) < out.sum() < len(out)
+    assert differences(first, second)[out].min() > 2.5
 
 
 def test_no_pairs_have_no_differences():

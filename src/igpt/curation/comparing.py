@@ -14,7 +14,7 @@ from igpt.curation.choosing import PAIRS
 from igpt.curation.embedding import Embedding
 from igpt.curation.neighbours import Neighbours, Vectors, index_of
 from igpt.curation.options import CurationOptions
-from igpt.curation.pictures import differences
+from igpt.curation.pictures import differences, reach
 from igpt.curation.tasks import Engine, Ints, checksum_of_rows, done, tasks_of
 
 NEAREST = np.dtype([("reference", "<i8"), ("distance", "<f4")])
@@ -31,7 +31,7 @@ class Place:
     file: str
     checksum: str
 
-    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    def search(self, queries: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Neighbours`."""
         return opened(self).search(queries, count)
 
@@ -65,7 +65,7 @@ class Nearness:
     def found(self, rows: Ints) -> tuple[Array, None]:
         """`NEAREST` of some images."""
         queries = (self.images.features(rows) - self.mean) / self.scale
-        candidates = self.index.search(queries, AGAIN)
+        _, candidates = self.index.search(queries, AGAIN)
         best = np.full(len(rows), np.inf, np.float32)
         which = np.full(len(rows), -1)
         for column in candidates.T:
@@ -126,9 +126,10 @@ class Comparison:
     def found(self, rows: Ints) -> tuple[Array, None]:
         """Pairs of some images and others that are one picture, `PAIRS`."""
         itself = self.images is self.others
-        near = self.index.search(self.images.coarse(rows), self.options.candidates + itself)
+        apart, near = self.index.search(self.images.coarse(rows), self.options.candidates + itself)
         one, other = np.repeat(rows, near.shape[1]), near.ravel()
-        kept = (other >= 0) & ~(itself & (one == other))
+        within = apart <= reach(self.images.thumbs(rows)).numpy()[:, None]
+        kept = within.ravel() & (other >= 0) & ~(itself & (one == other))
         one, other = one[kept], other[kept]
         parts = [np.empty(0, np.float32)]
         for start in range(0, len(one), AT_ONCE):

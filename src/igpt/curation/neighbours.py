@@ -30,12 +30,16 @@ class Neighbours:
     def __init__(self, stored: NDArray[np.uint8]) -> None:
         self.index = behind_torch().deserialize_index(np.ascontiguousarray(stored))
 
-    def search(self, queries: Floats, count: int) -> NDArray[np.int64]:
-        """Numbers `(Q, min(count, N))` of the nearest vectors; -1 where the lists looked into held too few."""
-        behind_torch()
-        found: NDArray[np.int64]
-        _, found = self.index.search(padded(queries, self.index.d), min(count, self.index.ntotal))
-        return found
+    def search(self, queries: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        """The nearest vectors, `(Q, min(count, N))` each.
+
+        Returns:
+            What their squared distances are at least, 0 in a compressed index; and their numbers, -1 where the lists
+            looked into held too few.
+        """
+        faiss = behind_torch()
+        squared, found = self.index.search(padded(queries, self.index.d), min(count, self.index.ntotal))
+        return squared * isinstance(self.index, faiss.IndexIDMap), found
 
 
 def index_of(vectors: Vectors, rows: NDArray[np.int64], flat: int | None = None) -> NDArray[np.uint8]:

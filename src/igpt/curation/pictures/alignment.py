@@ -17,7 +17,7 @@ NOISE = 1.0  # squared levels that rounding and recompression add to a picture w
 ZOOMS = (0.95, 0.975)  # sides of the parts that are laid over the whole other picture
 COARSELY = 2.5  # as the threshold, of coarse pictures that are not aligned: beyond this no alignment helps
 AT_ONCE = 128
-SURELY = 1.001  # what rounding may add to a bound
+ROUNDING = 1e-2  # what it may add to a bound, at most
 
 
 def differences(first: Tensor, second: Tensor, limit: float = math.inf) -> Tensor:
@@ -39,10 +39,16 @@ def differences(first: Tensor, second: Tensor, limit: float = math.inf) -> Tenso
     best, allowed = each(unaligned, torch.arange(len(first)))
     near = (best <= COARSELY * allowed).nonzero()[:, 0]
     best[near], least = each(bounded, near)
-    left = near[least <= limit * SURELY * allowed[near]]
+    left = near[least <= limit * (1 + ROUNDING) * allowed[near]]
     best[left] = torch.minimum(best[left], each(best_aligned, left))
     found: Tensor = best / allowed
     return found
+
+
+def reach(thumbs: Tensor) -> Tensor:
+    """The squared distance of `coarse` pictures `(B,)` beyond which another is surely not the same picture as these."""
+    at_once = [COARSELY * (slope(planes(some)) + NOISE) for some in thumbs.split(AT_ONCE)]
+    return torch.cat(at_once) * 3 * (SIDE // 2) ** 2 * (1 + ROUNDING)
 
 
 def unaligned(one: Tensor, other: Tensor) -> Tensor:
