@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from igpt.curation import CurationOptions, Neighbours, differences, index_of
+from igpt.curation import CurationOptions, Effort, Neighbours, differences, index_of
 from igpt.curation.choosing import PAIRS, duplicates, far, first_of_each
 
 
@@ -69,3 +69,12 @@ def test_the_nearest_of_a_compressed_index_are_those_of_all_with_all(flat):
     exact = ((queries[:, None] - vectors[found]) ** 2).sum(2)
     assert (apart <= exact * 1.001).all()
     assert flat < 4000 or (apart >= exact * 0.999).all()
+
+
+def test_an_index_is_as_large_as_was_said_and_a_compressed_one_spares_searches_time():
+    vectors = np.random.default_rng(0).normal(size=(3000, 192)).astype(np.float32)
+    stored = index_of(lambda some: vectors[some], np.arange(3000))
+    assert Effort(3000).bytes() <= len(stored) <= 1.02 * Effort(3000).bytes()
+    exact, compressed = Effort(100_000), Effort(1_000_000)
+    assert exact.seconds(2000, 1e9) == 2 * exact.seconds(1000, 1e9)
+    assert compressed.seconds(1_000_000, 1e9) - compressed.seconds(0, 1e9) < 10 * exact.seconds(1_000_000, 1e9)

@@ -139,6 +139,20 @@ def test_web_images_takes_what_is_kept(done, web, igpt, suffix, tmp_path):
     assert WebImages(root=str(web / "web")).spec()["init_args"].get("manifest", "none") == "none"
 
 
+def test_a_dry_run_says_what_the_run_then_takes_and_leaves_nothing(done, web, igpt, tmp_path):
+    before = time.process_time()
+    code, out, err = igpt(*options(web, tmp_path / "m.json", "--dry-run"))
+    taken = time.process_time() - before
+    assert code == 0, err
+    assert not list(tmp_path.iterdir())
+    images = len(json.loads(done.read_text()))
+    assert out.startswith(f"{images:,} images, ")
+    disk, hours = float(re.search(r"disk: ([\d.]+) MiB", out)[1]), float(re.search(r"time: (\S+) CPU hours", out)[1])
+    held = sum(file.stat().st_size for file in done.with_suffix(".work").glob("*.npy")) / 2**20
+    assert held / 1.5 < disk < held * 1.5
+    assert taken / 20 < hours * 3600 < taken * images / 256  # the sample of 512 went the whole way
+
+
 def test_bad_input_is_one_line(web, igpt, tmp_path):
     def refused(words, *named):
         code, _, err = igpt(*words)

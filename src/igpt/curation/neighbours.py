@@ -1,6 +1,8 @@
 """The nearest of many vectors by FAISS, exact for few of them, compressed for millions."""
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ PIECES, BITS = 32, 8  # bytes of a compressed vector
 LISTS, PER_LIST, PROBED = 1024, 40, 8
 Vectors = Callable[[NDArray[np.int64]], Floats]  # those of some numbers
 AT_ONCE = 4096  # vectors that are read at a time
+ROUNDS = 25  # of k-means, FAISS's own number
+CODE = 5  # a compressed vector is compared in the time of so many whole ones of 192 numbers, on a CPU with AVX-512
 
 
 class Neighbours:
@@ -70,6 +74,39 @@ def empty(faiss: Any, vectors: Vectors, rows: NDArray[np.int64]) -> Any:
     index.nprobe = min(PROBED, lists)
     index.train(padded(vectors(rows[chosen]), width))
     return index
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an index of so many vectors of some width takes: bytes, and time by a measured speed."""
+
+    count: int
+    width: int = 192
+
+    def bytes(self) -> int:
+        """Its size, on disk and in memory."""
+        return self.count * (4 * self.width if self.count <= FLAT else PIECES + 8)
+
+    def seconds(self, queries: int, speed: float) -> float:
+        """The time of making it and of so many searches in it, at a `speed` of numbers compared a second."""
+        search, making = float(self.count), 0.0
+        if self.count > FLAT:
+            search = LISTS + CODE * PROBED * self.count / LISTS
+            centres = LISTS + 2**BITS
+            making = centres * (ROUNDS * LISTS * PER_LIST + self.count)
+        return (queries * search + making) * self.width / speed
+
+    @classmethod
+    def speed(cls) -> float:
+        """Numbers that are compared in a second of a CPU core, timed on this machine."""
+        vectors, rows = np.zeros((AT_ONCE, cls.width), np.float32), np.arange(AT_ONCE)
+        index = Neighbours(index_of(lambda some: vectors[some], rows))
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            index.search(vectors[:256], 16)
+            taken.append(time.process_time() - began)
+        return 256 * vectors.size / min(taken)
 
 
 def padded(vectors: Floats, width: int) -> Floats:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -40,6 +41,16 @@ class Pool(Dataset[tuple[Tensor, str]]):
         """The images of several pools, one after another."""
         whole = object.__new__(cls)
         whole.parts = [part for pool in pools for part in pool.parts]
+        return whole
+
+    def few(self, count: int) -> "Pool":
+        """At most so many of the images, evenly spaced."""
+        whole = object.__new__(type(self))
+        chosen = [self.where(index) for index in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)]
+        whole.parts = [
+            (data, split, ChosenImages(images, [place for part, place in chosen if part == number]))
+            for number, (data, split, images) in enumerate(self.parts)
+        ]
         return whole
 
     @cached_property

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from igpt.commands.before.curate_plan import Pools, foretold
 from igpt.curation import (
     Blocks,
     Curation,
@@ -48,6 +49,7 @@ def curate(
     workers: int | None = None,
     engine: Literal["local", "dask"] = "local",
     scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Choose the images near a reference set, each picture once and none of the test set (paper, section 3).
 
@@ -73,43 +75,62 @@ def curate(
         workers: processes; as many as there are cores if left out.
         engine: local, or dask: the workers of a Dask cluster, which must see the images and `out` by the same paths.
         scheduler: of Dask, such as tcp://host:8786.
+        dry_run: print disk, memory and hours that it will take, by a sample timed on this machine, and write nothing.
     """
     options = CurationOptions(keep, within, threshold, candidates, block)
     check_options(options, reference, source, weights, layer)
     check_engine(engine, scheduler)
-    run = engine_of(workers, scheduler)
+    most = processes(workers)
     target, started = Path(out), time.perf_counter()
     picture, work = target.with_suffix(".png"), target.with_name(f"{target.stem}.work")
     check_target(target, picture, work)
     how = Source.opened(source, weights, layer)
     check_sizes(data, {"reference": reference, "test": test})
     how.check(data.shape)
+    if dry_run:
+        print(foretold(pools_of(data, reference, test), partial(decided, how, options), max(1, most)), end="")
+        return
     with only_writer(target, "give another --out"):
-        blocks = Blocks(work.absolute())
-        pool = Pool(data)
-        near = Pool(reference, ("train", "val")) if reference is not None else None
-        tests = [Pool(one, ("test",)) for one in (reference, test) if one is not None]
-        every = Pool.joined(tests) if tests else None
-        images = how.embed(pool, "data", blocks, options, run)
-        others = [
-            how.embed(one, name, blocks, options, run) if one is not None else None
-            for one, name in ((near, "reference"), (every, "test"))
-        ]
-        found = curate_images(images, others[0], others[1], options, blocks, run)
+        pools, blocks = pools_of(data, reference, test), Blocks(work.absolute())
+        images, found = decided(how, options, pools, blocks, block, engine_of(most, scheduler))
         with atomic_path(target) as path, atomic_path(picture) as shown:  # both, or none
-            write(rows(found, pool, images.reasons, near, every), path)
-            save_picture(drawn(found, pool, every), shown)
-    print(summary(found, near is not None))
+            write(rows(found, pools.data, images.reasons, pools.reference, pools.tests), path)
+            save_picture(drawn(found, pools.data, pools.tests), shown)
+    print(summary(found, reference is not None))
     print(f"wrote {target}, {picture.name} in {time.perf_counter() - started:.1f} s; {work} may be removed")
 
 
-def engine_of(workers: int | None, scheduler: str | None) -> Engine:
-    """What makes blocks: a cluster, or so many processes of this machine, but no more than there are blocks."""
+def pools_of(data: ImageDataModule, reference: ImageDataModule | None, test: ImageDataModule | None) -> Pools:
+    """The images of all splits, those that are to be resembled, and those that are tested on."""
+    pool = Pool(data)
+    near = Pool(reference, ("train", "val")) if reference is not None else None
+    tests = [Pool(one, ("test",)) for one in (reference, test) if one is not None]
+    return Pools(pool, near, Pool.joined(tests) if tests else None)
+
+
+def decided(
+    how: "Source", options: CurationOptions, pools: Pools, blocks: Blocks, size: int, run: Engine
+) -> tuple[Embedding, Curation]:
+    """Embed all images, so many in a block, and decide about each."""
+    images, near, tests = (
+        embedded(pool, name, how.source, how.layer, how.known, blocks, size, run) if pool is not None else None
+        for pool, name in ((pools.data, "data"), (pools.reference, "reference"), (pools.tests, "test"))
+    )
+    assert images is not None
+    return images, curate_images(images, near, tests, options, blocks, run)
+
+
+def processes(workers: int | None) -> int:
+    """How many processes are meant."""
     if workers is not None and workers < 0:
         raise UserError(f"--workers {workers} must be at least 0")
+    return workers if workers is not None else os.cpu_count() or 1
+
+
+def engine_of(most: int, scheduler: str | None) -> Engine:
+    """What makes blocks: a cluster, or processes of this machine, but no more than there are blocks."""
     if scheduler is not None:
         return partial(run_on_dask, scheduler=scheduler)
-    most = workers if workers is not None else os.cpu_count() or 1
 
     def here(work: Making, tasks: Sequence[Task]) -> Iterator[int]:
         return run_here(work, tasks, max(1, min(most, len(tasks))))
@@ -162,10 +183,6 @@ class Source:
         if known is not None and shape_of(known) != shape:
             sides, given = ("x".join(map(str, each)) for each in (shape_of(known), shape))
             raise UserError(f"--data: the images are {given}, but --source takes {sides}; set --data.resolution")
-
-    def embed(self, pool: Pool, name: str, blocks: Blocks, options: CurationOptions, run: Engine) -> Embedding:
-        """All images of a pool."""
-        return embedded(pool, name, self.source, self.layer, self.known, blocks, options.block, run)
 
 
 def check_options(
