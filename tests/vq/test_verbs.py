@@ -49,6 +49,7 @@ def test_a_network_of_a_grid_of_a_quarter_draws_completes_and_probes(run, monkey
         main(["sample", "--ckpt", "runs/tiny", "--rows", "2", "--num", "1", "--out", "s.png", "--accelerator", "cpu"])
         == 0
     )
+    assert "drew 16 VQ tokens of 2 images" in capsys.readouterr().out  # half of 16 each
     assert (
         main(
             [

@@ -133,8 +133,9 @@ def sample(
             drawn = tokens.shape[1]
     seconds, images = time.perf_counter() - started, tokens.numel() // tokens.shape[-1]
     write(picture, tokens.cpu().numpy(), out)
+    what = "VQ tokens" if module.stride > 1 else "pixels"
     print(
-        f"drew {images * drawn:,} pixels of {images} images in {seconds:.1f} s: {images * drawn / seconds:,.0f} "
+        f"drew {images * drawn:,} {what} of {images} images in {seconds:.1f} s: {images * drawn / seconds:,.0f} "
         f"tokens/s\nwrote {out}, {Path(out).with_suffix('.npy').name}"
     )
 
