@@ -81,7 +81,7 @@ def checked_likelihood(source: FeatureSource, images: Tensor) -> Tensor:
     if not isinstance(nats, Tensor) or nats.shape != images.shape[:1] or not nats.is_floating_point():
         given = f"{str(nats.dtype)[6:]} {tuple(nats.shape)}" if isinstance(nats, Tensor) else type(nats).__name__
         raise broken(source, f"log_likelihood() gave {given}, not floating ({len(images)},)")
-    return nats.double().cpu()
+    return nats.cpu().double()  # MPS has no float64
 
 
 def checked_layers(source: FeatureSource) -> tuple[str, ...]:

@@ -29,10 +29,12 @@ class Desk:
     Args:
         model: ready for pictures.
         limit: images of its own data that neighbours are looked for among.
+        stopped: sessions of the browser whose completions are to end.
     """
 
     model: Model
     limit: int = 256
+    stopped: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property

@@ -24,6 +24,7 @@ footer {display: none !important}
 .pixels img {image-rendering: pixelated}
 .said {min-height: 1.5em}
 """
+STOPPED = "Stopped."
 SHEET = 256  # pixels of an empty sheet's side
 QUEUED: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "model"}
 
@@ -132,7 +133,11 @@ def complete_tab(desk: Desk, picture: gr.ImageEditor) -> None:
     gr.on([picture.change, kept.change], prepare, [picture, kept], mask,
           api_visibility="private", show_progress="hidden")  # fmt: skip
 
-    def run(value: Any, choice: str, painted: Any, count: Any, *options: Any) -> Iterator[tuple[Any, str]]:
+    def run(
+        request: gr.Request, value: Any, choice: str, painted: Any, count: Any, *options: Any
+    ) -> Iterator[tuple[Any, str]]:
+        session = str(request.session_hash)
+        desk.stopped.discard(session)
         yield [], "Drawing …"
         found: list[Any] = []
         try:
@@ -141,12 +146,20 @@ def complete_tab(desk: Desk, picture: gr.ImageEditor) -> None:
             heat, likeliest, start = options
             for one in actions.completions(desk, small, drawn, int(count), heat, int(likeliest), int(start or 0)):
                 found.append(actions.shown(one))
+                if session in desk.stopped:  # the button was pressed meanwhile, and has said so
+                    yield found, STOPPED
+                    return
                 yield found, f"{len(found)} of {int(count)} drawn"
         except UserError as error:
             yield found, f"⚠️ {error}"
 
     event = go.click(run, [picture, kept, mask, num, temperature, top_k, seed], [gallery, line], **QUEUED)
-    stop.click(lambda: "Stopped.", None, line, cancels=[event], api_visibility="private")
+
+    def end(request: gr.Request) -> str:
+        desk.stopped.add(str(request.session_hash))
+        return STOPPED
+
+    stop.click(end, None, line, cancels=[event], api_visibility="private")
 
 
 def surprise_tab(desk: Desk, picture: gr.ImageEditor) -> None:
