@@ -1,8 +1,10 @@
 """Fixtures that many tests share: a tiny transformer, and one real run made by the real commands."""
 
 import gc
+import getpass
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +13,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores, and so do commands they start
 if os.environ.get("IGPT_TEST_DEVICE", "cpu") == "cpu":  # what is expected of the commands is what a CPU computes
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):  # kernels compiled for another give NaN, or end the process
+    own = os.path.join(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}_{capability}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", own)
 os.environ.setdefault("IGPT_ALLOW_IMPORTS", "tests")  # callbacks that tests put into runs
 os.environ.setdefault("IGPT_CPU_BF16_RATIO", "9")  # "auto" is float32 on every CPU; tests of bfloat16 ask for it
 

@@ -86,8 +86,6 @@ def test_a_compiled_block_is_one_graph_with_the_same_gradients(dtype):
     close = {"atol": 1e-5, "rtol": 1e-4} if dtype is None else {"atol": 0.02, "rtol": 0.02}
     inputs = [h, *block.parameters()]
     for one, other in zip(gradients_of(fast, inputs), gradients_of(plain, inputs), strict=True):
-        assert other.isfinite().all(), "the block's own"  # once in AVX2 mode something was NaN, and never again
-        assert one.isfinite().all(), "the compiled block's"
         largest = other.abs().max()
         torch.testing.assert_close(one / largest, other / largest, **close)
 
