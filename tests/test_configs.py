@@ -25,7 +25,7 @@ FAMILIES = sorted((REPO / "configs" / "families").glob("*.yaml"))
 OVERLAYS = sorted((REPO / "configs" / "scale").glob("*.yaml"))
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=config_name)
 COLORS = 16
-SIDE = 16  # pixels, where a step is taken: the whole sizes are built on the meta device
+SIDE = 16  # pixels, where a step is taken quickly: whole sizes are built on the meta device, or slow
 TINY = {"n_layers": 1, "d_model": 16, "n_heads": 2, "vocab_size": COLORS}
 
 
@@ -160,14 +160,15 @@ def test_an_overlay_for_many_devices_builds_over_the_config_that_its_header_name
         assert cli.model.core.transformer.activation_checkpointing
 
 
+@pytest.mark.parametrize("most", [SIDE, pytest.param(1024, marks=pytest.mark.slow, id="whole")])
 @every_config
-def test_a_shrunk_config_takes_a_step(config, tmp_path, monkeypatch, igpt):
+def test_a_shrunk_config_takes_a_step(config, most, tmp_path, monkeypatch, igpt):
     monkeypatch.chdir(tmp_path)
     content = yaml.safe_load(config.read_text())
-    side = min(SIDE, content["data"]["init_args"].get("resolution", 8))
+    side = min(most, content["data"]["init_args"].get("resolution", 8))
     palette = Palette(torch.linspace(-1, 1, COLORS)[:, None].expand(-1, 3))
     palette.save("try.npy")
-    shrunk = pretrained(config, tmp_path, SIDE)
+    shrunk = pretrained(config, tmp_path, most)
     if not shrunk:
         prefix = "--model.init_args."
         if "generative" in content["model"]["init_args"]:

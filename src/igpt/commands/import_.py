@@ -116,8 +116,8 @@ def take_back(path: str, out: str, others: dict[str, Any]) -> str:
 
 
 def checksum_of_weights(content: dict[str, Any]) -> str:
-    """Tells one checkpoint's network from another."""
-    return weights_sha256(content[CHECKPOINT_KEY]["model"], content["state_dict"])
+    """Tells one checkpoint's network from another, in whatever order its tensors are kept."""
+    return weights_sha256(content[CHECKPOINT_KEY]["model"], dict(sorted(content["state_dict"].items())))
 
 
 def checked_target(out: str) -> Path:

@@ -20,7 +20,7 @@ from igpt.curation.tasks import Engine, Ints, checksum_of_rows, done, tasks_of
 NEAREST = np.dtype([("reference", "<i8"), ("distance", "<f4")])
 AGAIN = 8  # candidates whose exact distances decide which image of the reference is nearest
 AT_ONCE = 16_384  # pairs whose thumbnails are read together; 25 MB
-METHOD = 3  # of telling pictures apart: blocks of another one are made again
+METHOD = 4  # of telling pictures apart: blocks of another one are made again
 ROUNDS = 4  # of looking among what is left, where all candidates of an image were the same picture
 
 
